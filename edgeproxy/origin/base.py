@@ -1,0 +1,67 @@
+"""What the engine asks of an origin: Protocols, so that it knows no socket and no aiohttp.
+
+Rules of this file: types only. The one error that may cross is OriginError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from edgeproxy.policy.head import Headers, ResponseHead
+    from edgeproxy.policy.vocabulary import OriginFailure
+
+
+class OriginError(Exception):
+    """The origin failed; ``failure`` says how, ``detail`` for the log only."""
+
+    def __init__(self, failure: OriginFailure, detail: str = "") -> None:
+        super().__init__(f"{failure.value}: {detail}" if detail else failure.value)
+        self.failure = failure
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A request as it goes to the origin: fields are final, except framing and Connection, which the
+    origin client writes. ``body`` None: no body. ``length`` None with a body: chunked."""
+
+    method: str
+    target: str
+    headers: Headers
+    body: AsyncIterator[bytes] | None = None
+    length: int | None = None
+    on_interim: Callable[[ResponseHead], None] | None = None
+    """Called for each 1xx (other than 101) the origin sends first."""
+
+
+class AnswerBody(Protocol):
+    """The body of an origin's answer, read once, by one reader."""
+
+    length: int | None
+    """As announced by Content-Length; None when chunked or close-delimited."""
+
+    def take_all(self) -> bytes | None:
+        """The whole body if it is here already (the short way), else None and nothing is consumed."""
+
+    async def read(self) -> bytes:
+        """Some octets, b"" at the proper end. Raises OriginError when it breaks off: never a clean end."""
+
+    def close(self) -> None:
+        """Done with it: the connection is reused if the body was read to its end, else closed."""
+
+
+class OriginReply(Protocol):
+    head: ResponseHead
+    body: AnswerBody
+    request_time: float
+    response_time: float
+
+
+class Origin(Protocol):
+    async def fetch(self, forward: Forward) -> OriginReply:
+        """One request, one answer. Raises OriginError. Resends only idempotent requests, once, on a
+        fresh connection, when a reused connection turned out dead before any octet of an answer."""

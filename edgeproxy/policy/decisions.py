@@ -1,0 +1,157 @@
+"""The two closed unions that the core answers with.
+
+Rules of this file: each result carries exactly what the engine needs next, and nothing it could misuse.
+``decide`` speaks before the origin is asked, ``conclude`` after it has answered or failed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeproxy.policy.head import ResponseHead
+    from edgeproxy.policy.stored import Stored
+    from edgeproxy.policy.vocabulary import (
+        Forwarded,
+        NotStored,
+        OriginFailure,
+        PassReason,
+        StaleReason,
+        Unsatisfied,
+    )
+
+
+class Form(Enum):
+    """Which form of the stored answer the client gets."""
+
+    FULL = "full"
+    NOT_MODIFIED = "not-modified"
+    """304 (RFC 9110 §15.4.5)."""
+    PARTIAL = "partial"
+    """206, one part or several (§15.3.7)."""
+    NOT_SATISFIABLE = "not-satisfiable"
+    """416 (§15.5.17)."""
+    PRECONDITION_FAILED = "precondition-failed"
+    """412 (§15.5.13)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Answer from the stored entry. ``ranges`` are [start, stop) octets of the identity body.
+
+    ``coding`` is the coding to send ("" for the body as stored); a client may still get the stored body
+    where the coded one is not made yet.
+    """
+
+    stored: Stored
+    age: int
+    form: Form = Form.FULL
+    coding: str = ""
+    ranges: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStale:
+    """Answer from the stale entry; with ``refresh``, have it refreshed in the background."""
+
+    serve: Serve
+    reason: StaleReason
+    refresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Revalidate:
+    """Ask the origin whether ``stored`` still holds, with these conditions (RFC 9111 §4.3.1)."""
+
+    stored: Stored
+    conditions: tuple[tuple[bytes, bytes], ...]
+    reason: Forwarded
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Ask the origin for the whole answer. ``stored`` is what there is to fall back on, if anything."""
+
+    reason: Forwarded
+    stored: Stored | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Forward as it is; neither store nor coalesce."""
+
+    reason: PassReason
+    forwarded: Forwarded
+
+
+@dataclass(frozen=True, slots=True)
+class Unsatisfiable:
+    """Nothing usable is stored and the request forbids asking (504)."""
+
+    reason: Unsatisfied
+
+
+Decision = Serve | ServeStale | Revalidate | Fetch | Pass | Unsatisfiable
+
+
+@dataclass(frozen=True, slots=True)
+class OriginAnswer:
+    """What came of asking: the head, and when the request left and the head arrived."""
+
+    head: ResponseHead
+    request_time: float
+    response_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What came of asking: nothing usable."""
+
+    failure: OriginFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store this, once its body is complete (``stored.length`` is -1 while it is not known)."""
+
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """The origin confirmed the entry: ``stored`` has the merged fields and the new freshness."""
+
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Deliver, but do not store. ``remember``: note the key as hit-for-miss."""
+
+    reason: NotStored
+    remember: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServeStaleOnError:
+    """Deliver the stored entry in place of the failure."""
+
+    stored: Stored
+    reason: StaleReason
+
+
+@dataclass(frozen=True, slots=True)
+class Refetch:
+    """The origin's 304 does not fit what is stored: ask once more, without conditions."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The origin failed and nothing may be served in its place."""
+
+    failure: OriginFailure
+
+
+Conclusion = Store | Refresh | Discard | ServeStaleOnError | Refetch | GiveUp

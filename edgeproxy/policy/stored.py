@@ -1,0 +1,168 @@
+"""What the policy knows of a stored answer, and what a rule may override.
+
+Rules of this file:
+
+- Plain frozen values. ``policy`` never sees a Rule, a store or a body: a Rule *contains* an Overrides, an
+  Entry *contains* a Stored.
+- All times are seconds since the epoch as given by ``now``; all durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeproxy.policy.head import Headers
+
+
+class LifetimeSource(StrEnum):
+    """Where a freshness lifetime came from, in order of precedence."""
+
+    RULE = "rule"
+    CDN_CACHE_CONTROL = "cdn-cache-control"
+    S_MAXAGE = "s-maxage"
+    MAX_AGE = "max-age"
+    EXPIRES = "expires"
+    HEURISTIC = "heuristic"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How long a stored answer may be used, and how (RFC 9111 §4.2, RFC 5861).
+
+    ``received`` is when the answer's head arrived; ``initial_age`` its corrected initial age then
+    (§4.2.3). ``must_validate`` (no-cache) forbids any use without validation; ``never_stale``
+    (must-revalidate, proxy-revalidate, s-maxage where the RFC says so) forbids any use once stale.
+    """
+
+    received: float
+    initial_age: float
+    lifetime: float
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    keep: float = 0.0
+    must_validate: bool = False
+    never_stale: bool = False
+    source: LifetimeSource = LifetimeSource.NONE
+
+    @property
+    def fresh_until(self) -> float:
+        return self.received - self.initial_age + self.lifetime
+
+    def age(self, now: float) -> float:
+        """Current age in seconds (§4.2.3), never negative."""
+        return max(0.0, self.initial_age + max(0.0, now - self.received))
+
+    def is_fresh(self, now: float) -> bool:
+        return not self.must_validate and now < self.fresh_until
+
+    def storage_ttl(self, now: float) -> float:
+        """Seconds a store should hold the entry: lifetime + the longest stale window + keep."""
+        windows = 0.0 if self.never_stale else max(self.stale_while_revalidate, self.stale_if_error)
+        return max(0.0, self.fresh_until - now) + windows + self.keep
+
+    def stale_from(self, when: float) -> Freshness:
+        """Soft-purged: stale from ``when``; never made to live longer than it would have."""
+        if when >= self.fresh_until:
+            return self
+        return replace(self, lifetime=max(0.0, when - self.received + self.initial_age))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One stored answer (one variant), without its body.
+
+    ``headers`` are the fields as they may be sent again. ``vary`` are the selecting field names in lower
+    case, sorted; ``selecting`` their values, normalised, in the same order (None: the request had none).
+    ``length`` is the body's length in octets. ``coding`` is the stored body's own content coding ("" for
+    identity).
+    """
+
+    status: int
+    reason: str
+    headers: Headers
+    freshness: Freshness
+    length: int
+    vary: tuple[str, ...] = ()
+    selecting: tuple[str | None, ...] = ()
+    coding: str = ""
+
+    @property
+    def etag(self) -> str | None:
+        return self.headers.get("etag")
+
+    @property
+    def last_modified(self) -> str | None:
+        return self.headers.get("last-modified")
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """Which answers the edge codes itself, and how. ``codings`` in the edge's order of preference."""
+
+    enabled: bool = True
+    minimum: int = 1024
+    types: tuple[str, ...] = (
+        "text/*",
+        "application/json",
+        "application/*+json",
+        "application/javascript",
+        "application/xml",
+        "application/*+xml",
+        "application/wasm",
+        "application/manifest+json",
+        "application/x-ndjson",
+        "image/svg+xml",
+        "font/ttf",
+        "font/otf",
+    )
+    codings: tuple[str, ...] = ("br", "gzip")
+
+
+class Unsafe(StrEnum):
+    """What a rule may only do when it says the word."""
+
+    SET_COOKIE = "set_cookie"
+    """Store and share answers that set cookies."""
+    AUTHORIZATION = "authorization"
+    """Share answers to requests that carried Authorization."""
+    NO_STORE = "no_store"
+    """Store answers that say no-store."""
+    PRIVATE = "private"
+    """Store and share answers that say private."""
+    NO_CACHE = "no_cache"
+    """Reuse answers that say no-cache without validation."""
+    MUST_REVALIDATE = "must_revalidate"
+    """Serve answers that say must-revalidate or proxy-revalidate when stale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a rule changes of plain HTTP caching. ``Overrides()`` is plain RFC 9111.
+
+    ``ttl`` replaces the origin's lifetime; ``ttl_min`` and ``ttl_max`` bound it. ``status_ttl`` is by
+    status (an int) or class (1 to 5) and replaces ``ttl`` for that status; with 0 the answer is not
+    stored. None everywhere means: as the answer says.
+    """
+
+    ttl: float | None = None
+    ttl_min: float | None = None
+    ttl_max: float | None = None
+    status_ttl: Mapping[int, float] = field(default_factory=dict)
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
+    keep: float | None = None
+    unsafe: frozenset[Unsafe] = frozenset()
+    honour_request_directives: bool = True
+    heuristic: bool = True
+    max_object: int = 8 * 1024 * 1024
+    compression: Compression = Compression()
+    normalise: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Selecting field (lower case) -> the values it is reduced to (the best match, or the first)."""
+    pass_: bool = False
+    no_store: bool = False

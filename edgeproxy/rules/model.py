@@ -1,0 +1,179 @@
+"""What a rule file means: frozen values, nothing that reads a file or matches a request.
+
+Rules of this file:
+
+- A RuleSet is made once, by load.py, and swapped at once; nobody changes one.
+- ``policy`` never sees a Rule: a Rule contains an Overrides value.
+- ``at`` is "file.yaml:line", the line of the rule's ``- name``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgeproxy.policy.stored import Overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+@dataclass(frozen=True, slots=True)
+class PathPattern:
+    """One path pattern: ``source`` as written, ``regex`` what must match the whole path.
+
+    ``{name}`` matches one segment and names it; ``*`` matches within a segment; ``**`` matches any number
+    of segments; a pattern without "/" matches the last segment; ``~`` opens a regex. ``literal`` is the
+    path's leading part that is the same for all matches, for the index; ``exact`` says that it is all.
+    """
+
+    source: str
+    regex: re.Pattern[str]
+    literal: str
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCondition:
+    """A condition on one header, cookie or query parameter.
+
+    ``present`` True: must be there; False: must be absent; ``values``: one of these; ``regex``: the whole
+    value matches.
+    """
+
+    name: str
+    present: bool = True
+    values: frozenset[str] = frozenset()
+    regex: re.Pattern[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """All that is given must hold; within one list, any."""
+
+    paths: tuple[PathPattern, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Exact (``api.example``) or by suffix (``*.example``), lower case, without a port."""
+    methods: frozenset[str] = frozenset()
+    """Empty: any. A rule for GET also covers HEAD."""
+    headers: tuple[ValueCondition, ...] = ()
+    cookies: tuple[ValueCondition, ...] = ()
+    query: tuple[ValueCondition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """What of the request names the stored answer.
+
+    ``query_allow`` None: every parameter; else only these (``()`` drops the query). ``query_ignore``:
+    names or ``prefix*``. ``sort``: order parameters by name. ``host``: whether the host is part.
+    """
+
+    host: bool = True
+    query_allow: tuple[str, ...] | None = None
+    query_ignore: tuple[str, ...] = ()
+    sort: bool = False
+    headers: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TagPolicy:
+    """``templates`` such as ``pitch:{id}`` filled from the path's named parts; ``from_headers``: answer
+    fields whose values are tags (split at spaces and commas)."""
+
+    templates: tuple[str, ...] = ()
+    from_headers: tuple[str, ...] = ("surrogate-key", "cache-tag", "cache-groups")
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidation:
+    """What an unsafe method on this rule's paths purges when it succeeds, besides its own URL."""
+
+    methods: frozenset[str] = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+    tags: tuple[str, ...] = ()
+    """Templates, as in TagPolicy."""
+    urls: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    soft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderOps:
+    """Changes to a head, in this order: remove, set, add."""
+
+    remove: tuple[str, ...] = ()
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.remove or self.set or self.add)
+
+
+@dataclass(frozen=True, slots=True)
+class Coalesce:
+    """``wait``: seconds a request waits for another's fetch before it goes on its own; ``lease``: after
+    that many seconds without an answer one new fetch may begin."""
+
+    enabled: bool = True
+    wait: float = 10.0
+    lease: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request and what must come of it; checked on every load.
+
+    ``request`` is "METHOD target" or a target; the rest is what is expected. None: not asserted.
+    """
+
+    at: str
+    method: str
+    url: str
+    request_headers: tuple[tuple[str, str], ...] = ()
+    response_status: int = 200
+    response_headers: tuple[tuple[str, str], ...] = ()
+    expect: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    name: str
+    at: str
+    match: Match = Match()
+    overrides: Overrides = Overrides()
+    key: KeyPolicy = KeyPolicy()
+    tags: TagPolicy = TagPolicy()
+    invalidates: tuple[Invalidation, ...] = ()
+    client_cache_control: str | None = None
+    """The Cache-Control that clients get on storable answers, in place of the origin's."""
+    cdn_cache_control: str | None = None
+    """The CDN-Cache-Control that caches below this one get."""
+    request_headers: HeaderOps = HeaderOps()
+    response_headers: HeaderOps = HeaderOps()
+    coalesce: Coalesce = Coalesce()
+    examples: tuple[Example, ...] = ()
+
+
+PLAIN = Rule(name="none", at="built-in")
+"""Plain HTTP caching: what matches when no rule does, and all there is under ``--rules none``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A rule and the named parts of the path that matched it."""
+
+    rule: Rule
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """Rules in order; first match wins. ``version`` is a short digest of all files' bytes."""
+
+    rules: tuple[Rule, ...] = ()
+    version: str = "none"
+    source: str = "none"

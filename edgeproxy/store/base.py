@@ -1,0 +1,61 @@
+"""What the engine asks of the store: a Protocol, so that it knows no tier and no backend.
+
+Rules of this file: types only. A store never raises and never hurts a request: whatever goes wrong behind
+it is a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from edgeproxy.policy.vocabulary import LookupMiss, Tier
+    from edgeproxy.store.entry import Entry
+
+Select = Callable[[Sequence[str]], tuple[str | None, ...]]
+"""Gives the request's normalised values of the selecting fields named (policy/vary.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a lookup gave: the entry that matches the request's selecting fields, if any.
+
+    ``others``: something is stored under the key, but for other selecting fields (vary-miss).
+    """
+
+    entry: Entry | None
+    tier: Tier | None = None
+    miss: LookupMiss | None = None
+    others: bool = False
+    seconds: float = 0.0
+    """Spent on the shared store."""
+
+
+class Store(Protocol):
+    """Both tiers behind one face (store/tiered.py)."""
+
+    @property
+    def epoch(self) -> int:
+        """The current purge number. Taken when a fetch starts, it travels with the entry."""
+
+    def peek(self, primary: str, select: Select) -> Found:
+        """L1 only, synchronous: the hot path. ``select(names)`` gives the request's normalised values
+        of the selecting fields ``names``."""
+
+    async def lookup(self, primary: str, select: Select) -> Found:
+        """L2 (L1 was peeked at already), promoting what it finds to L1. Never raises; never takes
+        longer than the shared store's budget."""
+
+    def put(self, entry: Entry) -> bool:
+        """Into L1 at once and into L2 in the background; False if a purge or a fetch that began later
+        has overtaken it (and then into neither)."""
+
+    def forget(self, entry: Entry) -> None:
+        """Drop this one variant from both tiers (it turned out unusable)."""
+
+    def note_uncacheable(self, primary: str) -> None:
+        """Remember the key as hit-for-miss for a bounded time, in a bounded table."""
+
+    def is_uncacheable(self, primary: str) -> bool: ...
