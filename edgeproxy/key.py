@@ -8,17 +8,26 @@ Rules of this file:
 - The method is not part: HEAD is answered from GET. Variants (Vary) are told apart below the key.
 - Every part is length-delimited or cannot hold the delimiter, so that no two requests collide by
   concatenation.
+- A key made under one policy is never one made under another: the plain key is scheme, host and target;
+  whatever changes it adds a mark of the policy. So two rules for one path, or a rule before and after an
+  edit, do not answer for each other.
+- Keys are shown in logs and on pages: cookies and credentials are part of them as digests only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import RequestHead
     from edgeproxy.rules.model import KeyPolicy
+
+SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
+"""Fields whose values are credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +44,48 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
     target = normalised_target(request.path, request.query, policy)
     host = request.host if policy.host else ""
     scheme = request.scheme if policy.host else ""
-    primary = f"{scheme}://{host}{target}"
-    if policy.headers or policy.cookies:
+    primary = f"{scheme}://{_delimited(host)}{'' if target.startswith('/') else ' '}{target}"
+    mark = _mark(policy.query_allow, policy.query_ignore, policy.sort)
+    if mark or policy.headers or policy.cookies:
         parts = [primary]
-        for name in policy.headers:
-            value = request.headers.get(name)
-            parts.append("-" if value is None else f"+{value.strip()}")
+        parts += [f"{n}{_value(request.headers.get(n), secret=n in SECRET)}" for n in policy.headers]
         if policy.cookies:
-            jar = cookies(request)
+            jar = all_cookies(request)
             for name in policy.cookies:
-                value = jar.get(name)
-                parts.append("-" if value is None else f"+{value}")
+                values = jar.get(name)
+                joined = None if values is None else ";".join(values)
+                parts.append(f"{name};{_value(joined, secret=True)}")
+        if mark:
+            parts.append(mark)
         # A field value cannot hold a NUL: the C parser refuses it, so the delimiter is safe.
         primary = "\0".join(parts)
     return CacheKey(primary, host, target)
+
+
+def _delimited(host: str) -> str:
+    """``host`` unable to run on into the target. A real host has none of these octets; but a Host field is
+    only a field value, and "a/b" + "/c" must not become "a" + "/b/c"."""
+    if "/" in host or " " in host or "%" in host:
+        return host.replace("%", "%25").replace("/", "%2F").replace(" ", "%20")
+    return host
+
+
+def _value(value: str | None, *, secret: bool) -> str:
+    """Give "-" where there is none, "=" and the value, or "#" and its digest."""
+    if value is None:
+        return "-"
+    if secret:
+        return f"#{blake2b(value.strip().encode('latin-1', 'replace'), digest_size=16).hexdigest()}"
+    return f"={value.strip()}"
+
+
+@lru_cache(maxsize=1024)
+def _mark(allow: tuple[str, ...] | None, ignore: tuple[str, ...], sort: bool) -> str:  # noqa: FBT001
+    """Names what the policy does to the query; "" if it takes it as it is."""
+    if allow is None and not ignore and not sort:
+        return ""
+    said = repr((None if allow is None else sorted(allow), sorted(ignore), sort))
+    return f"?{blake2b(said.encode(), digest_size=4).hexdigest()}"
 
 
 def normalised_target(path: str, query: str | None, policy: KeyPolicy) -> str:
@@ -66,6 +103,11 @@ def normalised_target(path: str, query: str | None, policy: KeyPolicy) -> str:
 
 
 def _keeps(parameter: str, policy: KeyPolicy) -> bool:
+    if policy.query_allow == ():
+        return False
+    if ";" in parameter:
+        # Some origins also split at ";": in "utm_x=1;q=evil" there may be a q, and it must count.
+        return True
     name = unquote(parameter.partition("=")[0], encoding="latin-1")
     if policy.query_allow is not None and not _listed(name, policy.query_allow):
         return False
@@ -79,10 +121,16 @@ def _listed(name: str, patterns: tuple[str, ...]) -> bool:
 def cookies(request: RequestHead) -> dict[str, str]:
     """The request's cookies by name; where a name is repeated, the first counts (as browsers send the
     most specific one first)."""
-    jar: dict[str, str] = {}
+    return {name: values[0] for name, values in all_cookies(request).items()}
+
+
+def all_cookies(request: RequestHead) -> dict[str, list[str]]:
+    """Every value of each cookie, in order: which of a repeated one counts is the origin's to say, so a key
+    holds them all."""
+    jar: dict[str, list[str]] = {}
     for line in request.headers.get_all("cookie"):
         for pair in line.split(";"):
-            name, mark, value = pair.strip().partition("=")
+            name, mark, value = pair.partition("=")
             if mark:
-                jar.setdefault(name, value)
+                jar.setdefault(name.strip(), []).append(value.strip())
     return jar

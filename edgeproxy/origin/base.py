@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 
 class OriginError(Exception):
-    """The origin failed; ``failure`` says how, ``detail`` for the log only."""
+    """The origin failed; ``failure`` says how, ``detail`` for the log only.
 
-    def __init__(self, failure: OriginFailure, detail: str = "") -> None:
+    ``status`` is what a client is told when nothing better can be served.
+    """
+
+    def __init__(self, failure: OriginFailure, detail: str = "", status: int | None = None) -> None:
         super().__init__(f"{failure.value}: {detail}" if detail else failure.value)
         self.failure = failure
         self.detail = detail
+        self.status = failure.status if status is None else status
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,16 @@ class AnswerBody(Protocol):
 
 
 class OriginReply(Protocol):
-    head: ResponseHead
-    body: AnswerBody
-    request_time: float
-    response_time: float
+    """``request_time`` and ``response_time``: when the request left and the head arrived, clock.now()."""
+
+    @property
+    def head(self) -> ResponseHead: ...
+    @property
+    def body(self) -> AnswerBody: ...
+    @property
+    def request_time(self) -> float: ...
+    @property
+    def response_time(self) -> float: ...
 
 
 class Origin(Protocol):

@@ -128,10 +128,12 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """Deliver, but do not store. ``remember``: note the key as hit-for-miss."""
+    """Deliver, but do not store. ``remember``: note the key as hit-for-miss. ``forget``: what is stored
+    under the key is outdated by this answer and must not be used again (RFC 9111 §4.3.3, §4.3.5)."""
 
     reason: NotStored
     remember: bool
+    forget: bool = False
 
 
 @dataclass(frozen=True, slots=True)

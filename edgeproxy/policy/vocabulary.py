@@ -171,6 +171,8 @@ class OriginFailure(StrEnum):
     """The body ended before its announced end (502)."""
     BAD_RESPONSE = "bad-response"
     """What the origin sent is not one well-framed HTTP answer (502)."""
+    SERVER_ERROR = "server-error"
+    """The origin answered 5xx to the fetch that this request waited for (that status)."""
     OVERLOADED = "origin-queue-full"
     """Too many requests are on their way to this origin (503)."""
     REQUEST_BODY = "request-body"

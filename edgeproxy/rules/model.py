@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
 
 if TYPE_CHECKING:
@@ -111,6 +112,13 @@ class HeaderOps:
 
     def __bool__(self) -> bool:
         return bool(self.remove or self.set or self.add)
+
+    def apply(self, headers: Headers) -> Headers:
+        """The changed fields; ``headers`` stays as it is."""
+        gone = {n.lower() for n in self.remove} | {n.lower() for n, _ in self.set}
+        kept = headers.without(gone) if gone else headers
+        extra = tuple((n.encode("latin-1"), v.encode("latin-1")) for n, v in (*self.set, *self.add))
+        return Headers((*kept.raw, *extra)) if extra else kept
 
 
 @dataclass(frozen=True, slots=True)

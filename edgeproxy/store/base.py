@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from edgeproxy.policy.vocabulary import LookupMiss, Tier
     from edgeproxy.store.entry import Entry
+    from edgeproxy.store.purge import PurgeOrder, PurgeReceipt
 
 Select = Callable[[Sequence[str]], tuple[str | None, ...]]
 """Gives the request's normalised values of the selecting fields named (policy/vary.py)."""
@@ -52,6 +53,9 @@ class Store(Protocol):
         """Into L1 at once and into L2 in the background; False if a purge or a fetch that began later
         has overtaken it (and then into neither)."""
 
+    def overtaken(self, entry: Entry) -> bool:
+        """Has a hard purge that concerns the entry been made since its fetch began?"""
+
     def forget(self, entry: Entry) -> None:
         """Drop this one variant from both tiers (it turned out unusable)."""
 
@@ -59,3 +63,6 @@ class Store(Protocol):
         """Remember the key as hit-for-miss for a bounded time, in a bounded table."""
 
     def is_uncacheable(self, primary: str) -> bool: ...
+
+    async def purge(self, order: PurgeOrder) -> PurgeReceipt:
+        """Make it so: when this returns, no reader of this node serves what the order names."""

@@ -73,4 +73,3 @@ class VarySpec:
     """What a primary key varies on, as the newest answer said: the names, and how many variants exist."""
 
     names: tuple[str, ...]
-

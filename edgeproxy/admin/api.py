@@ -1,0 +1,215 @@
+"""The admin port: what operators and their machines ask of a running proxy.
+
+Rules of this file:
+
+- ROUTES is all there is: path, method, who may, what is done. Reads never change anything.
+- A handler translates between HTTP and Control and decides nothing else. Answers are JSON, errors RFC 9457.
+- /healthz asks nobody. /readyz is 503 while starting or draining, without asking any part, and 200
+  otherwise, whatever the parts say.
+- Nothing here may be cached, framed or read by another site.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from edgeproxy import __version__
+from edgeproxy.admin import purge_body
+from edgeproxy.admin.control import PurgeRequest, State
+from edgeproxy.admin.health import HealthBoard, word
+from edgeproxy.admin.problem import Problem, problems, to_json
+from edgeproxy.clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from edgeproxy.admin.auth import Auth
+    from edgeproxy.admin.control import Control, PurgeAnswer
+
+LARGEST_BODY = 64 * 1024
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LOG = logging.getLogger("edgeproxy.admin")
+_FIELDS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Access(Enum):
+    """Who may."""
+
+    PROBE = "anyone"
+    READ = "readers"
+    WRITE = "writers"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str
+    access: Access
+    handle: Callable[[AdminApi, web.Request], Awaitable[web.StreamResponse]]
+    says: str
+
+
+class AdminApi:
+    """The handlers. One object for each application."""
+
+    def __init__(self, control: Control, clock: Clock) -> None:
+        self._control = control
+        self._health = HealthBoard(control, clock)
+        self._reloading = asyncio.Lock()
+
+    async def index(self, _: web.Request) -> web.Response:
+        return _json(
+            {"edgeproxy": __version__, "endpoints": [f"{r.method} {r.path}: {r.says}" for r in ROUTES]}
+        )
+
+    async def alive(self, _: web.Request) -> web.Response:
+        return _json({"status": "alive"})
+
+    async def ready(self, _: web.Request) -> web.Response:
+        state = self._control.state
+        if state is not State.READY:
+            return _json({"status": state}, status=503)
+        parts = await self._health.parts()
+        state = self._control.state  # a drain may have begun while the parts were asked
+        if state is not State.READY:
+            return _json({"status": state}, status=503)
+        # No details: this one is open to everybody who can connect.
+        told = {name: "ok" if part.ok else "failing" for name, part in parts.items()}
+        return _json({"status": "ready" if word(parts) == "ok" else "degraded", "parts": told})
+
+    async def health(self, _: web.Request) -> web.Response:
+        parts = await self._health.parts()
+        told = {name: {"ok": part.ok, "detail": part.detail} for name, part in parts.items()}
+        return _json(
+            {"status": word(parts), "state": self._control.state, "version": __version__, "parts": told}
+        )
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._control.metrics(), headers={"Content-Type": METRICS_TYPE})
+
+    async def stats(self, _: web.Request) -> web.Response:
+        return _json(self._control.stats())
+
+    async def performance(self, _: web.Request) -> web.Response:
+        return _json(self._control.performance())
+
+    async def rules(self, _: web.Request) -> web.Response:
+        return _json(self._control.rules())
+
+    async def reload(self, _: web.Request) -> web.Response:
+        async with self._reloading:
+            result = await self._control.reload_rules()
+        if result.errors:
+            count = len(result.errors)
+            raise Problem(
+                422,
+                f"the rule files have {count} error{'s' if count > 1 else ''}; the rules loaded before go on",
+                errors=list(result.errors),
+                version=result.version,
+                rules=result.rules,
+            )
+        return _json({"version": result.version, "rules": result.rules})
+
+    async def entry(self, request: web.Request) -> web.Response:
+        url = request.query.get("url", "")
+        if not url:
+            raise Problem(400, "expected ?url=URL, and optionally &header=Name:%20value, repeated")
+        headers: list[tuple[str, str]] = []
+        for line in request.query.getall("header", ()):
+            name, colon, value = line.partition(":")
+            if not colon or not name.strip():
+                raise Problem(400, "expected header=Name:%20value")
+            headers.append((name.strip(), value.strip()))
+        found = await self._control.entry(url, headers)
+        if found is None:
+            raise Problem(404, "nothing is stored for this URL and these headers", url=url)
+        return _json(found)
+
+    async def purge(self, request: web.Request) -> web.Response:
+        wanted = purge_body.decode(await request.read())
+        if wanted.dry_run:
+            return _json(_receipt(wanted, await self._control.count(wanted)))
+        answer = await self._control.purge(wanted)
+        _LOG.info("purge %s by %s", answer.number, wanted.kind)
+        # A layer that was not told may still serve what was to be purged: that is no success.
+        return _json(_receipt(wanted, answer), status=200 if answer.complete else 503)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/", Access.READ, AdminApi.index, "this list"),
+    Route("GET", "/healthz", Access.PROBE, AdminApi.alive, "alive"),
+    Route("GET", "/readyz", Access.PROBE, AdminApi.ready, "ready for traffic, or 503"),
+    Route("GET", "/metrics", Access.READ, AdminApi.metrics, "the numbers, for Prometheus"),
+    Route("GET", "/api/health", Access.READ, AdminApi.health, "the parts and how they are"),
+    Route("GET", "/api/cache/stats", Access.READ, AdminApi.stats, "the numbers, as JSON"),
+    Route("GET", "/api/cache/status", Access.READ, AdminApi.stats, "the same"),
+    Route("GET", "/api/cache/entry", Access.READ, AdminApi.entry, "what is stored for ?url="),
+    Route(
+        "POST", "/api/cache/purge", Access.WRITE, AdminApi.purge, "purge by url, tag, prefix, pattern or all"
+    ),
+    Route("GET", "/api/rules", Access.READ, AdminApi.rules, "the rules in force"),
+    Route("POST", "/api/rules/reload", Access.WRITE, AdminApi.reload, "read the rule files again"),
+    Route("GET", "/api/performance", Access.READ, AdminApi.performance, "latency percentiles by rule"),
+    Route("GET", "/api/performance/metrics", Access.READ, AdminApi.performance, "the same"),
+)
+
+
+def make_admin(control: Control, auth: Auth, clock: Clock | None = None) -> web.Application:
+    """The application of one admin listener. Run it with ``access_log=None``."""
+    api = AdminApi(control, clock or Clock())
+    app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _guarded(api, auth, route))
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, _guarded(api, auth, route))
+    app.on_response_prepare.append(_add_fields)
+    return app
+
+
+def _guarded(
+    api: AdminApi, auth: Auth, route: Route
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    check = {Access.PROBE: None, Access.READ: auth.check_read, Access.WRITE: auth.check_write}[route.access]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if check is not None:
+            check(request)
+        return await route.handle(api, request)
+
+    return handle
+
+
+async def _add_fields(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    for name, value in _FIELDS.items():
+        response.headers.setdefault(name, value)
+    response.headers["Server"] = "edgeproxy"  # aiohttp has named itself and Python with their versions
+
+
+def _json(body: Mapping[str, object], status: int = 200) -> web.Response:
+    return web.Response(body=to_json(body), status=status, content_type="application/json")
+
+
+def _receipt(wanted: PurgeRequest, answer: PurgeAnswer) -> dict[str, object]:
+    return {
+        "number": answer.number,
+        "kind": wanted.kind,
+        "value": wanted.value,
+        "soft": wanted.soft,
+        "dry_run": wanted.dry_run,
+        "objects": "unknown" if answer.objects is None else answer.objects,
+        "bytes": "unknown" if answer.bytes is None else answer.bytes,
+        "layers": dict(answer.layers),
+    }

@@ -1,0 +1,118 @@
+"""What the admin application asks of the proxy: a Protocol, so that it knows no store, engine or origin.
+
+Rules of this file: types only. Whatever is a Mapping goes to the client as JSON; times are in seconds, sizes
+in octets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class State(StrEnum):
+    """Where the proxy is in its life. Only READY answers /readyz with 200."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Kind(StrEnum):
+    """What a purge goes by."""
+
+    URL = "url"
+    TAG = "tag"
+    PREFIX = "prefix"
+    PATTERN = "pattern"
+    ALL = "all"
+
+
+class Refused(Exception):  # noqa: N818 - it is what happened
+    """The request cannot be carried out as it is: one clear line for the client (400)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeRequest:
+    """``value`` is the URL, tag, prefix or pattern; "" for everything. ``soft``: mark stale."""
+
+    kind: Kind
+    value: str = ""
+    soft: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeAnswer:
+    """``number``: the purge's own, None for a dry run. ``objects`` and ``bytes`` None: nobody counted.
+
+    ``layers``: layer -> "ok", or what kept it from being told (or counted).
+    """
+
+    number: int | None = None
+    objects: int | None = None
+    bytes: int | None = None
+    layers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return all(said == "ok" for said in self.layers.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """``errors``: one line each, "file:line: what was expected"; none when the rules were taken over.
+
+    ``version`` and ``rules`` are those now in force, whichever way it went.
+    """
+
+    version: str
+    rules: int
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    """``detail``: one line for an operator."""
+
+    ok: bool
+    detail: str = ""
+
+
+class Control(Protocol):
+    @property
+    def state(self) -> State: ...
+
+    async def health(self) -> Mapping[str, PartHealth]:
+        """Ask each part (``store``, ``origin``) whether it works. Called every 10 s at most."""
+
+    def rules(self) -> Mapping[str, object]:
+        """The rule set in force: version, source, and each rule with where it stands."""
+
+    async def reload_rules(self) -> ReloadResult:
+        """Read the rule files again; those in force go on if the new ones are wrong."""
+
+    async def purge(self, request: PurgeRequest) -> PurgeAnswer:
+        """Returns when no worker of this node serves what was purged any more. Raises Refused."""
+
+    async def count(self, request: PurgeRequest) -> PurgeAnswer:
+        """What the purge would concern. Raises Refused."""
+
+    async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        """What is stored for a GET of ``url`` with these request headers, without its body.
+
+        None: nothing. Raises Refused.
+        """
+
+    def stats(self) -> Mapping[str, object]:
+        """Metrics.snapshot() and what else there is."""
+
+    def performance(self) -> Mapping[str, object]:
+        """Percentiles.report()."""
+
+    def metrics(self) -> bytes:
+        """Metrics.render()."""

@@ -1,0 +1,268 @@
+"""Builds one worker: every part made once, handed what it needs, started in order, ended in reverse.
+
+Rules of this file: wiring only. No part is imported by another to find it; nothing here decides anything
+about HTTP. Tests build a worker with a driven clock and run it in their own loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from edgeproxy.admin.api import make_admin
+from edgeproxy.admin.auth import Auth, check_admin_address, is_loopback
+from edgeproxy.admin.control import State
+from edgeproxy.admin.token_file import TOKEN_FILE, make_token
+from edgeproxy.clock import Clock
+from edgeproxy.engine.background import Background
+from edgeproxy.engine.forward import ForwardBuilder
+from edgeproxy.engine.handle import Engine
+from edgeproxy.front.compress import Compressor
+from edgeproxy.front.handler import Handler
+from edgeproxy.front.respond import EdgeFields, Responder
+from edgeproxy.front.server import EdgeServer, verify
+from edgeproxy.observe.access_log import AccessLog
+from edgeproxy.observe.metrics import Metrics
+from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.operate import Operator
+from edgeproxy.origin.client import OriginClient
+from edgeproxy.rules.load import load_rules
+from edgeproxy.rules.match import Matcher
+from edgeproxy.rules.model import RuleSet
+from edgeproxy.settings import SettingsError
+from edgeproxy.store.open import open_store, parse_store_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeproxy.observe.trace import Trace
+    from edgeproxy.settings import Settings
+
+log = logging.getLogger("edgeproxy")
+
+BACKLOG = 4096
+
+
+class Worker:
+    """One worker. ``listen`` and ``admin`` replace the sockets that the settings would have it bind."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        listen: socket.socket | None = None,
+        admin: socket.socket | None = None,
+        serve_admin: bool = True,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock or Clock()
+        self._listen = listen
+        self._admin = admin
+        self._serve_admin = serve_admin
+        self.state = State.STARTING
+        self.background = Background()
+        self.idle: asyncio.Event = asyncio.Event()
+
+    async def start(self) -> None:
+        """Serve. Raises SettingsError for what is wrong with the settings, RuleError with the rules,
+        OSError where an address cannot be had."""
+        verify()
+        settings, clock = self.settings, self.clock
+        try:
+            parse_store_url(settings.store)
+        except ValueError as error:
+            raise SettingsError(f"--store: {error}") from None
+        try:
+            check_admin_address(settings.admin.host, settings.admin_token)
+            auth = Auth(self._token(), settings.read_token, loopback=is_loopback(settings.admin.host))
+        except ValueError as error:
+            raise SettingsError(f"--admin: {error}") from None
+        ruleset = RuleSet() if settings.rules is None else load_rules(settings.rules)
+        matcher = Matcher(ruleset)
+        listen = self._listen or bind(settings.listen.host, settings.listen.port, "--listen")
+        admin = None
+        if self._serve_admin:
+            admin = self._admin or bind(settings.admin.host, settings.admin.port, "--admin")
+        self.store = await open_store(
+            settings.store,
+            clock=clock,
+            spawn=self.background.spawn,
+            l1_bytes=settings.memory,
+            l2_bytes=settings.store_size,
+            budget=settings.store_budget,
+        )
+        self.origin = OriginClient(
+            settings.origin,
+            clock=clock,
+            spawn=self.background.spawn,
+            connect_timeout=settings.connect_timeout,
+            first_byte_timeout=settings.first_byte_timeout,
+            read_timeout=settings.read_timeout,
+            max_connections=settings.origin_connections,
+        )
+        self.engine = Engine(
+            clock=clock,
+            store=self.store,
+            origin=self.origin,
+            background=self.background,
+            forward=ForwardBuilder(settings.name),
+            matcher=matcher,
+        )
+        self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
+        self.percentiles = Percentiles(clock.now)
+        self.percentiles.set_rules(r.name for r in ruleset.rules)
+        self.access_log = self._open_log()
+        self.compressor = Compressor(self.background, self.store.update)
+        self.handler = Handler(
+            engine=self.engine,
+            responder=Responder(edge_fields(settings), clock),
+            compressor=self.compressor,
+            clock=clock,
+            next_id=request_ids(),
+            observers=self._observers(),
+            max_body=settings.max_body,
+        )
+        self.handler.rules_version = ruleset.version
+        self.server = EdgeServer(
+            self.handler,
+            max_connections=settings.max_connections,
+            keepalive_timeout=settings.keepalive,
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=settings.max_head,
+            max_field_size=settings.max_head,
+            lingering_time=2.0,
+        )
+        self.operator = Operator(self, ruleset)
+        self.metrics.add_source("store", self.operator.store_numbers)
+        self.metrics.add_source("origin", self.operator.origin_numbers)
+        if self.access_log is not None:
+            self.metrics.add_source("access_log", self.access_log.stats)
+        loop = asyncio.get_running_loop()
+        self._runner = web.AppRunner(make_admin(self.operator, auth, clock), access_log=None)
+        await self._runner.setup()
+        if admin is not None:
+            await web.SockSite(self._runner, admin).start()
+            self.admin_port = int(admin.getsockname()[1])
+        self._socket = listen
+        self._listening = await loop.create_server(self.server, sock=listen, backlog=BACKLOG)
+        self.port = int(listen.getsockname()[1])
+        self.state = State.READY
+
+    def _token(self) -> str | None:
+        """The admin token; on one's own machine, where none is set, one in a file that only we can read."""
+        if self.settings.admin_token:
+            return self.settings.admin_token
+        try:
+            self.settings.cache_dir.mkdir(parents=True, exist_ok=True)
+            return make_token(self.settings.cache_dir / TOKEN_FILE)
+        except (OSError, ValueError) as error:
+            log.warning("no admin token, so nothing can be changed: %s", error)
+            return None
+
+    def _open_log(self) -> AccessLog | None:
+        where = self.settings.access_log
+        if where == "off" or self.settings.access_log_sample == 0:
+            return None
+        try:
+            path = None if where == "-" else Path(where)
+            return AccessLog(self.clock, path, sample=self.settings.access_log_sample)
+        except OSError as error:
+            raise SettingsError(f"--access-log: {where}: {error.strerror}") from None
+
+    def _observers(self) -> list[Callable[[Trace], None]]:
+        percentiles = self.percentiles
+
+        def timed(trace: Trace) -> None:
+            percentiles.observe(trace.rule, trace.seconds, trace.hit)
+
+        observers = [self.metrics.observe, timed]
+        if self.access_log is not None:
+            observers.append(self.access_log.write)
+        return observers
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Not ready at once; accept no more; let what is under way end, up to the drain timeout."""
+        if self.state is State.DRAINING:
+            return
+        self.state = State.DRAINING
+        self.handler.draining = True
+        self._listening.close()
+        self.server.close_idle()
+        deadline = self.clock.monotonic() + self.settings.drain_timeout
+        while self.handler.in_flight and self.clock.monotonic() < deadline:
+            await self.clock.sleep(0.05)
+
+    async def close(self) -> None:
+        """End everything. Safe after a start that failed half-way."""
+        self.state = State.DRAINING
+        for name, ending in (
+            ("_listening", lambda x: x.close()),
+            ("server", lambda x: x.shutdown(1.0)),
+            ("_runner", lambda x: x.cleanup()),
+            ("background", lambda x: x.close()),
+            ("origin", lambda x: x.aclose()),
+            ("compressor", lambda x: x.close()),
+            ("access_log", lambda x: x.close()),
+            ("store", lambda x: x.close()),
+        ):
+            part = getattr(self, name, None)
+            if part is not None:
+                try:
+                    result = ending(part)  # type: ignore[no-untyped-call]
+                    if asyncio.iscoroutine(result):
+                        await result
+                except Exception:
+                    log.exception("%s did not end cleanly", name)
+
+
+def edge_fields(settings: Settings) -> EdgeFields:
+    hidden = settings.hide_fields
+    return EdgeFields(
+        name=settings.name,
+        location=settings.location,
+        x_cache_status="x-cache-status" not in hidden,
+        cache_status="cache-status" not in hidden,
+        server_timing="server-timing" not in hidden,
+        x_request_id="x-request-id" not in hidden,
+        x_edge_location="x-edge-location" not in hidden,
+        x_response_time="x-response-time" in settings.show_fields - hidden,
+        age="age" not in hidden,
+        via="via" not in hidden,
+    )
+
+
+def request_ids() -> Callable[[], str]:
+    """Ids that are unique across processes and cheap: 64 random bits of the process and a count."""
+    prefix = secrets.token_hex(8)
+    numbers = count(secrets.randbits(24))
+    return lambda: f"{prefix}{next(numbers):012x}"
+
+
+def bind(host: str, port: int, flag: str) -> socket.socket:
+    """A listening-to-be TCP socket. Raises SettingsError with one clear line."""
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise SettingsError(f"{flag}: {host}:{port}: {error.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise SettingsError(f"{flag}: {host}:{port}: {error.strerror}") from None
+    return sock

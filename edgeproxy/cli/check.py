@@ -1,0 +1,55 @@
+"""``edgeproxy check``: read rule files as ``serve`` would, run their examples, say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproxy import settings
+from edgeproxy.rules.load import load_rules
+from edgeproxy.rules.problems import RuleError
+from edgeproxy.rules.schema import schema
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="check rule files and run their examples",
+        description="Read rule files as serve would and run the examples in them. "
+        "Exit 0: all good; 1: refused, each problem with file:line; 2: wrong usage.",
+    )
+    parser.add_argument("directory", nargs="?", metavar="DIR", help="rule files; default: the shipped rules")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print the result")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of rule files and end")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.schema:
+        print(json.dumps(schema(), indent=2))
+        return 0
+    directory = Path(args.directory) if args.directory else settings.shipped_rules()
+    as_json = args.format == "json"
+    try:
+        ruleset = load_rules(directory)
+    except RuleError as error:
+        if as_json:
+            problems = [
+                {"file": p.file, "line": p.line, "column": p.column, "key": p.key, "message": p.message}
+                for p in error.problems
+            ]
+            print(json.dumps({"ok": False, "problems": problems}, indent=2))
+        else:
+            print(error, file=sys.stderr)
+        return 1
+    examples = sum(len(rule.examples) for rule in ruleset.rules)
+    if as_json:
+        print(json.dumps({"ok": True, "rules": len(ruleset.rules), "examples": examples, "problems": []}, indent=2))
+    else:
+        print(f"{directory}: {len(ruleset.rules)} rules, {examples} examples, all good")
+    return 0

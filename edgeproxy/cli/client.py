@@ -1,0 +1,155 @@
+"""Calls to the admin port, for the commands that talk to a running edgeproxy.
+
+Rules of this file:
+
+- The address is ``--admin``, EDGEPROXY_ADMIN, or the default of ``serve``. The token is in ``--token-file``,
+  the environment, or the file that ``serve`` keeps beside the cache on this machine; that last one is sent
+  to a loopback address only.
+- No proxies, no redirects: a token goes where it was meant to go.
+- Whatever goes wrong is one clear line: Usage (exit 2) or Failed (exit 1). What a server sent is printed
+  without its control characters.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy import settings
+from edgeproxy.admin.auth import Auth, is_loopback
+from edgeproxy.admin.token_file import TOKEN_FILE, read_token
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping, Sequence
+
+TIMEOUT = 30.0
+LARGEST_ANSWER = 64 * 1024 * 1024
+
+
+class Usage(Exception):  # noqa: N818 - what is wrong, in the reader's words
+    """The command cannot be meant like this."""
+
+
+class Failed(Exception):  # noqa: N818
+    """The call was refused or did not come through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: Any
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--admin", metavar="HOST:PORT", help=f"the admin port; default {_default_address()}")
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="holds the admin token (or set EDGEPROXY_ADMIN_TOKEN)"
+    )
+
+
+def guarded(run: Callable[[], int]) -> int:
+    """Exit codes: what ``run`` says, 2 for wrong usage, 1 for a call that failed, with one line."""
+    try:
+        return run()
+    except Usage as wrong:
+        print(f"edgeproxy: {printable(str(wrong))}", file=sys.stderr)
+        return 2
+    except Failed as failed:
+        print(f"edgeproxy: {printable(str(failed))}", file=sys.stderr)
+        return 1
+
+
+def call(
+    args: argparse.Namespace,
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None = None,
+    *,
+    tokens: Sequence[str] = ("EDGEPROXY_ADMIN_TOKEN",),
+    accept: Sequence[int] = (200,),
+) -> Answer:
+    """One call. Statuses not in ``accept`` raise Failed with what the server said of them."""
+    environ = settings.environment()
+    address = _address(args, environ)
+    headers = {"Accept": "application/json"}
+    token = _token(args, environ, tokens, address)
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        raw = response.read(LARGEST_ANSWER)
+    except (OSError, http.client.HTTPException) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Failed(f"no answer from the admin port {address}: {said}; is edgeproxy running?") from None
+    finally:
+        connection.close()
+    try:
+        told = json.loads(raw)
+    except ValueError:
+        raise Failed(f"{address} is not an admin port of edgeproxy: {response.status}, no JSON") from None
+    if response.status not in accept:
+        raise Failed(_said(response.status, told))
+    return Answer(response.status, told)
+
+
+def _said(status: int, told: object) -> str:
+    if isinstance(told, dict) and isinstance(told.get("detail"), str):
+        return f"refused ({status}): {told['detail']}"
+    return f"refused ({status})"
+
+
+def _default_address() -> str:
+    return next(o.default or "" for o in settings.OPTIONS if o.name == "admin")
+
+
+def _address(args: argparse.Namespace, environ: Mapping[str, str]) -> settings.Address:
+    given = args.admin or environ.get("EDGEPROXY_ADMIN") or _default_address()
+    try:
+        address = settings.address(str(given))
+    except ValueError as error:
+        raise Usage(f"--admin: {given!r}: {error}") from None
+    # A server that listens everywhere is reached here.
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    return settings.Address(local.get(address.host, address.host), address.port)
+
+
+def _token(
+    args: argparse.Namespace, environ: Mapping[str, str], names: Sequence[str], address: settings.Address
+) -> str | None:
+    try:
+        if args.token_file:
+            token: str | None = read_token(Path(args.token_file), private=False)
+        else:
+            token = getattr(args, "token", None) or next((environ[n] for n in names if environ.get(n)), None)
+            kept = settings.default_cache_dir(environ) / TOKEN_FILE
+            if token is None and is_loopback(address.host) and kept.is_file():
+                token = read_token(kept)
+        Auth(token)
+    except ValueError as error:
+        raise Usage(str(error)) from None
+    return token
+
+
+def printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def octets(number: float) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    if number < 1024:
+        return f"{number:.0f} B"
+    for unit in _UNITS:
+        number /= 1024
+        if number < 1024 or unit == _UNITS[-1]:
+            break
+    return f"{number:.1f} {unit}"

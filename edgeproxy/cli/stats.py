@@ -1,0 +1,100 @@
+"""``edgeproxy stats``: what a running edgeproxy has counted, as a table or as JSON.
+
+Rules of this file: flags in, one call, text out.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.cli import client
+
+if TYPE_CHECKING:
+    import argparse
+
+_COLUMNS = ("rule", "requests", "hits", "hit ratio", "sent", "origin time saved")
+_PARTS = ("store", "origin")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "stats",
+        help="hit ratio and savings of each rule",
+        description="What a running edgeproxy has counted since it started. The hit ratio is over the "
+        "requests that asked the cache: those that a rule or their method sends past it do not count.",
+    )
+    parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
+    client.add_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    return client.guarded(lambda: _stats(args))
+
+
+def _stats(args: argparse.Namespace) -> int:
+    tokens = ("EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN_TOKEN")
+    told = client.call(args, "GET", "/api/cache/stats", tokens=tokens).body
+    if not isinstance(told, dict):
+        raise client.Failed("the answer is not what edgeproxy's stats look like")
+    print(json.dumps(told, indent=2) if args.json else _table(told))
+    return 0
+
+
+def _table(told: dict[str, Any]) -> str:
+    """The table: rules with requests, most requests first, then all together."""
+    rules: dict[str, Any] = told.get("rules") or {}
+    busy = sorted(
+        ((name, slot) for name, slot in rules.items() if slot.get("requests")),
+        key=lambda item: -item[1]["requests"],
+    )
+    rows = [_COLUMNS, *(_row(name, slot) for name, slot in busy), _row("all", told)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines.append("")
+    lines.append(
+        f"up {_duration(told.get('uptime_seconds') or 0)}, {told.get('stored', 0)} stored, "
+        f"{told.get('collapsed', 0)} collapsed, {told.get('aborted', 0)} aborted"
+    )
+    for title in ("not_stored", "passes", "stale_served", "origin_failures"):
+        reasons = told.get(title)
+        if reasons:
+            counts = sorted(reasons.items(), key=lambda item: -item[1])
+            lines.append(f"{title.replace('_', ' ')}: " + ", ".join(f"{r} {n}" for r, n in counts))
+    for part in _PARTS:
+        numbers = told.get(part)
+        if numbers:
+            lines.append(f"{part}: " + ", ".join(f"{key} {_short(key, n)}" for key, n in numbers.items()))
+    return "\n".join(client.printable(line).rstrip() for line in lines)
+
+
+def _row(name: str, slot: dict[str, Any]) -> tuple[str, ...]:
+    ratio = slot.get("hit_ratio")
+    return (
+        name,
+        f"{slot.get('requests', 0):,}",
+        f"{slot.get('hits', 0):,}",
+        "-" if ratio is None else f"{ratio:.1%}",
+        client.octets(slot.get("bytes_out", 0)),
+        _duration(slot.get("origin_seconds_saved", 0)),
+    )
+
+
+def _short(key: str, value: object) -> str:
+    if isinstance(value, int | float) and "bytes" in key:
+        return client.octets(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    """``93784`` -> ``1 d 2 h``: the two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, whole = divmod(whole, size)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

@@ -1,0 +1,274 @@
+"""The purge log of all nodes that share one Redis: an ordered stream, followed by each.
+
+Rules of this file:
+
+- A purge is appended first and applied then, together with everything that stands before it in the log: its
+  number is its position, the same on every node. Each entry is applied once per node, in order.
+- ``incarnation`` names the log. It is kept beside the stream, and the stream begins with a record of its
+  own; if either is missing (a flushed, evicted or replaced Redis), both are made anew, every node drops what
+  it has and nobody reads what was stored under the old name.
+- A node that comes back reads on from where it was. If the log has been trimmed beyond that point, or begins
+  later than it should, everything older counts as purged. A record that cannot be read is a purge of
+  everything.
+- ``ready`` says that this node has caught up: until then, what other nodes have stored is not to be trusted.
+- Without Redis a purge is applied on this node, under a number between two positions of the log, and kept to
+  be told later; the receipt says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from redis.exceptions import RedisError
+
+from edgeproxy.cluster.epoch import number_of
+from edgeproxy.cluster.redis_link import connect
+from edgeproxy.store.purge import PurgeKind, PurgeOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from edgeproxy.clock import Clock
+    from edgeproxy.cluster.epoch import PurgeTable
+
+log = logging.getLogger("edgeproxy.bus")
+
+KEPT = 100_000
+"""Purges that the log keeps, about."""
+BLOCK = 1000
+"""Milliseconds that one look at the end of the log waits for news."""
+PAUSE = 0.5
+"""Seconds between two tries to reach Redis."""
+UNTOLD = 1000
+"""Purges kept for telling later; one more and they become a purge of everything."""
+_READ = 1000
+
+# Keys carry one hash tag, so that a cluster keeps them in one slot.
+_BEGIN = """
+local name = redis.call('GET', KEYS[1])
+if not name or redis.call('EXISTS', KEYS[2]) == 0 then
+  redis.call('DEL', KEYS[1], KEYS[2])
+  name = ARGV[1]
+  redis.call('SET', KEYS[1], name)
+  redis.call('XADD', KEYS[2], '*', 'begin', name)
+end
+return name
+"""
+_APPEND = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then
+  return false
+end
+return redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'purge', ARGV[3])
+"""
+
+Position = tuple[int, int]
+Record = tuple[bytes, dict[bytes, bytes]]
+
+
+class _Told(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    kind: PurgeKind
+    value: bytes
+    host: bytes | None
+    soft: bool
+    targets: tuple[bytes, ...]
+
+
+class LogLost(Exception):  # noqa: N818  # a state of the log
+    """The log is not the one this node follows."""
+
+
+class RedisBus:
+    """One per worker. ``start`` once; ``publish`` instead of ``table.apply``."""
+
+    def __init__(
+        self,
+        url: str,
+        table: PurgeTable,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        *,
+        prefix: str = "edgeproxy:",
+    ) -> None:
+        self._redis = connect(url, connections=8)
+        self._tail = connect(url, connections=1, timeout=BLOCK / 1000 + 1.0)
+        self._keys = [f"{{{prefix}purges}}:name", f"{{{prefix}purges}}:log"]
+        self._table = table
+        self._clock = clock
+        self._spawn = spawn
+        self._untold: list[PurgeOrder] = []
+        self._closed = False
+        self.ready = False
+        self.heard = 0.0
+        """clock.monotonic() when the log was last read to its end."""
+        self.error = "not connected yet"
+        self.gaps = 0
+        """How often everything had to count as purged because the log could not be followed."""
+
+    def start(self) -> None:
+        self._spawn(self._follow(), "purge log")
+
+    async def publish(self, order: PurgeOrder) -> tuple[int, str]:
+        """Purge on all nodes. The number, and "ok" or why the other nodes have not been told yet; this node
+        has carried it out in either case."""
+        try:
+            if not self.ready:
+                raise LogLost(self.error)  # noqa: TRY301  # one way out for all of them
+            position = await self._append(order)
+            await self._catch_up()
+        except (RedisError, OSError, LogLost) as error:
+            self._down(error)
+            number = self._table.apply(order, self._clock.now())
+            self._keep_untold(order)
+            return number, f"not told yet: {error}"
+        return number_of(position), "ok"
+
+    async def _append(self, order: PurgeOrder) -> Position:
+        record = msgspec.msgpack.encode(
+            _Told(
+                order.kind,
+                _octets(order.value),
+                None if order.host is None else _octets(order.host),
+                order.soft,
+                tuple(map(_octets, order.targets)),
+            )
+        )
+        name = self._table.incarnation
+        answer = await self._redis.eval(_APPEND, 2, *self._keys, name, KEPT, record)
+        if not isinstance(answer, bytes):
+            raise LogLost("the purge log has been lost and is being made anew")
+        return _position(answer)
+
+    def _keep_untold(self, order: PurgeOrder) -> None:
+        if len(self._untold) >= UNTOLD:
+            self._untold = [PurgeOrder(PurgeKind.ALL)]
+        else:
+            self._untold.append(order)
+
+    async def _follow(self) -> None:
+        """The tail task: connect, catch up, wait for news; from the start again after any failure."""
+        while not self._closed:
+            try:
+                await self._begin()
+                await self._catch_up()
+                await self._tell()
+                self._up()
+                while not self._closed:
+                    await self._wait_for_news()
+                    self.heard = self._clock.monotonic()
+            except (RedisError, OSError, LogLost) as error:
+                self._down(error)
+            if not self._closed:
+                await self._clock.sleep(PAUSE)
+
+    async def _begin(self) -> None:
+        """Find the log, or make it."""
+        name = await self._redis.eval(_BEGIN, 2, *self._keys, os.urandom(8))
+        if not isinstance(name, bytes) or len(name) != 8:
+            raise LogLost("the purge log's name is not one")
+        if name != self._table.incarnation:
+            self._table.adopt(name, self._clock.now())
+
+    async def _catch_up(self) -> None:
+        """Apply everything between this node's place and the end of the log, in order.
+
+        Each look begins with the record that was read last: where it is missing, the log has been trimmed
+        beyond our place, and whatever stood there may concern everything we have.
+        """
+        while True:
+            seen = self._table.seen
+            records = await self._range(seen)
+            if not records:
+                raise LogLost("the purge log is empty")
+            first = _position(records[0][0])
+            if seen not in {(0, 0), first}:
+                last = _position(records[-1][0])
+                self.gaps += 1
+                self._table.raise_floor(number_of(last))
+                self._table.skip_to(last)
+                continue
+            if seen == (0, 0) and b"begin" not in records[0][1]:
+                self.gaps += 1
+                self._table.raise_floor(number_of(first))
+            news = records if seen == (0, 0) else records[1:]
+            self._apply(news)
+            if len(records) < _READ:
+                return
+
+    async def _tell(self) -> None:
+        """Tell what could not be told, each once."""
+        while self._untold:
+            await self._append(self._untold[0])
+            self._untold.pop(0)
+        await self._catch_up()
+
+    async def _wait_for_news(self) -> None:
+        milliseconds, sequence = self._table.seen
+        streams: dict[Any, Any] = {self._keys[1]: f"{milliseconds}-{sequence}"}
+        answer = cast("Any", await self._tail.xread(streams, count=1, block=BLOCK))
+        if answer:
+            await self._catch_up()
+        elif await self._redis.get(self._keys[0]) != self._table.incarnation:
+            raise LogLost("the purge log has been replaced")
+
+    def _apply(self, records: list[Record]) -> None:
+        now = self._clock.now()
+        for name, fields in records:
+            position = _position(name)
+            if b"begin" in fields:
+                self._table.skip_to(position)
+                continue
+            # Stale since it was purged, not since we heard of it; never in our future.
+            self._table.apply_logged(_order(fields), min(now, position[0] / 1000), position)
+
+    async def _range(self, low: Position) -> list[Record]:
+        begin = "-" if low == (0, 0) else f"{low[0]}-{low[1]}"
+        return cast("list[Record]", await self._redis.xrange(self._keys[1], begin, "+", count=_READ))
+
+    def _up(self) -> None:
+        if not self.ready:
+            log.warning("purge log: followed again" if self.error else "purge log: followed")
+        self.ready, self.error = True, ""
+        self.heard = self._clock.monotonic()
+
+    def _down(self, error: Exception) -> None:
+        if self.ready:
+            log.warning("purge log: lost (%s)", error)
+        self.ready = False
+        self.error = f"{type(error).__name__}: {error}"
+
+    async def close(self) -> None:
+        self._closed = True
+        self.ready = False
+        await self._tail.aclose()
+        await self._redis.aclose()
+
+
+def _order(fields: dict[bytes, bytes]) -> PurgeOrder:
+    try:
+        told = msgspec.msgpack.decode(fields[b"purge"], type=_Told)
+        return PurgeOrder(
+            told.kind,
+            _text(told.value),
+            None if told.host is None else _text(told.host),
+            told.soft,
+            tuple(map(_text, told.targets)),
+        )
+    except (KeyError, ValueError, msgspec.MsgspecError, RecursionError):
+        return PurgeOrder(PurgeKind.ALL)
+
+
+def _position(name: bytes) -> Position:
+    milliseconds, _, sequence = name.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def _octets(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")

@@ -1,0 +1,185 @@
+"""The tee: one reader of the origin's body, many readers of what it has read.
+
+Rules of this file:
+
+- The pump (one background task) reads the origin's body; every client, the first one too, reads from the
+  chunks it has left behind, each at its own pace. So a slow client never slows another.
+- While the body may still be stored, all chunks are kept (bounded by the largest object). Once it has
+  outgrown that, chunks that every reader has had are dropped, nobody may join any more, and the pump waits
+  for the slowest reader: back-pressure reaches the origin.
+- A body that broke off breaks off for every reader: OriginError, never a clean end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from edgeproxy.origin.base import OriginError
+from edgeproxy.policy.vocabulary import OriginFailure
+
+if TYPE_CHECKING:
+    from edgeproxy.origin.base import AnswerBody
+
+WINDOW = 1024 * 1024
+"""Octets the pump may be ahead of the slowest reader of a body that will not be stored."""
+
+
+class SharedBody:
+    """``keep``: the largest body, in octets, that is kept whole."""
+
+    def __init__(self, length: int | None, keep: int) -> None:
+        self.length = length
+        self.size = 0
+        self.error: OriginError | None = None
+        self.complete = False
+        self.outgrown = False
+        self._keep = keep
+        self._chunks: list[bytes] = []
+        self._dropped = 0
+        self._held = 0
+        self._positions: dict[int, int] = {}
+        self._readers = 0
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    @property
+    def readers(self) -> int:
+        return len(self._positions)
+
+    @property
+    def ended(self) -> bool:
+        return self.complete or self.error is not None
+
+    def feed(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self.size += len(chunk)
+        self._held += len(chunk)
+        if not self.outgrown and self.size > self._keep:
+            self.outgrown = True
+        self._wake()
+
+    def finish(self, error: OriginError | None = None) -> None:
+        if error is None:
+            self.complete = True
+        else:
+            self.error = error
+        self._wake()
+
+    def whole(self) -> bytes:
+        """The whole body; only while nothing has been dropped."""
+        assert not self.outgrown  # noqa: S101
+        return b"".join(self._chunks)
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def join(self) -> SharedReader:
+        """A reader from the first octet. Call it in the same step that found the body joinable."""
+        assert self._dropped == 0  # noqa: S101
+        self._readers += 1
+        self._positions[self._readers] = 0
+        return SharedReader(self, self._readers)
+
+    async def room(self) -> bool:
+        """Wait until the slowest reader is near enough. False when nobody reads any more."""
+        if not self.outgrown:
+            return True
+        while self._positions:
+            slowest = min(self._positions.values())
+            while self._dropped < slowest:
+                self._held -= len(self._chunks[self._dropped])
+                self._chunks[self._dropped] = b""
+                self._dropped += 1
+            if self._held <= WINDOW:
+                return True
+            self._room.clear()
+            await self._room.wait()
+        return False
+
+    async def next_chunk(self, reader: int) -> bytes:
+        position = self._positions[reader]
+        while position >= len(self._chunks):
+            if self.error is not None:
+                raise self.error
+            if self.complete:
+                return b""
+            await self._news.wait()
+        chunk = self._chunks[position]
+        self._positions[reader] = position + 1
+        if self.outgrown:
+            self._room.set()
+        return chunk
+
+    def leave(self, reader: int) -> None:
+        self._positions.pop(reader, None)
+        self._room.set()
+
+
+class SharedReader:
+    """One client's place in a shared body."""
+
+    def __init__(self, body: SharedBody, number: int) -> None:
+        self._body = body
+        self._number = number
+        self.length = body.length
+
+    def take_all(self) -> bytes | None:
+        """Shared bodies are streamed."""
+        return None
+
+    async def read(self) -> bytes:
+        """Some octets, b"" at the proper end; OriginError where the origin's body broke off."""
+        return await self._body.next_chunk(self._number)
+
+    def close(self) -> None:
+        self._body.leave(self._number)
+
+
+async def pump(source: AnswerBody, into: SharedBody) -> None:
+    """Read ``source`` to its end. The last thing it does is to close the source."""
+    try:
+        while chunk := await source.read():
+            into.feed(chunk)
+            if not await into.room():
+                into.finish(OriginError(OriginFailure.ABANDONED))
+                return
+        into.finish()
+    except OriginError as error:
+        into.finish(error)
+    finally:
+        if not into.ended:
+            into.finish(OriginError(OriginFailure.ABANDONED, "the edge is shutting down"))
+        source.close()
+
+
+
+class SlicedReader:
+    """The octets [start, stop) of another reader's body."""
+
+    def __init__(self, reader: SharedReader, start: int, stop: int) -> None:
+        self._reader = reader
+        self._skip = start
+        self._left = stop - start
+        self.length: int | None = stop - start
+
+    def take_all(self) -> bytes | None:
+        return None
+
+    async def read(self) -> bytes:
+        while self._left:
+            chunk = await self._reader.read()
+            if not chunk:
+                return b""
+            if self._skip >= len(chunk):
+                self._skip -= len(chunk)
+                continue
+            chunk = chunk[self._skip : self._skip + self._left]
+            self._skip = 0
+            self._left -= len(chunk)
+            return chunk
+        return b""
+
+    def close(self) -> None:
+        self._reader.close()

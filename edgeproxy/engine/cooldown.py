@@ -1,0 +1,36 @@
+"""After a failed refresh: how long the origin is left alone about this key.
+
+Rules of this file: the pause doubles with each failure in a row, with jitter so that keys do not come back
+together; a success ends it. The table is bounded: what is forgotten is merely tried again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+
+FIRST = 1.0
+LONGEST = 30.0
+ROOM = 10_000
+
+
+class CoolDown:
+    """Times in seconds, by clock.monotonic()."""
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def failed(self, key: str, now: float) -> None:
+        _, pause = self._until.pop(key, (0.0, FIRST / 2))
+        pause = min(LONGEST, pause * 2)
+        # Full pauses would send all keys that failed in one outage back at the same moment.
+        self._until[key] = (now + pause * random.uniform(0.5, 1.0), pause)  # noqa: S311
+        if len(self._until) > ROOM:
+            self._until.popitem(last=False)
+
+    def succeeded(self, key: str) -> None:
+        self._until.pop(key, None)
+
+    def active(self, key: str, now: float) -> bool:
+        until, _ = self._until.get(key, (0.0, 0.0))
+        return now < until

@@ -1,0 +1,89 @@
+"""One client's request and what comes of it, as the engine and the front hand it to each other.
+
+Rules of this file: data only. The front makes the Exchange and sends the Answer; the engine makes neither
+bytes nor sockets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from edgeproxy.observe.trace import Trace
+    from edgeproxy.policy.decisions import Serve
+    from edgeproxy.policy.head import RequestHead, ResponseHead
+    from edgeproxy.rules.model import Rule
+    from edgeproxy.store.entry import Entry
+
+
+@dataclass(slots=True)
+class Exchange:
+    """``body`` None: the request has none; ``length`` its Content-Length, None when chunked.
+
+    ``on_vanish`` is set by the engine while the client's leaving should end what is under way; the front
+    calls it when the connection is lost.
+    """
+
+    head: RequestHead
+    trace: Trace
+    body: AsyncIterator[bytes] | None = None
+    length: int | None = None
+    client: str = ""
+    on_interim: Callable[[ResponseHead], None] | None = None
+    on_vanish: Callable[[], object] | None = None
+    vanished: bool = False
+
+    def vanish(self) -> None:
+        self.vanished = True
+        if self.on_vanish is not None:
+            self.on_vanish()
+
+
+class Reader(Protocol):
+    """A body on its way: ``length`` in octets, or None where it is not known beforehand."""
+
+    length: int | None
+
+    def take_all(self) -> bytes | None:
+        """The whole body where it is here already, else None and nothing is consumed."""
+
+    async def read(self) -> bytes:
+        """Some octets, b"" at the proper end. Raises OriginError where it broke off."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FromEntry:
+    """A whole stored answer (or one that could have been stored) in the form that ``serve`` says."""
+
+    entry: Entry
+    serve: Serve
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class FromStream:
+    """An answer on its way. ``shareable``: it is being stored, so the rule's client Cache-Control holds."""
+
+    head: ResponseHead
+    body: Reader
+    rule: Rule
+    shareable: bool
+    age: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FromEdge:
+    """The edge answers by itself, with problem+json (RFC 9457)."""
+
+    status: int
+    title: str
+    detail: str
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+Answer = FromEntry | FromStream | FromEdge

@@ -1,0 +1,352 @@
+"""One fetch, from the question to its named outcome: ask, conclude, store, tell the followers.
+
+Rules of this file:
+
+- The purge number and the stamp of the start are taken before the origin is asked; they travel with the
+  entry and every store compares them (DESIGN: fences, not hopes).
+- Whatever ends a fetch, its flight is resolved exactly once, and nobody can join it after its end.
+- A 5xx or a failure never replaces a usable copy; an unfinished body is never an entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, assert_never
+
+from edgeproxy.engine.body import SharedBody, pump
+from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
+from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.streaming import stream_of
+from edgeproxy.origin.base import OriginError
+from edgeproxy.policy import decisions as d
+from edgeproxy.policy.decide import conclude, deliver
+from edgeproxy.policy.head import ResponseHead
+from edgeproxy.policy.header_table import dated
+from edgeproxy.policy.validate import conditions_for
+from edgeproxy.policy.vary import variant_id
+from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
+from edgeproxy.rules.tags import tags_for
+from edgeproxy.store.entry import Entry
+
+if TYPE_CHECKING:
+    from edgeproxy.clock import Clock
+    from edgeproxy.engine.ask import Ask
+    from edgeproxy.engine.background import Background
+    from edgeproxy.engine.cooldown import CoolDown
+    from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.observe.trace import Trace
+    from edgeproxy.origin.base import AnswerBody, Forward, Origin
+    from edgeproxy.policy.stored import Stored
+    from edgeproxy.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a fetch stood in the order of things when it began."""
+
+    epoch: int
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An origin's reply, with a Date."""
+
+    head: ResponseHead
+    body: AnswerBody
+    request_time: float
+    response_time: float
+
+
+class Fetcher:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        origin: Origin,
+        background: Background,
+        forward: ForwardBuilder,
+        flights: Flights,
+        cooldown: CoolDown,
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._origin = origin
+        self._background = background
+        self._forward = forward
+        self._flights = flights
+        self._cooldown = cooldown
+        self.last_failure = OriginFailure.REFUSED
+
+    async def fetch(
+        self,
+        ask: Ask,
+        decision: d.Fetch | d.Revalidate,
+        entry: Entry | None,
+        flight: Flight | None,
+        *,
+        alone: bool = False,
+    ) -> Answer:
+        """Ask the origin. ``entry`` is what there is to fall back on or to confirm; ``flight`` who waits;
+        ``alone``: hit-for-miss, the client's own conditions and ranges stay."""
+        trace = ask.exchange.trace
+        trace.forwarded = decision.reason
+        trace.tier = Tier.ORIGIN
+        trace.word = CacheWord.MISS if entry is None else CacheWord.EXPIRED
+        if alone:
+            trace.word = CacheWord.BYPASS
+        try:
+            return await self._fetch(ask, decision, entry, flight, alone=alone)
+        finally:
+            if flight is not None and not flight.outcome.done():
+                # Cancelled or broken: those who wait must not wait for ever.
+                self._resolve(flight, Failed(OriginError(OriginFailure.ABANDONED, status=502)))
+
+    async def _fetch(
+        self,
+        ask: Ask,
+        decision: d.Fetch | d.Revalidate,
+        entry: Entry | None,
+        flight: Flight | None,
+        *,
+        alone: bool,
+    ) -> Answer:
+        exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
+        conditions = decision.conditions if isinstance(decision, d.Revalidate) else ()
+        for _ in range(2):
+            start = _Start(self._store.epoch, int(self._clock.now() * 1e9))
+            try:
+                reply = await self.ask_origin(
+                    trace, self._forward.whole(exchange, rule, conditions, conditionals=alone)
+                )
+            except OriginError as error:
+                return self._on_failure(ask, entry, flight, error)
+            if alone and reply.head.status == 304:
+                # The client's own conditions went along, and this is the answer to them.
+                return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
+            answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
+            stored = entry.stored if entry is not None else None
+            conclusion = conclude(exchange.head, stored, answer, rule.overrides, self._clock.now())
+            match conclusion:
+                case d.Store():
+                    return self._store_answer(ask, conclusion.stored, reply, start, flight)
+                case d.Refresh():
+                    assert entry is not None  # noqa: S101
+                    reply.body.close()
+                    refreshed = self._refresh(ask, conclusion.stored, entry, start, flight)
+                    if refreshed is not None:
+                        return refreshed
+                    entry, conditions = None, ()  # purged meanwhile: ask for the whole
+                case d.Refetch():
+                    reply.body.close()
+                    entry, conditions = None, ()
+                case d.Discard():
+                    if conclusion.forget and entry is not None:
+                        self._store.forget(entry)
+                    return self._discard(ask, conclusion, reply, flight)
+                case d.ServeStaleOnError():
+                    assert entry is not None  # noqa: S101
+                    reply.body.close()
+                    self._cool(ask, flight)
+                    trace.failure = OriginFailure.SERVER_ERROR
+                    self._resolve(flight, Stale(entry, conclusion.reason))
+                    return self.stale(ask, entry, conclusion.reason)
+                case d.GiveUp():
+                    reply.body.close()
+                    return self._on_failure(ask, None, flight, OriginError(conclusion.failure))
+                case _:
+                    assert_never(conclusion)
+        broken = OriginError(OriginFailure.BAD_RESPONSE, "304 to a request without conditions")
+        return self._on_failure(ask, entry, flight, broken)
+
+    async def ask_origin(self, trace: Trace, forward: Forward) -> Received:
+        """The one door to the origin."""
+        began = self._clock.monotonic()
+        try:
+            reply = await self._origin.fetch(forward)
+        finally:
+            trace.origin_seconds += self._clock.monotonic() - began
+        trace.forwarded_status = reply.head.status
+        head = reply.head
+        head = ResponseHead(head.status, head.reason, dated(head.headers, reply.response_time))
+        return Received(head, reply.body, reply.request_time, reply.response_time)
+
+    # -- outcomes ---------------------------------------------------------------------------------------
+
+    def _store_answer(
+        self, ask: Ask, stored: Stored, reply: Received, start: _Start, flight: Flight | None
+    ) -> Answer:
+        trace, rule = ask.exchange.trace, ask.rule
+        self._cooldown_over(ask, flight)
+        draft = self._entry(ask, stored, None, start)
+        whole = reply.body.take_all()
+        if whole is not None:
+            reply.body.close()
+            entry = self._entry(ask, stored, whole, start)
+            if len(whole) > rule.overrides.max_object:
+                self._uncacheable(ask, NotStored.TOO_LARGE, flight, remember=True)
+            else:
+                self._publish(trace, entry, flight)
+            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, self._clock.now())
+            return FromEntry(entry, serve, rule)
+        body = SharedBody(reply.body.length, rule.overrides.max_object)
+        streaming = Streaming(draft, body, published=not self._store.overtaken(draft))
+        trace.stored = streaming.published
+        answer = stream_of(ask, draft, streaming, self._clock.now())
+        self._resolve(flight, streaming, joinable=True)
+        self._background.spawn(
+            self._land(ask, draft, start, reply.body, body, flight), f"fill {ask.key.primary}"
+        )
+        return answer
+
+    async def _land(
+        self,
+        ask: Ask,
+        draft: Entry,
+        start: _Start,
+        source: AnswerBody,
+        body: SharedBody,
+        flight: Flight | None,
+    ) -> None:
+        """Read the body to its end; what is whole and in time becomes an entry."""
+        try:
+            await pump(source, body)
+            if body.outgrown:
+                self._store.note_uncacheable(ask.key.primary)
+            elif body.complete:
+                self._store.put(self._entry(ask, draft.stored, body.whole(), start))
+        finally:
+            if flight is not None:
+                self._flights.end(flight)
+
+    def _refresh(
+        self, ask: Ask, stored: Stored, entry: Entry, start: _Start, flight: Flight | None
+    ) -> Answer | None:
+        """The origin confirmed ``entry``. None when a purge has overtaken it: it must not be revived."""
+        trace, rule = ask.exchange.trace, ask.rule
+        fresh = self._entry(ask, stored, entry.body, start)
+        if fresh.stored.etag == entry.stored.etag:
+            fresh.codings.update(entry.codings)
+        if self._store.overtaken(entry) or self._store.overtaken(fresh):
+            return None
+        self._cooldown_over(ask, flight)
+        trace.word = CacheWord.REVALIDATED
+        self._publish(trace, fresh, flight)
+        serve = deliver(ask.exchange.head, fresh.stored, rule.overrides, self._clock.now())
+        return FromEntry(fresh, serve, rule)
+
+    def _publish(self, trace: Trace, entry: Entry, flight: Flight | None) -> None:
+        published = self._store.put(entry)
+        trace.stored = published
+        trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
+        if not published:
+            trace.not_stored = NotStored.PURGED if self._store.overtaken(entry) else NotStored.OVERTAKEN
+        self._resolve(flight, Landed(entry, published))
+
+    def _discard(
+        self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None
+    ) -> Answer:
+        exchange = ask.exchange
+        exchange.trace.not_stored = conclusion.reason
+        if conclusion.reason is NotStored.SERVER_ERROR and not conclusion.remember:
+            # A failure is shared with those who wait, as a failure: the status, never the body.
+            self._cool(ask, flight)
+            error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
+            self._resolve(flight, Failed(error))
+        else:
+            self._uncacheable(ask, conclusion.reason, flight, remember=conclusion.remember)
+        task = asyncio.current_task()
+        if task is not None:
+            exchange.on_vanish = task.cancel
+            if exchange.vanished:
+                task.cancel()
+        return FromStream(reply.head, reply.body, ask.rule, shareable=False)
+
+    def _uncacheable(self, ask: Ask, reason: NotStored, flight: Flight | None, *, remember: bool) -> None:
+        ask.exchange.trace.not_stored = reason
+        if remember:
+            self._store.note_uncacheable(ask.key.primary)
+        self._resolve(flight, Uncacheable(reason))
+
+    def _on_failure(
+        self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError
+    ) -> Answer:
+        if error.failure is not OriginFailure.ABANDONED:
+            self.last_failure = error.failure
+        self._cool(ask, flight)
+        answer = self.give_up_or_stale(ask, entry, error)
+        if isinstance(answer, FromEntry) and entry is not None:
+            self._resolve(flight, Stale(entry, StaleReason.ON_ERROR))
+        else:
+            self._resolve(flight, Failed(error))
+        return answer
+
+    def give_up_or_stale(self, ask: Ask, entry: Entry | None, error: OriginError) -> Answer:
+        """The stale entry where its window allows, else an error that names the failure."""
+        ask.exchange.trace.failure = error.failure
+        if entry is not None and not self._store.overtaken(entry):
+            conclusion = conclude(
+                ask.exchange.head, entry.stored, d.Failed(error.failure), ask.rule.overrides, self._clock.now()
+            )
+            if isinstance(conclusion, d.ServeStaleOnError):
+                return self.stale(ask, entry, conclusion.reason)
+        return self.failure(ask.exchange.trace, error)
+
+    def stale(self, ask: Ask, entry: Entry, reason: StaleReason) -> FromEntry:
+        trace = ask.exchange.trace
+        trace.stale_reason = reason
+        trace.word = CacheWord.STALE
+        trace.tier = Tier.L1
+        trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
+        serve = deliver(ask.exchange.head, entry.stored, ask.rule.overrides, self._clock.now())
+        return FromEntry(entry, serve, ask.rule)
+
+    @staticmethod
+    def failure(trace: Trace, error: OriginError) -> FromEdge:
+        trace.failure = error.failure
+        trace.tier = Tier.EDGE
+        fields = (("Retry-After", "1"),) if error.status == 503 else ()
+        return FromEdge(error.status, "The origin did not answer", f"{error.failure.value}", fields)
+
+    # -- small parts ------------------------------------------------------------------------------------
+
+    def validation(self, ask: Ask, entry: Entry, reason: Forwarded) -> d.Fetch | d.Revalidate:
+        """How to refresh ``entry``: with its validators, where it has any."""
+        conditions = conditions_for(entry.stored)
+        return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
+
+    def _entry(self, ask: Ask, stored: Stored, body: bytes | None, start: _Start) -> Entry:
+        """``body`` None: a draft, whose body is still under way."""
+        if body is not None and stored.length != len(body):
+            stored = replace(stored, length=len(body))
+        return Entry(
+            primary=ask.key.primary,
+            host=ask.key.host,
+            target=ask.key.target,
+            variant=variant_id(stored.vary, stored.selecting),
+            stored=stored,
+            body=body or b"",
+            epoch=start.epoch,
+            started=start.stamp,
+            tags=tags_for(ask.rule, ask.matched.parts, stored.headers),
+            rule=ask.rule.name,
+            fetch_seconds=ask.exchange.trace.origin_seconds,
+        )
+
+    def _resolve(
+        self, flight: Flight | None, outcome: Landed | Streaming | Stale | Uncacheable | Failed, *, joinable: bool = False
+    ) -> None:
+        if flight is None:
+            return
+        self._flights.resolve(flight, outcome)
+        if not joinable:
+            self._flights.end(flight)
+
+    def _cool(self, ask: Ask, flight: Flight | None) -> None:
+        self._cooldown.failed(flight.key if flight else ask.key.primary, self._clock.monotonic())
+
+    def _cooldown_over(self, ask: Ask, flight: Flight | None) -> None:
+        self._cooldown.succeeded(flight.key if flight else ask.key.primary)
+

@@ -1,0 +1,93 @@
+"""What the origin is asked: the client's head, normalised for the purpose it is sent for.
+
+Rules of this file:
+
+- For an answer that may be stored, the client's conditions, ranges and codings are taken off: the edge wants
+  the whole thing, once, and evaluates those itself (RFC 9111 §4.3.1, §4.3.2).
+- What is passed goes as it came, less what belongs to the connection (RFC 9110 §7.6.1).
+- Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
+  method) are dropped, and ours are set: an origin may reflect them and no key holds them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.origin.base import Forward
+from edgeproxy.policy.head import Headers
+from edgeproxy.policy.header_table import forwardable_request
+from edgeproxy.policy.vary import reduced_for_origin
+
+if TYPE_CHECKING:
+    from edgeproxy.engine.exchange import Exchange
+    from edgeproxy.policy.head import RawField
+    from edgeproxy.rules.model import Rule
+
+SPOKEN_FOR = frozenset({
+    "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
+    "x-forwarded-scheme", "x-forwarded-prefix", "x-forwarded-server", "x-real-ip", "x-original-url",
+    "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override", "x-request-id",
+})  # fmt: skip
+"""Never forwarded as the client sent them."""
+
+
+class ForwardBuilder:
+    """``via``: the pseudonym in Via. ``for_clients``: whether the client's address is told."""
+
+    def __init__(self, via: str) -> None:
+        self._via = f"1.1 {via}"
+
+    def passed(self, exchange: Exchange, rule: Rule) -> Forward:
+        """As it came, body and all."""
+        headers = forwardable_request(exchange.head.headers, conditionals=True, ranges=True)
+        return self._finish(exchange, rule, headers, body=True)
+
+    def whole(
+        self,
+        exchange: Exchange,
+        rule: Rule,
+        conditions: tuple[RawField, ...] = (),
+        *,
+        conditionals: bool = False,
+    ) -> Forward:
+        """For the cache: whole and plain, with the cache's own ``conditions``.
+
+        With ``conditionals`` the client's own conditions and ranges stay (hit-for-miss: the answer is most
+        likely for this client alone).
+        """
+        headers = forwardable_request(
+            exchange.head.headers, conditionals=conditionals, ranges=conditionals
+        )
+        headers = reduced_for_origin(headers, rule.overrides)
+        if rule.overrides.compression.enabled:
+            headers = headers.setting("accept-encoding", "identity")
+        if conditions:
+            headers = Headers((*headers.raw, *conditions))
+        return self._finish(exchange, rule, headers, body=False)
+
+    def _finish(self, exchange: Exchange, rule: Rule, headers: Headers, *, body: bool) -> Forward:
+        head = exchange.head
+        via = headers.get("via")
+        raw = list(headers.without(_DROPPED).raw)
+        raw += (
+            (b"Via", (f"{via}, {self._via}" if via else self._via).encode("latin-1")),
+            (b"X-Request-ID", exchange.trace.request_id.encode("latin-1")),
+            (b"X-Forwarded-Proto", head.scheme.encode("latin-1")),
+        )
+        if exchange.client:
+            raw.append((b"X-Forwarded-For", exchange.client.encode("latin-1")))
+        headers = Headers(raw)
+        if rule.request_headers:
+            headers = rule.request_headers.apply(headers)
+        return Forward(
+            method=head.method,
+            target=head.target,
+            headers=headers,
+            body=exchange.body if body else None,
+            length=exchange.length if body else None,
+            on_interim=exchange.on_interim,
+        )
+
+
+_DROPPED = SPOKEN_FOR | {"via"}
+

@@ -1,0 +1,315 @@
+"""The flow, top to bottom: match, key, lookup, decide, then serve, pass, or fetch (fetch.py).
+
+Rules of this file:
+
+- One request goes through ``handle`` once, downwards. Every decision is a value of policy/decisions.py; this
+  file acts on them and decides nothing about HTTP.
+- No await between reading and changing a shared map (flights, cool-downs).
+- Whatever happens, followers of a flight are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
+
+from edgeproxy.engine.ask import Ask
+from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
+from edgeproxy.engine.cooldown import CoolDown
+from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.fetch import Fetcher
+from edgeproxy.engine.invalidate import write_orders
+from edgeproxy.engine.streaming import stream_of
+from edgeproxy.key import build_key
+from edgeproxy.observe.trace import Trace
+from edgeproxy.origin.base import OriginError
+from edgeproxy.policy import decisions as d
+from edgeproxy.policy.decide import bypass, conclude, decide, deliver
+from edgeproxy.policy.head import RequestHead
+from edgeproxy.policy.vary import selecting_values, variant_id
+from edgeproxy.policy.vocabulary import CacheWord, Forwarded, PassReason, StaleReason, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeproxy.clock import Clock
+    from edgeproxy.engine.background import Background
+    from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.origin.base import Origin
+    from edgeproxy.rules.match import Matcher
+    from edgeproxy.rules.model import Matched
+    from edgeproxy.store.base import Found, Store
+    from edgeproxy.store.entry import Entry
+
+ROUNDS = 3
+"""How often a request looks again after a flight it followed was not for it, before it goes alone."""
+
+
+class Engine:
+    """One worker's flow. ``matcher`` is swapped, whole, when the rules are reloaded."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        origin: Origin,
+        background: Background,
+        forward: ForwardBuilder,
+        matcher: Matcher,
+    ) -> None:
+        self.matcher = matcher
+        self._clock = clock
+        self._store = store
+        self._background = background
+        self._forward = forward
+        self.flights = Flights()
+        self._cooldown = CoolDown()
+        self._fetcher = Fetcher(
+            clock=clock,
+            store=store,
+            origin=origin,
+            background=background,
+            forward=forward,
+            flights=self.flights,
+            cooldown=self._cooldown,
+        )
+
+    async def handle(self, exchange: Exchange) -> Answer:
+        """Answer one request."""
+        head = exchange.head
+        matched = self.matcher.match(head)
+        rule = matched.rule
+        trace = exchange.trace
+        trace.rule = rule.name
+        passing = bypass(head, rule.overrides)
+        if passing is not None:
+            return await self._pass(exchange, matched, passing)
+
+        def select(names: Sequence[str]) -> tuple[str | None, ...]:
+            return selecting_values(names, head, rule.overrides)
+
+        ask = Ask(exchange, matched, build_key(head, rule.key), select)
+        trace.key = ask.key.primary
+        for _ in range(ROUNDS):
+            answer = await self._once(ask)
+            if answer is not None:
+                return answer
+        return await self._fetcher.fetch(ask, d.Fetch(Forwarded.MISS), None, None)
+
+    async def _once(self, ask: Ask) -> Answer | None:
+        """Look, decide, act. None: a flight that was followed was not for this request; look again."""
+        head, overrides, trace = ask.exchange.head, ask.rule.overrides, ask.exchange.trace
+        found = self._store.peek(ask.key.primary, ask.select)
+        decision = self._decide(ask, found)
+        if not isinstance(decision, d.Serve):
+            # Another worker or node may have a fresher one. Never raises, bounded in time.
+            deeper = await self._store.lookup(ask.key.primary, ask.select)
+            trace.l2_seconds += deeper.seconds
+            found = self._better(found, deeper)
+            decision = self._decide(ask, found)
+        entry = found.entry
+        trace.lookup_miss = found.miss
+        match decision:
+            case d.Serve():
+                assert entry is not None  # noqa: S101
+                trace.tier = found.tier or Tier.L1
+                return self._serve(ask, entry, decision, CacheWord.HIT)
+            case d.ServeStale():
+                assert entry is not None  # noqa: S101
+                trace.tier = found.tier or Tier.L1
+                return self._serve_stale(ask, entry, decision)
+            case d.Pass():
+                # Hit-for-miss: nobody waits for anybody, but what can be stored again will be.
+                return await self._alone(ask, decision)
+            case d.Unsatisfiable():
+                trace.unsatisfied = decision.reason
+                trace.tier = Tier.EDGE
+                return FromEdge(504, "Nothing stored", "The request said only-if-cached; nothing usable is stored.")
+            case d.Fetch() | d.Revalidate():
+                return await self._forward_once(ask, decision, entry)
+            case _:
+                assert_never(decision)
+
+    def _decide(self, ask: Ask, found: Found) -> d.Decision:
+        return decide(
+            ask.exchange.head,
+            None if found.entry is None else found.entry.stored,
+            ask.rule.overrides,
+            self._clock.now(),
+            others=found.others,
+            uncacheable=self._store.is_uncacheable(ask.key.primary),
+        )
+
+    @staticmethod
+    def _better(near: Found, deep: Found) -> Found:
+        if deep.entry is None:
+            return near if near.entry is not None else replace(deep, others=near.others or deep.others)
+        if near.entry is not None and near.entry.order >= deep.entry.order:
+            return near
+        return deep
+
+    # -- from the cache ---------------------------------------------------------------------------------
+
+    def _serve(self, ask: Ask, entry: Entry, serve: d.Serve, word: CacheWord) -> FromEntry:
+        trace = ask.exchange.trace
+        entry.hits += 1
+        trace.word = word
+        trace.hit = True
+        trace.saved_seconds = entry.fetch_seconds
+        trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
+        return FromEntry(entry, serve, ask.rule)
+
+    def _serve_stale(self, ask: Ask, entry: Entry, decision: d.ServeStale) -> FromEntry:
+        trace = ask.exchange.trace
+        trace.stale_reason = decision.reason
+        word = CacheWord.STALE
+        if decision.refresh:
+            word = CacheWord.UPDATING
+            self._refresh(ask, entry)
+        return self._serve(ask, entry, decision.serve, word)
+
+    def _refresh(self, ask: Ask, entry: Entry) -> None:
+        """Have the entry refreshed in the background, once."""
+        now = self._clock.monotonic()
+        key = self._flight_key(ask, entry)
+        if self.flights.find(key, now, ask.rule.coalesce.lease) or self._cooldown.active(key, now):
+            return
+        flight = self.flights.begin(key, self._store.epoch, now)
+        head = ask.exchange.head
+        background = Exchange(
+            head=RequestHead("GET", head.scheme, head.host, head.target, head.headers),
+            trace=Trace(request_id=f"{ask.exchange.trace.request_id}-refresh", rule=ask.rule.name),
+            client=ask.exchange.client,
+        )
+        again = Ask(background, ask.matched, ask.key, ask.select)
+        decision = self._fetcher.validation(again, entry, Forwarded.STALE)
+        self._background.spawn(self._fetch_in_background(again, decision, entry, flight), f"refresh {key}")
+
+    async def _fetch_in_background(
+        self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry, flight: Flight
+    ) -> None:
+        answer = await self._fetcher.fetch(ask, decision, entry, flight)
+        if isinstance(answer, FromStream):
+            answer.body.close()
+
+    # -- from the origin --------------------------------------------------------------------------------
+
+    async def _forward_once(
+        self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry | None
+    ) -> Answer | None:
+        """Lead a flight or follow one."""
+        head, coalesce = ask.exchange.head, ask.rule.coalesce
+        if head.method != "GET" or not coalesce.enabled:
+            return await self._fetcher.fetch(ask, decision, entry, None)
+        now = self._clock.monotonic()
+        key = self._flight_key(ask, entry)
+        if entry is not None and self._cooldown.active(key, now):
+            # A refresh failed a moment ago: treat the origin as failed where that lets us serve stale.
+            calm = conclude(head, entry.stored, d.Failed(self._fetcher.last_failure), ask.rule.overrides, self._clock.now())
+            if isinstance(calm, d.ServeStaleOnError):
+                return self._stale(ask, entry, StaleReason.COOL_DOWN)
+        # A request that insists on a new answer must not get one that was under way before it.
+        flight = None if decision.reason is Forwarded.REQUEST else self.flights.find(key, now, coalesce.lease)
+        if flight is not None:
+            return await self._follow(ask, decision, entry, flight)
+        flight = self.flights.begin(key, self._store.epoch, now)
+        return await self._fetcher.fetch(ask, decision, entry, flight)
+
+    @staticmethod
+    def _flight_key(ask: Ask, entry: Entry | None) -> str:
+        names = ask.vary if ask.vary is not None else (entry.stored.vary if entry is not None else ())
+        return ask.key.primary + "\0" + variant_id(names, ask.select(names)) if names else ask.key.primary
+
+    async def _follow(
+        self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry | None, flight: Flight
+    ) -> Answer | None:
+        """Wait for another request's fetch and take what it brings, where it is for this request too."""
+        trace = ask.exchange.trace
+        joined = self._store.epoch
+        began = self._clock.monotonic()
+        flight.followers += 1
+        try:
+            arrived = await self._clock.wait_for(flight.outcome, ask.rule.coalesce.wait)  # type: ignore[arg-type]
+        finally:
+            flight.followers -= 1
+            trace.queue_seconds += self._clock.monotonic() - began
+        if not arrived:
+            return await self._fetcher.fetch(ask, decision, entry, None)
+        trace.collapsed = True
+        trace.forwarded = decision.reason
+        outcome = flight.outcome.result()
+        match outcome:
+            case Failed():
+                return self._fetcher.give_up_or_stale(ask, entry, outcome.error)
+            case Stale():
+                return self._stale(ask, outcome.entry, outcome.reason)
+            case Uncacheable():
+                trace.collapsed = False
+                return await self._alone(ask, d.Pass(PassReason.HIT_FOR_MISS, decision.reason))
+            case Landed() | Streaming():
+                return await self._share(ask, decision, entry, outcome, overtaken=joined > flight.epoch)
+            case _:
+                assert_never(outcome)
+
+    async def _share(
+        self,
+        ask: Ask,
+        decision: d.Fetch | d.Revalidate,
+        entry: Entry | None,
+        outcome: Landed | Streaming,
+        *,
+        overtaken: bool,
+    ) -> Answer | None:
+        trace, rule = ask.exchange.trace, ask.rule
+        new = outcome.entry if isinstance(outcome, Landed) else outcome.draft
+        if overtaken and not outcome.published:
+            # This request came after a purge that the flight did not see.
+            trace.collapsed = False
+            return None
+        if new.stored.selecting != ask.select(new.stored.vary):
+            trace.collapsed = False
+            ask.vary = new.stored.vary
+            return None
+        if new.stored.freshness.must_validate or new.stored.freshness.lifetime <= 0:
+            # Such an answer may satisfy the request that fetched it and no other (RFC 9111 §5.2.2.4).
+            trace.collapsed = False
+            return await self._fetcher.fetch(ask, decision, entry, None)
+        trace.word = CacheWord.MISS if entry is None else CacheWord.EXPIRED
+        if isinstance(outcome, Landed):
+            trace.saved_seconds = new.fetch_seconds
+            serve = deliver(ask.exchange.head, new.stored, rule.overrides, self._clock.now())
+            return FromEntry(new, serve, rule)
+        if outcome.body.outgrown or outcome.body.error is not None:
+            trace.collapsed = False
+            return await self._fetcher.fetch(ask, decision, entry, None)
+        return stream_of(ask, new, outcome, self._clock.now())
+
+    def _stale(self, ask: Ask, entry: Entry, reason: StaleReason) -> FromEntry:
+        return self._fetcher.stale(ask, entry, reason)
+
+    async def _alone(self, ask: Ask, decision: d.Pass) -> Answer:
+        ask.exchange.trace.pass_reason = decision.reason
+        return await self._fetcher.fetch(ask, d.Fetch(decision.forwarded), None, None, alone=True)
+
+    # -- past the cache ---------------------------------------------------------------------------------
+
+    async def _pass(self, exchange: Exchange, matched: Matched, passing: d.Pass) -> Answer:
+        """Forward as it is. An unsafe method that succeeded invalidates before its client is answered
+        (RFC 9111 §4.4)."""
+        trace = exchange.trace
+        trace.pass_reason = passing.reason
+        trace.forwarded = passing.forwarded
+        trace.word = CacheWord.BYPASS
+        # Nobody else waits for this answer: when its client leaves, the work ends.
+        task = asyncio.current_task()
+        if task is not None:
+            exchange.on_vanish = task.cancel
+        try:
+            reply = await self._fetcher.ask_origin(trace, self._forward.passed(exchange, matched.rule))
+        except OriginError as error:
+            return self._fetcher.failure(trace, error)
+        for order in write_orders(self.matcher, exchange.head, matched, reply.head):
+            await self._store.purge(order)
+        return FromStream(reply.head, reply.body, matched.rule, shareable=False)

@@ -1,0 +1,50 @@
+"""What a successful write purges: its own URL, where it points, and what its rule names (RFC 9111 §4.4).
+
+Rules of this file:
+
+- Pure: from heads and rules to purge orders; the store carries them out.
+- A URL is purged under every form that a rule's key may have given it: whoever purges does not know which
+  rule stored the entry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.key import normalised_target
+from edgeproxy.policy.invalidate import affected_targets, invalidates
+from edgeproxy.rules.tags import invalidation_targets
+from edgeproxy.store.purge import PurgeKind, PurgeOrder
+
+if TYPE_CHECKING:
+    from edgeproxy.policy.head import RequestHead, ResponseHead
+    from edgeproxy.rules.match import Matcher
+    from edgeproxy.rules.model import Matched
+
+
+def url_order(matcher: Matcher, host: str | None, target: str, *, soft: bool) -> PurgeOrder:
+    """The order for one URL; ``host`` None: on any host."""
+    path, mark, query = target.partition("?")
+    forms = {
+        normalised_target(path, query if mark else None, matched.rule.key)
+        for matched in matcher.candidates(host or "", path)
+    }
+    return PurgeOrder(PurgeKind.URL, target, host=host, soft=soft, targets=tuple(sorted(forms - {target})))
+
+
+def write_orders(
+    matcher: Matcher, request: RequestHead, matched: Matched, answer: ResponseHead
+) -> list[PurgeOrder]:
+    """All that must be gone before the writer gets its answer; empty for safe methods and errors."""
+    if not invalidates(request.method, answer.status):
+        return []
+    orders = [
+        url_order(matcher, host, target, soft=False) for host, target in affected_targets(request, answer)
+    ]
+    for soft, kind, value in invalidation_targets(matched.rule, matched.parts, request.method):
+        if kind == "url":
+            orders.append(url_order(matcher, request.host, value, soft=soft))
+        else:
+            host = request.host if kind == "prefix" else None
+            orders.append(PurgeOrder(PurgeKind(kind), value, host=host, soft=soft))
+    return orders

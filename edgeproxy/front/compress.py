@@ -1,0 +1,136 @@
+"""Codings made at the edge: once per entry, off the event loop when large, better later when hot.
+
+Rules of this file:
+
+- The identity body is kept; each coding is stored beside it, once. Which coding a client gets is policy
+  (policy/coding.py); this file only makes it.
+- Small bodies are coded in place: a thread costs more. Larger ones go to a worker thread (Brotli and zlib
+  release the GIL), and who asks meanwhile shares that one run.
+- A coding that does not make the body smaller is not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+import brotli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeproxy.engine.background import Background
+    from edgeproxy.engine.exchange import Reader
+    from edgeproxy.store.entry import Entry
+
+INLINE = 16 * 1024
+"""Octets up to which a body is coded on the loop (about 0.3 ms of Brotli at quality 5)."""
+HOT = 10
+"""Hits after which an entry is coded again, better, in the background."""
+BEST = 2 * 1024 * 1024
+"""Octets up to which the best quality is worth its seconds of a core."""
+
+
+def encode(coding: str, data: bytes, *, best: bool = False) -> bytes:
+    """``data`` in ``coding`` ("br" or "gzip")."""
+    if coding == "br":
+        return brotli.compress(data, quality=11 if best else 5)  # type: ignore[no-any-return]
+    packer = zlib.compressobj(9 if best else 6, zlib.DEFLATED, 31)
+    return packer.compress(data) + packer.flush()
+
+
+class Compressor:
+    """Per worker. ``update`` tells the store that an entry has grown a coding."""
+
+    def __init__(self, background: Background, update: Callable[[Entry], None]) -> None:
+        self._background = background
+        self._update = update
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="compress")
+        self._running: dict[tuple[int, str], asyncio.Future[bytes]] = {}
+        self._improved: set[int] = set()
+
+    async def coded(self, entry: Entry, coding: str) -> bytes | None:
+        """The entry's body in ``coding``; None where that would not be smaller."""
+        body = entry.codings.get(coding)
+        if body is not None:
+            if entry.hits == HOT and len(entry.body) <= BEST:
+                self._background.spawn(self._improve(entry, coding), "better coding")
+            return body or None
+        if len(entry.body) <= INLINE:
+            return self._keep(entry, coding, encode(coding, entry.body))
+        key = (id(entry), coding)
+        running = self._running.get(key)
+        if running is None:
+            loop = asyncio.get_running_loop()
+            running = self._running[key] = loop.run_in_executor(self._threads, encode, coding, entry.body)
+            running.add_done_callback(lambda _: self._running.pop(key, None))
+        return self._keep(entry, coding, await asyncio.shield(running))
+
+    def _keep(self, entry: Entry, coding: str, body: bytes) -> bytes | None:
+        if coding not in entry.codings:
+            entry.codings[coding] = body if len(body) < len(entry.body) else b""
+            self._update(entry)
+        return entry.codings[coding] or None
+
+    async def _improve(self, entry: Entry, coding: str) -> None:
+        loop = asyncio.get_running_loop()
+        better = await loop.run_in_executor(self._threads, lambda: encode(coding, entry.body, best=True))
+        if len(better) < len(entry.codings.get(coding, b"")):
+            entry.codings[coding] = better
+            self._update(entry)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Packer(Protocol):
+    def process(self, data: bytes) -> bytes: ...
+    def flush(self) -> bytes: ...
+    def finish(self) -> bytes: ...
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._z = zlib.compressobj(6, zlib.DEFLATED, 31)
+
+    def process(self, data: bytes) -> bytes:
+        return self._z.compress(data)
+
+    def flush(self) -> bytes:
+        return self._z.flush(zlib.Z_SYNC_FLUSH)
+
+    def finish(self) -> bytes:
+        return self._z.flush()
+
+
+class CodedReader:
+    """A body on its way, coded as it passes. Each piece is flushed: an event must not wait for the next."""
+
+    def __init__(self, reader: Reader, coding: str) -> None:
+        self._reader = reader
+        self._packer: _Packer = brotli.Compressor(quality=4) if coding == "br" else _Gzip()
+        self._done = False
+        self.length: int | None = None
+
+    def take_all(self) -> bytes | None:
+        whole = self._reader.take_all()
+        if whole is None:
+            return None
+        self._done = True
+        return self._packer.process(whole) + self._packer.finish()
+
+    async def read(self) -> bytes:
+        while not self._done:
+            chunk = await self._reader.read()
+            if not chunk:
+                self._done = True
+                return self._packer.finish()
+            coded = self._packer.process(chunk) + self._packer.flush()
+            if coded:
+                return coded
+        return b""
+
+    def close(self) -> None:
+        self._reader.close()

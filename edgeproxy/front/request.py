@@ -1,0 +1,73 @@
+"""What aiohttp's strict parser accepted -> a RequestHead, or the reason why it is refused.
+
+Rules of this file:
+
+- Octets stay octets: the target and the fields are Latin-1 views of what came over the wire.
+- The authority is decided here, once: an absolute-form target's wins over Host (RFC 9112 §3.2.2); exactly
+  one Host is required of HTTP/1.1 (§3.2). Two meanings of one request are refused, not resolved.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from edgeproxy.policy.head import Headers, RequestHead
+
+if TYPE_CHECKING:
+    from aiohttp.http_parser import RawRequestMessage
+
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+HTTP_1_1 = (1, 1)
+
+
+class Refused(Exception):
+    """The request is well-framed but cannot be served; ``status`` and a line for the client."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def head_of(message: RawRequestMessage, scheme: str, *, has_body: bool) -> RequestHead:
+    """Raises Refused."""
+    if message.method == "CONNECT":
+        raise Refused(501, "CONNECT is for forward proxies; this is a reverse proxy.")
+    headers = Headers(message.raw_headers)
+    target = message.path
+    if not target.isascii():
+        target = target.encode("utf-8", "surrogateescape").decode("latin-1")
+    hosts = headers.get_all("host")
+    if len(hosts) > 1:
+        raise Refused(400, "The request has more than one Host field.")
+    host = hosts[0].strip().lower() if hosts else None
+    if target[:1] != "/":
+        target, authority = _absolute(target, message.method)
+        if authority is not None:
+            host = authority.lower()
+            headers = headers.setting("Host", authority)
+    if host is None:
+        if message.version >= HTTP_1_1:
+            raise Refused(400, "An HTTP/1.1 request needs a Host field.")
+        host = ""
+    elif not HOST.fullmatch(host):
+        raise Refused(400, "The Host field is not a host with an optional port.")
+    if "#" in target:
+        raise Refused(400, "A request target has no fragment.")
+    return RequestHead(message.method, scheme, host, target, headers, has_body)
+
+
+def _absolute(target: str, method: str) -> tuple[str, str | None]:
+    """Origin-form and authority of an absolute-form target; "*" stays as it is for OPTIONS."""
+    if target == "*" and method == "OPTIONS":
+        return target, None
+    scheme, mark, rest = target.partition("://")
+    if not mark or scheme.lower() not in ("http", "https"):
+        raise Refused(400, "The request target is neither a path nor an http URL.")
+    end = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
+    authority, path = rest[:end], rest[end:]
+    if not authority or "@" in authority:
+        raise Refused(400, "The request target's authority is not a host with an optional port.")
+    return (path if path.startswith("/") else f"/{path}"), authority

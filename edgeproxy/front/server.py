@@ -1,0 +1,129 @@
+"""aiohttp's connection handler, ours where it has to be.
+
+Rules of this file:
+
+- aiohttp parses, keeps connections alive and queues pipelined requests; nothing here parses HTTP.
+- Every private name of aiohttp that the front uses is in this file, in wire.py, or in Sender._drain, and
+  verify() checks them at start: an upgrade that moves one is refused, loudly, before it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import http_parser, web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from edgeproxy.engine.exchange import FromEdge
+from edgeproxy.front.wire import Done, Wire
+
+if TYPE_CHECKING:
+    from edgeproxy.front.handler import Handler
+
+log = logging.getLogger("edgeproxy.front")
+
+PRIVATE = (
+    "_process_keepalive", "_handle_request", "finish_response", "handle_error", "_drain_helper",
+    "_make_error_handler",
+)  # fmt: skip
+
+
+def verify() -> None:
+    """Raises RuntimeError where aiohttp is not as this file expects it."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:  # type: ignore[comparison-overlap]
+        raise RuntimeError("aiohttp's C parser is missing; edgeproxy does not serve with the Python one.")
+    missing = [name for name in PRIVATE if not hasattr(RequestHandler, name)]
+    if missing:
+        raise RuntimeError(f"this aiohttp lacks what edgeproxy uses: {', '.join(missing)}")
+
+
+class EdgeProtocol(RequestHandler):
+    """One client connection."""
+
+    __slots__ = ("client", "edge", "scheme")
+
+    def __init__(self, server: EdgeServer, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.edge = server
+        self.client = ""
+        self.scheme = "http"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        peer = transport.get_extra_info("peername")
+        self.client = peer[0] if isinstance(peer, tuple) else ""
+        if transport.get_extra_info("sslcontext") is not None:
+            self.scheme = "https"
+        if self.edge.full:
+            # Told nothing: whoever floods us gets no octets for it, and others get our time.
+            self.edge.refused += 1
+            transport.abort()  # type: ignore[attr-defined]
+            self._manager = None
+            return
+        super().connection_made(transport)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is being answered and nothing is waiting to be."""
+        return not self._request_in_progress and not self._messages
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> Any:
+        """What aiohttp's parser refused: answered as every error is, and the connection ends."""
+        return Refusal(self, status, exc)
+
+
+class Refusal(Done):
+    """A 400, 414 or 431, written when aiohttp asks for it."""
+
+    __slots__ = ("_protocol", "_status")
+
+    def __init__(self, protocol: EdgeProtocol, status: int, exc: BaseException | None) -> None:
+        super().__init__(keep_alive=False)
+        self._protocol = protocol
+        self._status = status
+        if isinstance(exc, LineTooLong):
+            line = exc.args[0]
+            text = line if isinstance(line, bytes) else str(line).encode("latin-1", "replace")
+            self._status = 414 if b" " in text[:32] and b":" not in text[:16] else 431
+
+    async def write_eof(self) -> None:
+        details = {
+            400: "The request is not well-formed HTTP.",
+            414: "The request target is too long.",
+            431: "The request's fields are too large.",
+        }
+        answer = FromEdge(
+            self._status, "The request was refused", details.get(self._status, "The edge failed.")
+        )
+        await self._protocol.edge.handler.refuse(self._protocol, answer)
+
+
+class EdgeServer(web.Server):
+    """Makes an EdgeProtocol for each connection."""
+
+    def __init__(self, handler: Handler, *, max_connections: int, **options: Any) -> None:
+        super().__init__(self._serve, request_factory=Wire, **options)  # type: ignore[arg-type]
+        self.handler = handler
+        self.refused = 0
+        """Connections turned away since the start."""
+        self._max_connections = max_connections
+
+    @property
+    def full(self) -> bool:
+        return len(self._connections) >= self._max_connections
+
+    def close_idle(self) -> None:
+        """End the connections on which nothing is under way; the others end after their answer."""
+        for connection in list(self._connections):
+            if isinstance(connection, EdgeProtocol) and connection.is_idle:
+                connection.force_close()
+
+    async def _serve(self, wire: Wire) -> Done:
+        return Done(keep_alive=await self.handler.serve(wire))
+
+    def __call__(self) -> EdgeProtocol:
+        return EdgeProtocol(self, loop=self._loop, **self._kwargs)

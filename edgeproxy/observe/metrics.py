@@ -1,0 +1,264 @@
+"""The counters as /metrics and /api/cache/stats tell them.
+
+Rules of this file:
+
+- Requests are counted in tally.py; prometheus-client's objects are made on a scrape and thrown away. A
+  registry of our own: nothing is global.
+- A part that counts for itself (the store, the origins, the access log) is a *source*: a callable that gives
+  ``{key: number or word}``. Numbers become ``edgeproxy_<part>_<key>`` (a counter if the key ends in
+  ``_total`` or in a word of COUNTED, else a gauge); words appear in the stats only. Keys come from code, so
+  their number is bounded.
+- A source that fails costs its own numbers and is counted; it never costs the scrape.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import re
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from edgeproxy import __version__
+from edgeproxy.observe.catalogue import BOUNDS, CATALOGUE, Kind
+from edgeproxy.observe.tally import CLASSES, Histogram, RuleTally, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from prometheus_client.core import Metric
+
+    from edgeproxy.clock import Clock
+    from edgeproxy.observe.trace import Trace
+
+Number = int | float
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+COUNTED = frozenset(
+    (
+        "total", "hits", "misses", "evictions", "expired", "errors", "failures", "timeouts", "retries",
+        "requests", "writes", "reads", "drops", "dropped", "purges", "corrupt", "foreign", "promotions",
+        "refused", "skipped", "busy", "overtaken", "full", "quarantined", "resent",
+    )
+)  # fmt: skip
+"""Last words of source keys whose values only grow."""
+
+_LOG = logging.getLogger("edgeproxy.metrics")
+_NOT_A_NAME = re.compile(r"[^a-z0-9_]+")
+
+
+class Metrics:
+    """What a worker has counted since it started. ``sources``: part -> callable; more by ``add_source``."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rules: Iterable[str] = (),
+        sources: Mapping[str, Callable[[], Mapping[str, Number | str]]] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._started = clock.monotonic()
+        names = tuple(rules)
+        self.tally = Tally(names)
+        self.rules = len(names)
+        self.observe: Callable[[Trace], None] = self.tally.observe
+        """Count one finished request. Called once for each."""
+        self.sources = dict(sources or {})
+        self.reloads = 0
+        self.reloads_failed = 0
+        self.last_reload_ok = True
+        self.source_errors = 0
+        self._registry = CollectorRegistry()
+        self._registry.register(_Exposition(self))
+        ProcessCollector(namespace="edgeproxy", registry=self._registry)
+
+    def add_source(self, part: str, source: Callable[[], Mapping[str, Number | str]]) -> None:
+        """``part`` is a lower-case word: ``store``, ``origin``."""
+        self.sources[part] = source
+
+    def set_rules(self, names: Iterable[str]) -> None:
+        """The rules in force, after each load."""
+        rules = tuple(names)
+        self.tally.set_rules(rules)
+        self.rules = len(rules)
+
+    def slot(self, rule: str) -> RuleTally:
+        """The slot the hit lane may hold and add to. Ask again after ``set_rules``."""
+        return self.tally.slot(rule)
+
+    @staticmethod
+    def record_lane_hit(slot: RuleTally, octets: int, seconds: float) -> None:
+        """A hit answered by the lane: body octets sent, seconds taken."""
+        slot.lane_hits += 1
+        slot.lane_bytes += octets
+        slot.lane_seconds += seconds
+
+    def reloaded(self, *, ok: bool) -> None:
+        """Rule files were read again, and taken over or refused."""
+        self.reloads += 1
+        self.reloads_failed += not ok
+        self.last_reload_ok = ok
+
+    def read_sources(self) -> dict[str, dict[str, Number | str]]:
+        """What each part tells of itself. A part that fails is left out and counted."""
+        told: dict[str, dict[str, Number | str]] = {}
+        for part, source in self.sources.items():
+            try:
+                told[part] = dict(source())
+            except Exception:  # noqa: BLE001 - whatever it is, the scrape goes on
+                self.source_errors += 1
+                _LOG.exception("%s did not tell its numbers", part)
+        return told
+
+    def render(self) -> bytes:
+        """The text of /metrics, of the type CONTENT_TYPE."""
+        return generate_latest(self._registry)
+
+    def snapshot(self) -> dict[str, object]:
+        """The same for /api/cache/stats: JSON-ready, times in seconds, sizes in octets."""
+        tally = self.tally
+        return {
+            "version": __version__,
+            "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
+            **_told(tally.everything()),
+            "rules": {name: _told(slot) for name, slot in tally.rules.items()},
+            "stored": tally.stored,
+            "collapsed": tally.collapsed,
+            "aborted": tally.aborted,
+            "not_stored": _counted(tally.not_stored.items()),
+            "passes": _counted(tally.passes.items()),
+            "stale_served": _counted(tally.stale.items()),
+            "origin_failures": _counted(tally.failures.items()),
+            "lookup_misses": _counted(tally.misses.items()),
+            "edge_answers": _counted(tally.unsatisfied.items()),
+            "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
+            **self.read_sources(),
+        }
+
+
+def _told(slot: RuleTally) -> dict[str, object]:
+    slot.fold_lane()
+    requests = slot.requests
+    ratio = slot.hit_ratio
+    return {
+        "requests": requests,
+        "hits": slot.hits,
+        "hit_ratio": None if ratio is None else round(ratio, 4),
+        "results": {word.value.lower(): count for word, count in slot.words.items()},
+        "responses": dict(zip(CLASSES, slot.classes, strict=True)),
+        "bytes_in": slot.bytes_in,
+        "bytes_out": slot.bytes_out,
+        "origin_seconds_saved": round(slot.saved, 3),
+        "mean_seconds": round(slot.duration.total / requests, 6) if requests else None,
+    }
+
+
+def _counted(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Those reasons that occurred."""
+    return {str(reason): count for reason, count in counts if count}
+
+
+class _Exposition(Collector):
+    """Turns the tally into prometheus-client's families, on a scrape."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterable[Metric]:
+        # Asked once, on registration; the names are ours alone, there is nothing to clash with.
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        metrics = self._metrics
+        for slot in metrics.tally.rules.values():
+            slot.fold_lane()
+        sources = list(_source_families(metrics.read_sources()))
+        yield from _rule_families(metrics.tally.rules)
+        yield from _reason_families(metrics.tally)
+        yield _histogram("edgeproxy_origin_duration_seconds", [((), metrics.tally.origin)])
+        yield _histogram("edgeproxy_store_lookup_duration_seconds", [((), metrics.tally.lookups)])
+        for name, value in (
+            ("edgeproxy_stored_total", metrics.tally.stored),
+            ("edgeproxy_collapsed_requests_total", metrics.tally.collapsed),
+            ("edgeproxy_aborted_total", metrics.tally.aborted),
+            ("edgeproxy_config_reload_total", metrics.reloads),
+            ("edgeproxy_config_reload_failed_total", metrics.reloads_failed),
+            ("edgeproxy_config_last_reload_successful", int(metrics.last_reload_ok)),
+            ("edgeproxy_rules", metrics.rules),
+            ("edgeproxy_source_errors_total", metrics.source_errors),
+        ):
+            yield _simple(name, [((), value)])
+        yield _simple("edgeproxy_build_info", [((__version__, platform.python_version()), 1)])
+        yield from sources
+
+
+def _simple(name: str, samples: Iterable[tuple[tuple[str, ...], Number]]) -> Metric:
+    described = CATALOGUE[name]
+    make = CounterMetricFamily if described.kind is Kind.COUNTER else GaugeMetricFamily
+    family = make(name, described.help, labels=described.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _histogram(name: str, samples: Iterable[tuple[tuple[str, ...], Histogram]]) -> Metric:
+    described = CATALOGUE[name]
+    family = HistogramMetricFamily(name, described.help, labels=described.labels)
+    for labels, histogram in samples:
+        running, buckets = 0, []
+        for bound, count in zip((*map(str, BOUNDS), "+Inf"), histogram.counts, strict=True):
+            running += count
+            buckets.append((bound, running))
+        family.add_metric(labels, buckets, histogram.total)
+    return family
+
+
+def _rule_families(rules: Mapping[str, RuleTally]) -> Iterator[Metric]:
+    slots = list(rules.items())
+    yield _simple(
+        "edgeproxy_requests_total",
+        (((rule, word.value.lower()), n) for rule, slot in slots for word, n in slot.words.items()),
+    )
+    yield _simple("edgeproxy_hits_total", (((rule,), slot.hits) for rule, slot in slots))
+    yield _simple(
+        "edgeproxy_responses_total",
+        (((rule, c), n) for rule, slot in slots for c, n in zip(CLASSES, slot.classes, strict=True)),
+    )
+    yield _simple("edgeproxy_response_bytes_total", (((rule,), slot.bytes_out) for rule, slot in slots))
+    yield _simple("edgeproxy_request_bytes_total", (((rule,), slot.bytes_in) for rule, slot in slots))
+    yield _simple("edgeproxy_origin_seconds_saved_total", (((rule,), slot.saved) for rule, slot in slots))
+    yield _histogram("edgeproxy_request_duration_seconds", (((rule,), slot.duration) for rule, slot in slots))
+
+
+def _reason_families(tally: Tally) -> Iterator[Metric]:
+    tables: tuple[tuple[str, Iterable[tuple[str, int]]], ...] = (
+        ("edgeproxy_not_stored_total", tally.not_stored.items()),
+        ("edgeproxy_passes_total", tally.passes.items()),
+        ("edgeproxy_stale_served_total", tally.stale.items()),
+        ("edgeproxy_origin_failures_total", tally.failures.items()),
+        ("edgeproxy_lookup_misses_total", tally.misses.items()),
+        ("edgeproxy_edge_answers_total", tally.unsatisfied.items()),
+    )
+    for name, counts in tables:
+        yield _simple(name, (((str(reason),), n) for reason, n in counts))
+
+
+def _source_families(told: Mapping[str, Mapping[str, Number | str]]) -> Iterator[Metric]:
+    seen: set[str] = set(CATALOGUE)
+    for part, numbers in told.items():
+        for key, value in numbers.items():
+            if not isinstance(value, int | float):
+                continue
+            name = f"edgeproxy_{_NOT_A_NAME.sub('_', f'{part}_{key}'.lower())}"
+            counted = name.rpartition("_")[2] in COUNTED
+            if counted and not name.endswith("_total"):
+                name += "_total"
+            if name in seen:
+                continue
+            seen.add(name)
+            make = CounterMetricFamily if counted else GaugeMetricFamily
+            yield make(name, f"{key.replace('_', ' ')}, as the {part} counts it.", value=value)

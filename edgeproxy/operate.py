@@ -1,0 +1,206 @@
+"""What the admin application can ask of a worker, and how it is done (admin/control.py, Control).
+
+Rules of this file: each method is a few lines over one part; a reload is read and checked whole before the
+first object of the old rules is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
+from edgeproxy.engine.invalidate import url_order
+from edgeproxy.key import build_key
+from edgeproxy.origin.base import OriginError
+from edgeproxy.policy.head import Headers, RequestHead
+from edgeproxy.rules.load import load_rules
+from edgeproxy.rules.match import Matcher
+from edgeproxy.rules.problems import RuleError
+from edgeproxy.store.purge import PurgeKind, PurgeOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgeproxy.admin.control import PurgeRequest, State
+    from edgeproxy.app import Worker
+    from edgeproxy.rules.model import RuleSet
+    from edgeproxy.store.entry import Entry
+
+log = logging.getLogger("edgeproxy")
+
+
+class Operator:
+    """Implements Control for one worker."""
+
+    def __init__(self, worker: Worker, ruleset: RuleSet) -> None:
+        self._worker = worker
+        self._ruleset = ruleset
+        self._reloading = asyncio.Lock()
+
+    @property
+    def state(self) -> State:
+        return self._worker.state
+
+    # -- rules ------------------------------------------------------------------------------------------
+
+    def rules(self) -> Mapping[str, object]:
+        ruleset = self._ruleset
+        return {
+            "version": ruleset.version,
+            "source": ruleset.source,
+            "rules": [{"name": r.name, "at": r.at} for r in ruleset.rules],
+        }
+
+    async def reload_rules(self) -> ReloadResult:
+        worker = self._worker
+        directory = worker.settings.rules
+        async with self._reloading:
+            if directory is None:
+                return ReloadResult(self._ruleset.version, 0)
+            try:
+                # Off the loop: ten thousand rules take a while to read.
+                ruleset, matcher = await asyncio.to_thread(_read, directory)
+            except RuleError as error:
+                worker.metrics.reloaded(ok=False)
+                lines = tuple(str(error).splitlines())
+                log.error("rules not reloaded, the old ones go on:\n%s", error)
+                return ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
+            self._ruleset = ruleset
+            worker.engine.matcher = matcher
+            worker.handler.rules_version = ruleset.version
+            worker.metrics.set_rules(r.name for r in ruleset.rules)
+            worker.percentiles.set_rules(r.name for r in ruleset.rules)
+            worker.metrics.reloaded(ok=True)
+            log.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
+            return ReloadResult(ruleset.version, len(ruleset.rules))
+
+    # -- the cache --------------------------------------------------------------------------------------
+
+    async def purge(self, request: PurgeRequest) -> PurgeAnswer:
+        receipt = await self._worker.store.purge(self._order(request))
+        return PurgeAnswer(receipt.number, receipt.objects, receipt.octets, receipt.layers)
+
+    async def count(self, request: PurgeRequest) -> PurgeAnswer:
+        found = await self._worker.store.count(self._order(request))
+        if found is None:
+            return PurgeAnswer(layers={"l2": "ok"})
+        return PurgeAnswer(objects=found[0], bytes=found[1], layers={"l1": "ok"})
+
+    def _order(self, request: PurgeRequest) -> PurgeOrder:
+        try:
+            if request.kind is Kind.URL:
+                host, target = split_url(request.value)
+                return url_order(self._worker.engine.matcher, host, target, soft=request.soft)
+            if request.kind in (Kind.PREFIX, Kind.PATTERN):
+                host, value = split_url(request.value)
+                return PurgeOrder(PurgeKind(request.kind.value), value, host=host, soft=request.soft)
+            return PurgeOrder(PurgeKind(request.kind.value), request.value, soft=request.soft)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+
+    async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        host, target = split_url(url)
+        request = RequestHead("GET", "http", host or "", target, Headers.of(headers))
+        matched = self._worker.engine.matcher.match(request)
+        key = build_key(request, matched.rule.key)
+        store = self._worker.store
+        entries = {e.variant: e for e in (*await store.inspect_shared(key.primary), *store.inspect(key.primary))}
+        if not entries:
+            return None
+        now = self._worker.clock.now()
+        return {
+            "url": url,
+            "key": key.primary,
+            "rule": matched.rule.name,
+            "variants": [describe(e, now) for e in entries.values()],
+        }
+
+    # -- numbers ----------------------------------------------------------------------------------------
+
+    def store_numbers(self) -> dict[str, int | float | str]:
+        told = self._worker.store.stats()
+        return {name: value for name, value in told.items() if isinstance(value, int | float | str)}
+
+    def origin_numbers(self) -> dict[str, int | float | str]:
+        origin = self._worker.origin
+        return {
+            "connections_open": origin.connections_open,
+            "connections_idle": origin.connections_idle,
+            "connects_total": origin.connects,
+            "in_flight": origin.in_flight,
+            "queued": origin.queued,
+            "resent_total": origin.resent,
+        }
+
+    def stats(self) -> Mapping[str, object]:
+        return self._worker.metrics.snapshot()
+
+    def performance(self) -> Mapping[str, object]:
+        return self._worker.percentiles.report()
+
+    def metrics(self) -> bytes:
+        return self._worker.metrics.render()
+
+    async def health(self) -> Mapping[str, PartHealth]:
+        store = await self._worker.store.health()
+        parts = {name: PartHealth(not told.startswith("degraded"), told) for name, told in store.items()}
+        return {**parts, "origin": await self._origin_health()}
+
+    async def _origin_health(self) -> PartHealth:
+        try:
+            await self._worker.origin.probe()
+        except OriginError as error:
+            return PartHealth(ok=False, detail=str(error))
+        return PartHealth(ok=True, detail="ok")
+
+
+def _read(directory: object) -> tuple[RuleSet, Matcher]:
+    from pathlib import Path
+
+    ruleset = load_rules(Path(str(directory)))
+    return ruleset, Matcher(ruleset)
+
+
+def split_url(url: str) -> tuple[str | None, str]:
+    """Host (None where none is given: any host) and target. Raises Refused."""
+    if url.startswith(("/", "*")):
+        return None, url.partition("#")[0]
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc:
+        raise Refused(f"{url!r}: expected a path (on any host) or an http URL")
+    rest = url.partition("#")[0].partition("://")[2]
+    target = rest[len(parts.netloc) :]
+    if not target.startswith("/"):
+        target = f"/{target}"
+    return parts.netloc.lower(), target
+
+
+def describe(entry: Entry, now: float) -> dict[str, object]:
+    """One stored variant, for people: no body, no secrets of the answer's fields beyond what clients get."""
+    stored, freshness = entry.stored, entry.stored.freshness
+    return {
+        "variant": entry.variant,
+        "vary": dict(zip(stored.vary, stored.selecting, strict=True)),
+        "status": stored.status,
+        "length": len(entry.body),
+        "codings": {coding: len(body) for coding, body in entry.codings.items() if body},
+        "rule": entry.rule,
+        "tags": list(entry.tags),
+        "age": round(freshness.age(now), 3),
+        "ttl": round(freshness.fresh_until - now, 3),
+        "lifetime": freshness.lifetime,
+        "lifetime_source": freshness.source.value,
+        "fresh": freshness.is_fresh(now),
+        "stale_while_revalidate": freshness.stale_while_revalidate,
+        "stale_if_error": freshness.stale_if_error,
+        "keep": freshness.keep,
+        "must_validate": freshness.must_validate,
+        "never_stale": freshness.never_stale,
+        "purge_number": entry.epoch,
+        "hits": entry.hits,
+        "size": entry.size,
+        "headers": [[n.decode("latin-1"), v.decode("latin-1")] for n, v in stored.headers.raw],
+    }

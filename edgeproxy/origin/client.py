@@ -1,0 +1,195 @@
+"""The client of one origin: a request goes out, one well-framed answer or one named failure comes back.
+
+Rules of this file:
+
+- A request is sent twice at most, and only when it is idempotent, has no body, went out on a reused
+  connection, and that connection ended before any octet of an answer (RFC 9110 §9.2.2, RFC 9112 §9.3.1). The
+  second time is on a fresh connection. It is counted.
+- A fetch that ends in any way but an answer (failure, cancellation) has closed its connection and given its
+  place back before the caller hears of it.
+- Counters are plain ints, folded into metrics by whoever reads them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.origin.answer import Body, Reply
+from edgeproxy.origin.base import OriginError
+from edgeproxy.origin.connection import Limits, verify_aiohttp
+from edgeproxy.origin.dial import Address, Dialer
+from edgeproxy.origin.framing import request_head, response_head
+from edgeproxy.origin.pool import Pool
+from edgeproxy.origin.upload import Upload
+from edgeproxy.policy.vocabulary import OriginFailure
+
+if TYPE_CHECKING:
+    import ssl
+
+    from aiohttp.http_parser import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
+    from edgeproxy.clock import Clock
+    from edgeproxy.origin.base import Forward
+    from edgeproxy.origin.connection import Connection
+    from edgeproxy.origin.upload import Spawn
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110 §9.2.2."""
+
+MAX_INTERIM = 16
+"""1xx answers before the final one."""
+
+
+class OriginClient:
+    """Implements ``Origin``. Seconds, counts and octets as in Limits; ``spawn`` starts uploads.
+
+    ``url`` is ``http://host[:port]``, ``https://host[:port]`` or ``unix:/path`` (ValueError otherwise).
+    ``tls`` replaces the default context, ``server_name`` the URL's host in SNI and certificate.
+    Raises RuntimeError on an aiohttp it was not written for.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        spawn: Spawn,
+        connect_timeout: float = 3.0,
+        first_byte_timeout: float = 10.0,
+        read_timeout: float = 30.0,
+        idle_timeout: float = 30.0,
+        max_head: int = 65_536,
+        max_connections: int = 256,
+        max_queued: int = 1024,
+        queue_timeout: float = 3.0,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+    ) -> None:
+        verify_aiohttp()
+        address = Address.parse(url)
+        self.url = url
+        self._authority = address.authority
+        self._clock = clock
+        self._spawn = spawn
+        self._max_head = max_head
+        self._pool = Pool(
+            Dialer(address, clock, connect_timeout, tls=tls, server_name=server_name),
+            clock,
+            Limits(first_byte_timeout, read_timeout, idle_timeout, max_head),
+            max_connections=max_connections,
+            max_queued=max_queued,
+            queue_timeout=queue_timeout,
+        )
+        self.resent = 0
+        """Requests sent a second time."""
+        self.failures: dict[OriginFailure, int] = dict.fromkeys(OriginFailure, 0)
+
+    @property
+    def connections_open(self) -> int:
+        return self._pool.open
+
+    @property
+    def connections_idle(self) -> int:
+        return self._pool.idle
+
+    @property
+    def connects(self) -> int:
+        """Connections opened so far."""
+        return self._pool.connects
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that hold a place at the origin."""
+        return self._pool.in_flight
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a place."""
+        return self._pool.queued
+
+    async def probe(self) -> None:
+        """Returns when the origin can be connected to. Raises OriginError."""
+        self._pool.give_back(self._pool.take_idle() or await self._pool.connect())
+
+    async def aclose(self) -> None:
+        """End every connection; a fetch under way fails. Returns when no descriptor is left."""
+        await self._pool.aclose()
+
+    async def fetch(self, forward: Forward) -> Reply:
+        """See ``Origin.fetch``. Raises OriginError; ValueError where the head could not be sent safely."""
+        octets = request_head(forward, self._authority)
+        pool = self._pool
+        try:
+            if not pool.try_enter():
+                await pool.enter()
+            try:
+                return await self._send(forward, octets)
+            except BaseException:
+                pool.leave()
+                raise
+        except OriginError as error:
+            self.failures[error.failure] += 1
+            raise
+
+    async def _send(self, forward: Forward, octets: bytes) -> Reply:
+        """On an idle connection if there is one; once more on a fresh one where that is allowed."""
+        may_resend = forward.body is None and forward.method in IDEMPOTENT
+        connection = self._pool.take_idle()
+        if connection is not None:
+            try:
+                return await self._exchange(connection, forward, octets)
+            except OriginError as error:
+                if not may_resend or connection.answered or error.failure is not OriginFailure.RESET:
+                    raise
+            self.resent += 1
+        return await self._exchange(await self._pool.connect(), forward, octets)
+
+    async def _exchange(self, connection: Connection, forward: Forward, octets: bytes) -> Reply:
+        clock, method = self._clock, forward.method
+        upload: Upload | None = None
+        request_time = clock.now()
+        try:
+            connection.begin(octets, skip_body=method == "HEAD", deadline=forward.body is None)
+            if forward.body is not None:
+                upload = Upload(connection, forward.body, forward.length, self._spawn)
+            message, payload = await connection.read_head()
+            if message.code < 200:
+                message, payload = await self._after_interim(connection, forward, message)
+            response_time = clock.now()
+            connection.head_done()
+            head, length = response_head(message, method, self._max_head)
+            connection.refuse_extra(payload)
+        except BaseException:
+            if upload is not None:
+                upload.stop()
+            connection.drop()
+            raise
+        body = Body(connection, payload, length, upload, self._release, self._count)
+        return Reply(head, body, request_time, response_time)
+
+    async def _after_interim(
+        self, connection: Connection, forward: Forward, message: RawResponseMessage
+    ) -> tuple[RawResponseMessage, StreamReader]:
+        """Hand on the 1xx answers, return the final one."""
+        for _ in range(MAX_INTERIM):
+            if message.code == 101:  # nothing sent from here asks for another protocol
+                raise OriginError(OriginFailure.BAD_RESPONSE, "101 without Upgrade")
+            interim, _length = response_head(message, forward.method, self._max_head)
+            if forward.on_interim is not None:
+                forward.on_interim(interim)
+            connection.expect_head()
+            message, payload = await connection.read_head()
+            if message.code >= 200:
+                return message, payload
+        raise OriginError(OriginFailure.BAD_RESPONSE, f"more than {MAX_INTERIM} interim answers")
+
+    def _release(self, connection: Connection, reuse: bool) -> None:  # noqa: FBT001
+        if reuse:
+            self._pool.give_back(connection)
+        else:
+            connection.drop()
+        self._pool.leave()
+
+    def _count(self, error: OriginError) -> None:
+        self.failures[error.failure] += 1

@@ -1,0 +1,368 @@
+"""One keep-alive connection to the origin, on aiohttp's own client protocol. The audited page.
+
+This is the only file of origin/ that touches aiohttp's insides, and these are all of them. An upgrade of
+aiohttp has to pass ``verify_aiohttp()`` and the contract tests in tests/origin.
+
+======================================  ==================================================================
+``aiohttp.client_proto.ResponseHandler``  the class; ``__init__(loop)``, ``set_response_params``, ``read``,
+                                        ``should_close``, ``writing_paused``, ``transport``
+``ResponseHandler.data_received``,      overridden, calling up: whether any octet came, the size of an
+``connection_lost``, ``set_exception``,   unfinished head, a reset in a close-delimited body, the name of
+``pause_reading``, ``resume_reading``     each failure, a silence that is ours and not the origin's
+``._parser``                            None before the first request and after the end; kept from one
+                                        answer to the next, which saves making it anew
+``._skip_payload``                      whether that parser expects bodies (it does not after HEAD)
+``._payload``                           body of the message being parsed
+``._buffer``, ``._tail``                heads not yet read; octets that no parser was there for
+``._reading_paused``                    the body's buffer is full
+``._drain_helper()``                    wait until the transport's write buffer has room
+``StreamReader``                        ``readany``, ``read_nowait``, ``is_eof``, ``set_exception``
+``RawResponseMessage``                  ``code reason version raw_headers should_close``
+======================================  ==================================================================
+
+Rules of this file:
+
+- Whoever waits is told by ``set_exception``: always an OriginError, in the head RESET, in the body TRUNCATED.
+- One deadline at a time, moved by assigning a float. The timer behind it is lazy: it goes off at least as
+  often as the shortest timeout, looks at the deadline, and is set again. A request costs no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import select
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import http_parser
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EofStream, StreamReader
+
+from edgeproxy.origin.base import OriginError
+from edgeproxy.policy.vocabulary import OriginFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.http_parser import RawResponseMessage
+
+    from edgeproxy.clock import Clock, Timer
+
+SUPPORTED = ((3, 14, 5), (3, 15))
+"""From, and below."""
+
+_DUE = 1e-6
+"""Seconds that rounding may take from a timer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds and octets; ``DESIGN.md`` names the defaults."""
+
+    first_byte_timeout: float = 10.0
+    """From the request being sent to the head being complete."""
+    read_timeout: float = 30.0
+    """Between two pieces of a body, and for the origin to take more of a request's body."""
+    idle_timeout: float = 30.0
+    """Kept for reuse so long: less than the 60 s after which common origins close."""
+    max_head: int = 65_536
+    """Octets of an answer's head."""
+    buffer: int = 65_536
+    """Of a body: reading pauses at twice so many octets."""
+
+
+class Connection(ResponseHandler):
+    """States: connected, ``begin()``, head read, body read to its end or not, then reused or closed."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        limits: Limits,
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        super().__init__(loop)
+        self.reused = False
+        """This is not its first request."""
+        self.answered = False
+        """Some octet came since the request was begun."""
+        self.failure: OriginError | None = None
+        self._clock = clock
+        self._limits = limits
+        self._on_lost = on_lost
+        self._in_head = False
+        self._head_octets = 0
+        self._due = math.inf
+        self._due_failure: OriginFailure | None = None
+        self._watch: Timer | None = None
+        self._poll: select.poll | None = None
+        self._watch_every = min(limits.first_byte_timeout, limits.read_timeout, limits.idle_timeout)
+
+    # -- one exchange -------------------------------------------------------------------------------
+
+    def begin(self, head: bytes, *, skip_body: bool, deadline: bool) -> None:
+        """Send a request's head. ``skip_body``: the answer to HEAD has none, whatever it says."""
+        if self._parser is None or self._skip_payload is not skip_body:
+            self.set_response_params(
+                skip_payload=skip_body,
+                read_until_eof=True,
+                auto_decompress=False,
+                read_bufsize=self._limits.buffer,
+                max_line_size=self._limits.max_head,
+                max_field_size=self._limits.max_head,
+                max_headers=512,
+            )
+        self.answered = False
+        self._in_head = True
+        self._head_octets = 0
+        if deadline:
+            self.expect_head()
+        transport = self.transport
+        if transport is None:
+            raise OriginError(OriginFailure.RESET, "closed before the request")
+        transport.write(head)
+
+    async def read_head(self) -> tuple[RawResponseMessage, StreamReader]:
+        """The next message, 1xx included. Raises OriginError."""
+        try:
+            return await self.read()
+        except EofStream:
+            raise self.failure or OriginError(OriginFailure.RESET) from None
+
+    def head_done(self) -> None:
+        """From here on it is the body that is waited for."""
+        self._in_head = False
+        self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+
+    def has_extra(self) -> bool:
+        """More came than the one message that was asked for."""
+        failure = self.failure
+        return bool(
+            self._buffer
+            or self._tail
+            or (failure is not None and failure.failure is OriginFailure.BAD_RESPONSE)
+        )
+
+    def refuse_extra(self, payload: StreamReader) -> None:
+        """Raise OriginError(BAD_RESPONSE) where the body has ended and something follows it."""
+        if payload.is_eof() and self.has_extra():
+            raise OriginError(OriginFailure.BAD_RESPONSE, "octets after the end of the message")
+
+    def body_failure(self) -> OriginError:
+        """Why the body did not come to its end."""
+        failure = self.failure
+        if failure is None or failure.failure is OriginFailure.RESET:
+            return OriginError(OriginFailure.TRUNCATED, failure.detail if failure is not None else "")
+        return failure
+
+    @property
+    def reusable(self) -> bool:
+        transport = self.transport
+        return (
+            transport is not None
+            and not transport.is_closing()
+            and not self.should_close
+            and self.failure is None
+        )
+
+    def rest(self) -> None:
+        """Between two requests: forget the last body, expire when idle for too long."""
+        self._payload = None
+        self.reused = True
+        self._expect(self._limits.idle_timeout, None)
+
+    def stirs(self) -> bool:
+        """Octets or the connection's end have arrived while it was idle, and the loop has not seen them."""
+        poll = self._poll
+        if poll is None:
+            transport = self.transport
+            sock = transport.get_extra_info("socket") if transport is not None else None
+            if sock is None:
+                return True
+            poll = self._poll = select.poll()
+            poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def drain(self) -> None:
+        """Wait for room in the write buffer, for ``read_timeout`` seconds at most between two pieces."""
+        if self.writing_paused:
+            if self._in_head:
+                self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+            await self._drain_helper()
+            self.wait_for_client()
+
+    def wait_for_client(self) -> None:
+        """No deadline: the next piece of the request is the client's to send."""
+        if self._in_head:
+            self._due = math.inf
+
+    def expect_head(self) -> None:
+        """The request is out: the answer's head is due."""
+        if self._in_head:
+            self._expect(self._limits.first_byte_timeout, OriginFailure.FIRST_BYTE_TIMEOUT)
+
+    def fail(self, error: OriginError) -> None:
+        """End the connection; whoever waits for head or body gets this error."""
+        self.set_exception(error)
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connection at once, unsent octets and all."""
+        self._due = math.inf
+        if self.transport is not None:
+            self.transport.abort()
+
+    # -- the deadline -------------------------------------------------------------------------------
+
+    def _expect(self, seconds: float, failure: OriginFailure | None) -> None:
+        self._due = self._clock.monotonic() + seconds
+        self._due_failure = failure
+        if self._watch is None:
+            self._watch = self._clock.call_later(min(seconds, self._watch_every), self._look)
+
+    def _look(self) -> None:
+        self._watch = None
+        if self.transport is None or self._due == math.inf:
+            return
+        left = self._due - self._clock.monotonic()
+        if left > _DUE:
+            self._watch = self._clock.call_later(min(left, self._watch_every), self._look)
+        elif self._due_failure is None:
+            self.drop()
+        elif self._in_head or (self._payload is not None and not self._payload.is_eof()):
+            self.fail(OriginError(self._due_failure))
+        else:  # all of the body is here; it is the reader that is slow
+            self._due = math.inf
+
+    # -- called by the transport and the parser -----------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self.answered = True
+        if self._in_head:
+            super().data_received(data)
+            if not self._buffer:  # not one message yet
+                self._head_octets += len(data)
+                if self._head_octets > self._limits.max_head and self.failure is None:
+                    self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
+            return
+        if self._due != math.inf and data:
+            self._due = self._clock.monotonic() + self._limits.read_timeout
+        super().data_received(data)
+
+    def pause_reading(self) -> None:
+        self._due = math.inf
+        super().pause_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002
+        # The reader calls this after every piece. Where nothing was paused there is nothing to do.
+        if self._reading_paused:
+            self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+            super().resume_reading(resume_parser)
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        # The first failure is the one that counts; what follows from it only repeats it.
+        failure = self.failure
+        if failure is None:
+            failure = self.failure = _named(exc)
+        super().set_exception(failure)
+        payload = self._payload
+        if payload is not None and not payload.is_eof():
+            payload.set_exception(self.body_failure())
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if exc is not None:
+            # A reset never ends a body well. The parser would take it for the end of a close-delimited one.
+            payload = self._payload
+            if payload is not None and not payload.is_eof():
+                self.set_exception(OriginError(OriginFailure.RESET, str(exc)))
+        self._due = math.inf
+        self._poll = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        super().connection_lost(exc)
+        self._on_lost(self)
+
+
+def _named(error: BaseException) -> OriginError:
+    if isinstance(error, OriginError):
+        return error
+    if isinstance(error, HttpProcessingError):
+        return OriginError(OriginFailure.BAD_RESPONSE, str(error))
+    return OriginError(OriginFailure.RESET, str(error))
+
+
+_OWN = [
+    "reused",
+    "answered",
+    "failure",
+    "_clock",
+    "_limits",
+    "_on_lost",
+    "_in_head",
+    "_head_octets",
+    "_due",
+    "_due_failure",
+    "_watch",
+    "_poll",
+    "_watch_every",
+]
+_INSTANCE = [
+    "_parser",
+    "_skip_payload",
+    "_payload",
+    "_buffer",
+    "_tail",
+    "_reading_paused",
+    "_loop",
+    "_exception",
+    "transport",
+]
+_METHODS = [
+    "set_response_params",
+    "read",
+    "should_close",
+    "writing_paused",
+    "data_received",
+    "connection_lost",
+    "set_exception",
+    "pause_reading",
+    "resume_reading",
+    "_drain_helper",
+]
+_PAYLOAD = ["readany", "read_nowait", "is_eof", "set_exception"]
+_MESSAGE = ["code", "reason", "version", "raw_headers", "should_close"]
+
+
+@functools.cache
+def verify_aiohttp() -> None:
+    """Refuse to run on an aiohttp whose insides are not those that this file was written for.
+
+    Raises RuntimeError naming what is different.
+    """
+    found = installed_version("aiohttp")
+    numbers = tuple(int(n) for n in found.split(".")[:3] if n.isdigit())
+    low, below = SUPPORTED
+    if not low <= numbers < below:
+        raise RuntimeError(f"aiohttp {found} is installed; the origin client needs >=3.14.5,<3.15")
+    parser: Any = http_parser.HttpResponseParser
+    if parser.__module__ != "aiohttp._http_parser":
+        raise RuntimeError("aiohttp runs without its C parser (AIOHTTP_NO_EXTENSIONS, or a wheel without it)")
+    loop = asyncio.new_event_loop()
+    try:
+        handler = ResponseHandler(loop)
+        missing = [n for n in _INSTANCE if not hasattr(handler, n)]
+        missing += [n for n in _METHODS if not hasattr(ResponseHandler, n)]
+        missing += [n for n in _PAYLOAD if not hasattr(StreamReader, n)]
+        missing += [n for n in _MESSAGE if not hasattr(http_parser.RawResponseMessage, n)]
+        taken = [n for n in _OWN if hasattr(handler, n)]
+    finally:
+        loop.close()
+    if missing or taken:
+        raise RuntimeError(
+            f"aiohttp {found} differs inside: missing {missing or 'nothing'}, new {taken or 'nothing'}"
+        )

@@ -1,0 +1,179 @@
+"""What to make of the origin's answer, or of its failure.
+
+Rules of this file:
+
+- A 5xx or a failure never takes the place of a copy that can still be used. RFC 5861 §4 speaks of 500, 502,
+  503 and 504; the others of the class say the same ("the server is aware that it has erred",
+  RFC 9110 §15.6) and are treated alike. 404 and 410 are answers.
+- A 304 is believed only where it fits what is stored (RFC 9111 §4.3.4); else it is asked once more.
+- ``remember`` (hit-for-miss) is for reasons that lie in the answer. What lies in this one request, or will
+  pass, as errors do, must not stop others from being answered from the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgeproxy.policy.cache_control import request_directives
+from edgeproxy.policy.coding import content_coding
+from edgeproxy.policy.decisions import (
+    Conclusion,
+    Discard,
+    Failed,
+    GiveUp,
+    OriginAnswer,
+    Refetch,
+    Refresh,
+    ServeStaleOnError,
+    Store,
+)
+from edgeproxy.policy.freshness import freshness_of
+from edgeproxy.policy.head import ResponseHead
+from edgeproxy.policy.header_table import dated, merge_304, storable_headers
+from edgeproxy.policy.storable import forbidden, storable
+from edgeproxy.policy.stored import Stored, Unsafe
+from edgeproxy.policy.validate import confirms
+from edgeproxy.policy.vary import selecting_values, vary_names
+from edgeproxy.policy.vocabulary import NotStored, OriginFailure, StaleReason
+
+if TYPE_CHECKING:
+    from edgeproxy.policy.head import Headers, RequestHead
+    from edgeproxy.policy.stored import Freshness, Overrides
+
+_NOT_THE_ORIGINS = frozenset({OriginFailure.REQUEST_BODY, OriginFailure.ABANDONED})
+"""Failures of the client's side: nothing stale is served for them."""
+
+_OF_THIS_REQUEST = frozenset({
+    NotStored.METHOD, NotStored.REQUEST_BODY, NotStored.REQUEST_NO_STORE, NotStored.AUTHORIZATION,
+    NotStored.NOT_MODIFIED, NotStored.PARTIAL,
+})  # fmt: skip
+"""Reasons that another request for the same key need not share."""
+
+_ANSWERS_FOR_GOOD = frozenset({404, 410})
+"""Errors that say what has become of the resource, not of this request."""
+
+
+def conclude(
+    request: RequestHead,
+    stored: Stored | None,
+    answer: OriginAnswer | Failed,
+    overrides: Overrides,
+    now: float,
+) -> Conclusion:
+    """``stored`` is what was decided with (Revalidate's or Fetch's), ``answer`` what came of asking."""
+    if isinstance(answer, Failed):
+        if stored is not None and answer.failure not in _NOT_THE_ORIGINS:
+            stale = _in_place_of_error(request, stored, overrides, now)
+            if stale is not None:
+                return stale
+        return GiveUp(answer.failure)
+    if answer.head.status >= 500 and stored is not None:
+        stale = _in_place_of_error(request, stored, overrides, now)
+        if stale is not None:
+            return stale
+        if _still_usable(stored.freshness, now):
+            return Discard(NotStored.SERVER_ERROR, remember=False)
+    if answer.head.status == 304:
+        return _confirmed(request, stored, answer, overrides)
+    return _stored_or_not(request, stored, answer, overrides)
+
+
+def _in_place_of_error(
+    request: RequestHead, stored: Stored, overrides: Overrides, now: float
+) -> ServeStaleOnError | None:
+    """The stored copy, where it is fresh (only the request wanted it validated) or stale within what the
+    answer, the rule or the request allows (RFC 5861 §4)."""
+    freshness = stored.freshness
+    if freshness.must_validate or (freshness.never_stale and not freshness.is_fresh(now)):
+        return None
+    window = freshness.stale_if_error
+    if overrides.honour_request_directives:
+        window = max(window, request_directives(request.headers).stale_if_error or 0)
+    if now >= freshness.fresh_until + window:
+        return None
+    return ServeStaleOnError(stored, StaleReason.ON_ERROR)
+
+
+def _still_usable(freshness: Freshness, now: float) -> bool:
+    """Whether some later request may be answered with it without asking: within stale-while-revalidate."""
+    if freshness.must_validate or freshness.never_stale:
+        return False
+    return now < freshness.fresh_until + freshness.stale_while_revalidate
+
+
+def _confirmed(
+    request: RequestHead, stored: Stored | None, answer: OriginAnswer, overrides: Overrides
+) -> Refresh | Refetch:
+    if stored is None or not confirms(stored, answer.head):
+        return Refetch()
+    update = dated(answer.head.headers, answer.response_time)
+    merged = ResponseHead(stored.status, stored.reason, merge_304(stored.headers, update))
+    if forbidden(merged, overrides):
+        # The origin no longer wants it stored: ask for an answer that is delivered and nothing else.
+        return Refetch()
+    freshness = freshness_of(merged, answer.request_time, answer.response_time, overrides)
+    vary = vary_names(merged.headers) or ()
+    return Refresh(
+        replace(
+            stored,
+            headers=_storable_headers(merged.headers, overrides),
+            freshness=freshness,
+            vary=vary,
+            selecting=selecting_values(vary, request, overrides),
+        )
+    )
+
+
+def _stored_or_not(
+    request: RequestHead, stored: Stored | None, answer: OriginAnswer, overrides: Overrides
+) -> Store | Discard:
+    head = replace(answer.head, headers=dated(answer.head.headers, answer.response_time))
+    freshness = freshness_of(head, answer.request_time, answer.response_time, overrides)
+    reason = storable(request, head, overrides, freshness)
+    if reason is not None:
+        return Discard(
+            reason,
+            remember=reason not in _OF_THIS_REQUEST and head.status < 400,
+            forget=stored is not None and _outdates(reason, stored, head),
+        )
+    vary = vary_names(head.headers) or ()
+    length = head.headers.get("content-length")
+    return Store(
+        Stored(
+            status=head.status,
+            reason=head.reason,
+            headers=_storable_headers(head.headers, overrides),
+            freshness=freshness,
+            length=-1 if length is None else int(length),
+            vary=vary,
+            selecting=selecting_values(vary, request, overrides),
+            coding=content_coding(head.headers),
+        )
+    )
+
+
+def _outdates(reason: NotStored, stored: Stored, head: ResponseHead) -> bool:
+    """Whether an answer that is not stored shows that what is stored no longer holds.
+
+    A full answer does (RFC 9111 §4.3.3), unless its error or the reason is this request's own; one to
+    HEAD does where it describes another representation (§4.3.5).
+    """
+    if head.status >= 400 and head.status not in _ANSWERS_FOR_GOOD:
+        return False
+    if reason is NotStored.METHOD:
+        return head.status != stored.status or _described_differently(stored, head.headers)
+    return reason not in _OF_THIS_REQUEST
+
+
+def _described_differently(stored: Stored, described: Headers) -> bool:
+    length = described.get("content-length")
+    known = stored.length >= 0 and length is not None
+    return (known and length != str(stored.length)) or any(
+        name in described and name in stored.headers and described.get(name) != stored.headers.get(name)
+        for name in ("etag", "last-modified")
+    )
+
+
+def _storable_headers(headers: Headers, overrides: Overrides) -> Headers:
+    return storable_headers(headers, set_cookie=Unsafe.SET_COOKIE in overrides.unsafe)

@@ -1,0 +1,81 @@
+"""In which form a client gets a stored answer: whole, 304, 206, 416 or 412, and in which coding.
+
+Rules of this file:
+
+- Conditions come first, against the representation selected for this client; then ranges, as
+  RFC 9110 §13.2.2 orders them. Conditions are for answers that are 2xx (§13.2.1), parts for 200 (§14.2).
+- Parts are of the identity body: a part of a body that the edge coded would depend on the coder.
+- The same for hits, stale answers, refreshed and just stored ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.policy.coding import choose_coding, coded_etag, compressible
+from edgeproxy.policy.decisions import Form, Serve
+from edgeproxy.policy.ranges import UNSATISFIABLE, if_range_matches, parse_ranges
+from edgeproxy.policy.validate import Verdict, evaluate
+
+if TYPE_CHECKING:
+    from edgeproxy.policy.head import RequestHead
+    from edgeproxy.policy.ranges import Parts
+    from edgeproxy.policy.stored import Overrides, Stored
+
+_CONDITIONAL = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+
+
+def deliver(request: RequestHead, stored: Stored, overrides: Overrides, now: float) -> Serve:
+    """How the client's GET or HEAD is answered from ``stored``."""
+    age = int(stored.freshness.age(now))
+    coding = selected_coding(request, stored, overrides)
+    form = _by_conditions(request, stored, overrides, coding)
+    if form is not Form.FULL:
+        return Serve(stored, age, form, coding)
+    parts = _parts(request, stored)
+    if parts is None:
+        return Serve(stored, age, Form.FULL, coding)
+    if parts is UNSATISFIABLE:
+        return Serve(stored, age, Form.NOT_SATISFIABLE)
+    return Serve(stored, age, Form.PARTIAL, ranges=parts)
+
+
+def selected_coding(request: RequestHead, stored: Stored, overrides: Overrides) -> str:
+    """The coding the client gets, of those that the edge makes: "" for the body as stored."""
+    compression = overrides.compression
+    if not compressible(stored.status, stored.headers, compression, stored.length):
+        return ""
+    return choose_coding(request.headers.get("accept-encoding"), compression.codings)
+
+
+def _by_conditions(request: RequestHead, stored: Stored, overrides: Overrides, coding: str) -> Form:
+    headers = request.headers
+    if stored.status // 100 != 2 or not any(name in headers for name in _CONDITIONAL):
+        return Form.FULL
+    etag = stored.etag
+    verdict = evaluate(
+        headers,
+        stored.headers,
+        None if etag is None else coded_etag(etag, coding),
+        stored.freshness.received,
+        () if etag is None else [coded_etag(etag, c) for c in ("", *overrides.compression.codings)],
+    )
+    return _FORMS[verdict]
+
+
+_FORMS = {
+    Verdict.PROCEED: Form.FULL,
+    Verdict.NOT_MODIFIED: Form.NOT_MODIFIED,
+    Verdict.FAILED: Form.PRECONDITION_FAILED,
+}
+
+
+def _parts(request: RequestHead, stored: Stored) -> Parts:
+    """None where the whole is to be sent: no range was asked for, or it does not hold, or the body's
+    length is not known yet."""
+    asked = request.headers.get("range")
+    if asked is None or request.method != "GET" or stored.status != 200 or stored.length < 0:
+        return None
+    if not if_range_matches(request.headers.get("if-range"), stored.headers, stored.etag):
+        return None
+    return parse_ranges(asked, stored.length)

@@ -1,0 +1,161 @@
+"""How old an answer is and how long it may be used (RFC 9111 §4.2) -> frozen Freshness.
+
+Rules of this file:
+
+- Lifetime, in this order: the rule's status_ttl, the rule's ttl, then what the answer says (the targeted
+  field, s-maxage, max-age, Expires), then the heuristic. The first that is there counts.
+- A rule's durations count from receipt: "ttl: 30s" is 30 s here, whatever Age an upstream cache sent. The
+  Age that clients see stays the true one.
+- A rule's ``ttl`` and ``ttl_min`` are for answers below 400. How long an error is kept is said by
+  ``status_ttl`` or by the answer itself: else fifteen minutes for a page were fifteen minutes for its 500.
+- A rule's lifetime lifts no prohibition: no-cache, must-revalidate and their kin hold until the rule says
+  the ``unsafe`` word (no-store and private are storable.py's).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.policy.cache_control import Directives, effective_directives
+from edgeproxy.policy.http_date import delta_seconds, parse_http_date
+from edgeproxy.policy.lists import split_list
+from edgeproxy.policy.stored import Freshness, LifetimeSource, Unsafe
+from edgeproxy.policy.validate import has_validator
+
+if TYPE_CHECKING:
+    from edgeproxy.policy.head import Headers, ResponseHead
+    from edgeproxy.policy.stored import Overrides
+
+HEURISTICALLY_CACHEABLE = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
+"""RFC 9110 §15.1."""
+HEURISTIC_FRACTION = 0.1
+"""Of the time since Last-Modified, as RFC 9111 §4.2.2 suggests."""
+HEURISTIC_MAXIMUM = 24 * 3600.0
+DEFAULT_KEEP = 3600.0
+"""Seconds that an answer with a validator is kept past its use, to be confirmed rather than fetched."""
+
+
+def freshness_of(
+    head: ResponseHead, request_time: float, response_time: float, overrides: Overrides
+) -> Freshness:
+    """The freshness of an answer whose request left at ``request_time`` and whose head arrived at
+    ``response_time``."""
+    directives = effective_directives(head.headers)
+    age = initial_age(head.headers, request_time, response_time)
+    source, lifetime = _lifetime(head, directives, age, response_time, overrides)
+    return Freshness(
+        received=response_time,
+        initial_age=age,
+        lifetime=lifetime,
+        stale_while_revalidate=_window(overrides.stale_while_revalidate, directives.stale_while_revalidate),
+        stale_if_error=_window(overrides.stale_if_error, directives.stale_if_error),
+        keep=_keep(head.headers, overrides),
+        must_validate=directives.no_cache and Unsafe.NO_CACHE not in overrides.unsafe,
+        never_stale=_never_stale(directives, source, overrides),
+        source=source,
+    )
+
+
+def initial_age(headers: Headers, request_time: float, response_time: float) -> float:
+    """The corrected initial age (RFC 9111 §4.2.3)."""
+    date = _date(headers, "date", response_time)
+    apparent_age = 0.0 if date is None else max(0.0, response_time - date)
+    response_delay = max(0.0, response_time - request_time)
+    return max(apparent_age, _age_value(headers) + response_delay)
+
+
+def _age_value(headers: Headers) -> int:
+    """Age: the first member of a list counts, and an invalid value is ignored (RFC 9111 §5.1)."""
+    members = split_list(headers.get("age") or "")
+    return (delta_seconds(members[0]) or 0) if members else 0
+
+
+def _lifetime(
+    head: ResponseHead, directives: Directives, age: float, response_time: float, overrides: Overrides
+) -> tuple[LifetimeSource, float]:
+    ttl = status_ttl(head.status, overrides)
+    if ttl is None and head.status < 400:
+        ttl = overrides.ttl
+    if ttl is not None:
+        return LifetimeSource.RULE, age + ttl
+    source, lifetime = _stated(head.headers, directives, response_time)
+    if source is LifetimeSource.NONE:
+        source, lifetime = _heuristic(head, directives, response_time, overrides)
+    remaining = lifetime - age
+    if overrides.ttl_min is not None and head.status < 400 and remaining < overrides.ttl_min:
+        source, remaining = LifetimeSource.RULE, overrides.ttl_min
+    if overrides.ttl_max is not None:
+        remaining = min(remaining, overrides.ttl_max)
+    return source, max(0.0, remaining + age)
+
+
+def status_ttl(status: int, overrides: Overrides) -> float | None:
+    """What the rule says for this status, or else for its class."""
+    exact = overrides.status_ttl.get(status)
+    return exact if exact is not None else overrides.status_ttl.get(status // 100)
+
+
+def _stated(headers: Headers, directives: Directives, response_time: float) -> tuple[LifetimeSource, float]:
+    """The explicit lifetime (RFC 9111 §4.2.1; for the targeted field RFC 9213 §2.2)."""
+    for source, seconds in (
+        (LifetimeSource.S_MAXAGE, directives.s_maxage),
+        (LifetimeSource.MAX_AGE, directives.max_age),
+    ):
+        if seconds is not None:
+            return (LifetimeSource.CDN_CACHE_CONTROL if directives.targeted else source), float(seconds)
+    if directives.targeted or "expires" not in headers:
+        return LifetimeSource.NONE, 0.0
+    # What is no date is a time in the past, "especially the value "0"" (§5.3).
+    expires = _date(headers, "expires", response_time)
+    date = _date(headers, "date", response_time)
+    if expires is None:
+        return LifetimeSource.EXPIRES, 0.0
+    return LifetimeSource.EXPIRES, max(0.0, expires - (response_time if date is None else date))
+
+
+def _heuristic(
+    head: ResponseHead, directives: Directives, response_time: float, overrides: Overrides
+) -> tuple[LifetimeSource, float]:
+    """A tenth of the time since the last change, for answers that allow guessing (RFC 9111 §4.2.2)."""
+    modified = _date(head.headers, "last-modified", response_time)
+    allowed = directives.public or head.status in HEURISTICALLY_CACHEABLE
+    if not overrides.heuristic or not allowed or modified is None:
+        return LifetimeSource.NONE, 0.0
+    date = _date(head.headers, "date", response_time)
+    unchanged = (response_time if date is None else date) - modified
+    if unchanged <= 0:
+        return LifetimeSource.NONE, 0.0
+    return LifetimeSource.HEURISTIC, min(unchanged * HEURISTIC_FRACTION, HEURISTIC_MAXIMUM)
+
+
+def _window(rule: float | None, answer: int | None) -> float:
+    """A stale window: the rule's where it gives one, else the answer's (RFC 5861), else none."""
+    return rule if rule is not None else float(answer or 0)
+
+
+def _keep(headers: Headers, overrides: Overrides) -> float:
+    if not has_validator(headers):
+        return 0.0
+    return DEFAULT_KEEP if overrides.keep is None else overrides.keep
+
+
+def _never_stale(directives: Directives, source: LifetimeSource, overrides: Overrides) -> bool:
+    """Whether the answer forbids any use once stale (RFC 9111 §4.2.4).
+
+    s-maxage implies proxy-revalidate (§5.2.2.10) where it is what applies: not when the rule's lifetime
+    took its place, nor when the rule itself gives a stale window.
+    """
+    if Unsafe.MUST_REVALIDATE in overrides.unsafe:
+        return False
+    if directives.must_revalidate or directives.proxy_revalidate:
+        return True
+    rule_says = source is LifetimeSource.RULE or (
+        overrides.stale_while_revalidate is not None or overrides.stale_if_error is not None
+    )
+    return directives.s_maxage is not None and not rule_says
+
+
+def _date(headers: Headers, name: str, now: float) -> float | None:
+    """The field's first line as a time: where there are several, the first counts (§4.2.1)."""
+    lines = headers.get_all(name)
+    return parse_http_date(lines[0], now) if lines else None

@@ -1,0 +1,242 @@
+"""What the key table has read -> a Rule, and what its keys mean together.
+
+Rules of this file:
+
+- Gets a dict that kinds.py has checked key by key; checks here what no single key can know.
+- Whatever would share one user's answer with another is refused here, or needs an ``unsafe`` word, and
+  the message says why.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.key import SECRET
+from edgeproxy.policy.stored import Compression, Overrides, Unsafe
+from edgeproxy.rules.document import Node, at
+from edgeproxy.rules.keys import ORIGIN
+from edgeproxy.rules.model import (
+    Coalesce,
+    Example,
+    HeaderOps,
+    Invalidation,
+    KeyPolicy,
+    Match,
+    Rule,
+    TagPolicy,
+)
+from edgeproxy.rules.patterns import names_in
+
+if TYPE_CHECKING:
+    from edgeproxy.rules.problems import Problems
+
+Read = dict[str, Any]
+
+_REQUEST = re.compile(r"(?:([A-Za-z]+) +)?((?:https?://[^/\s]+)?/\S*)")
+_NAMED = re.compile(r"\{(\w+)\}")
+
+
+def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
+    match = _match(read["match"])
+    rule = Rule(
+        name=read["name"],
+        at=f"{out.file}:{node.line}",
+        match=match,
+        overrides=_overrides(read),
+        key=_key(read.get("key", {})),
+        tags=_tags(read),
+        invalidates=tuple(_invalidation(i) for i in read.get("invalidates", ())),
+        client_cache_control=read.get("cache_control"),
+        cdn_cache_control=read.get("cdn_cache_control"),
+        request_headers=_header_ops(read.get("request_headers", {})),
+        response_headers=_header_ops(read.get("response_headers", {})),
+        coalesce=_switched(Coalesce, read.get("coalesce")),
+        examples=tuple(
+            _example(e, at(node, "examples", i, default=node), f"{key}.examples[{i}]", out)
+            for i, e in enumerate(read.get("examples", ()))
+        ),
+    )
+    for check in (_check_match, _check_ttl, _check_templates, _check_invalidates, _check_sharing):
+        check(rule, node, key, out)
+    return rule
+
+
+def _match(read: Read) -> Match:
+    return Match(
+        paths=read.get("path", ()),
+        hosts=read.get("host", ()),
+        methods=frozenset(read.get("method", ())),
+        **{
+            name: tuple(condition(of) for of, condition in read.get(name, ()))
+            for name in ("headers", "cookies", "query")
+        },
+    )
+
+
+def _overrides(read: Read) -> Overrides:
+    ttl = read.get("ttl", ORIGIN)
+    bounds: Read = ttl if isinstance(ttl, dict) else {}
+    plain = {
+        name: read[name]
+        for name in (
+            "stale_while_revalidate",
+            "stale_if_error",
+            "keep",
+            "heuristic",
+            "max_object",
+            "no_store",
+        )
+        if name in read
+    }
+    return Overrides(
+        ttl=ttl if isinstance(ttl, float) else None,
+        ttl_min=bounds.get("min"),
+        ttl_max=bounds.get("max"),
+        status_ttl=dict(read.get("status_ttl", ())),
+        unsafe=frozenset(Unsafe(word) for word in read.get("unsafe", ())),
+        honour_request_directives=read.get("request_directives", "honour") == "honour",
+        compression=_switched(Compression, read.get("compression")),
+        normalise=dict(read.get("normalise", ())),
+        pass_=read.get("pass", False),
+        **plain,
+    )
+
+
+def _switched(made: Any, read: bool | Read | None) -> Any:  # noqa: FBT001
+    """``on``, ``off`` or a mapping of what differs."""
+    if isinstance(read, dict):
+        return made(**read)
+    return made() if read is None else made(enabled=read)
+
+
+def _key(read: Read) -> KeyPolicy:
+    query = read.get("query", "all")
+    detail: Read = query if isinstance(query, dict) else {}
+    return KeyPolicy(
+        host=read.get("host", True),
+        query_allow=() if query == "none" else detail.get("allow"),
+        query_ignore=detail.get("ignore", ()),
+        sort=detail.get("sort", False),
+        headers=read.get("headers", ()),
+        cookies=read.get("cookies", ()),
+    )
+
+
+def _tags(read: Read) -> TagPolicy:
+    return TagPolicy(read.get("tags", ()), read.get("tags_from", TagPolicy().from_headers))
+
+
+def _invalidation(read: Read) -> Invalidation:
+    given: Read = {name: read[name] for name in ("tags", "urls", "prefixes", "soft") if name in read}
+    if "on" in read:
+        given["methods"] = frozenset(read["on"])
+    return Invalidation(**given)
+
+
+def _header_ops(read: Read) -> HeaderOps:
+    return HeaderOps(
+        remove=tuple(name.lower() for name in read.get("remove", ())),
+        set=read.get("set", ()),
+        add=tuple((name, value) for name, values in read.get("add", ()) for value in values),
+    )
+
+
+def _example(read: Read, node: Node, key: str, out: Problems) -> Example:
+    found = _REQUEST.fullmatch(read["request"])
+    if found is None:
+        out.add(
+            at(node, "request", default=node),
+            f"{key}.request",
+            'expected "METHOD /target" such as "GET /api/pitches"',
+        )
+    response: Read = read.get("response", {})
+    return Example(
+        at=f"{out.file}:{node.line}",
+        method=(found[1] or "GET").upper() if found else "GET",
+        url=found[2] if found else "/",
+        request_headers=read.get("headers", ()),
+        response_status=response.get("status", 200),
+        response_headers=tuple((n, v) for n, many in response.get("headers", ()) for v in many),
+        expect=read.get("expect", {}),
+    )
+
+
+def _check_match(rule: Rule, node: Node, key: str, out: Problems) -> None:
+    if rule.match == Match():
+        out.add(
+            at(node, "match", default=node), f"{key}.match", "expected at least one condition, such as path"
+        )
+
+
+def _check_ttl(rule: Rule, node: Node, key: str, out: Problems) -> None:
+    low, high = rule.overrides.ttl_min, rule.overrides.ttl_max
+    if low is not None and high is not None and low > high:
+        out.add(at(node, "ttl", default=node), f"{key}.ttl", "expected min to be no more than max")
+
+
+def _check_templates(rule: Rule, node: Node, key: str, out: Problems) -> None:
+    """Each {name} is in one of the paths. (Where the path that matched lacks it, the tag is left out.)"""
+    known: set[str] = set()
+    for pattern in rule.match.paths:
+        known |= names_in(pattern)
+
+    def check(template: str, place: Node, where: str) -> None:
+        for name in _NAMED.findall(template):
+            if name not in known:
+                have = ", ".join(sorted(known)) or "none"
+                out.add(place, where, f'"{{{name}}}" is not named in match.path (named there: {have})')
+
+    for i, template in enumerate(rule.tags.templates):
+        check(template, at(node, "tags", i, default=node), f"{key}.tags")
+    for i, each in enumerate(rule.invalidates):
+        for field in ("tags", "urls", "prefixes"):
+            for template in getattr(each, field):
+                check(template, at(node, "invalidates", i, field, default=node), f"{key}.invalidates.{field}")
+
+
+def _check_invalidates(rule: Rule, node: Node, key: str, out: Problems) -> None:
+    place = at(node, "invalidates", default=node)
+    for each in rule.invalidates:
+        if not (each.tags or each.urls or each.prefixes):
+            out.add(
+                place, f"{key}.invalidates", "expected tags, urls or prefixes (its own URL is purged anyway)"
+            )
+        unreached = each.methods - rule.match.methods if rule.match.methods else frozenset()
+        if unreached == each.methods:
+            out.add(
+                place, f"{key}.invalidates",
+                f"never happens: match.method does not cover {', '.join(sorted(each.methods))}",
+            )  # fmt: skip
+
+
+def _check_sharing(rule: Rule, node: Node, key: str, out: Problems) -> None:
+    overrides = rule.overrides
+    for name in sorted(SECRET & set(overrides.normalise)):
+        out.add(
+            at(node, "normalise", default=node), f"{key}.normalise.{name}",
+            f"would give one user's answers to all others: {name} says who is asking; put it in the key "
+            f"instead",
+        )  # fmt: skip
+    ops = rule.response_headers
+    if any(n.lower() == "set-cookie" for n, _ in (*ops.set, *ops.add)) and not (
+        overrides.pass_ or Unsafe.SET_COOKIE in overrides.unsafe
+    ):
+        out.add(
+            at(node, "response_headers", default=node), f"{key}.response_headers",
+            "sets the same cookie for every client of a shared answer; if that is meant, say unsafe: "
+            "[set_cookie]",
+        )  # fmt: skip
+    personal = [*(h for h in rule.key.headers if h in SECRET), *(f"cookie {c}" for c in rule.key.cookies)]
+    told = (("cache_control", rule.client_cache_control), ("cdn_cache_control", rule.cdn_cache_control))
+    for field, value in told:
+        words = {p.strip().partition("=")[0].lower() for p in (value or "").split(",")}
+        closed = words & {"private", "no-store"}
+        shares = words & {"public", "s-maxage"} or (field == "cdn_cache_control" and value and not closed)
+        if personal and shares:
+            out.add(
+                at(node, field, default=node), f"{key}.{field}",
+                f"lets other caches share what is kept apart here by {', '.join(personal)}, which they "
+                f"cannot "
+                "know; say private",
+            )  # fmt: skip

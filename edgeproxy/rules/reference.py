@@ -1,0 +1,144 @@
+"""rules/README.md: the reference of the rule format, made from the key table.
+
+Rules of this file:
+
+- ``python -m edgeproxy.rules.reference`` prints it; a test holds that the shipped file is this.
+- The head is written by hand (below); every key comes from keys.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from edgeproxy.rules import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeproxy.rules.kinds import Table
+
+HEAD = """\
+# Rule files
+
+A rule says which requests it is about and how long their answers may be kept. The least one:
+
+```yaml
+rules:
+  - name: pitches
+    match: {path: "/api/pitches/**"}
+    ttl: 15m
+```
+
+`GET /api/pitches` and everything below it is now answered from the cache for 15 minutes. What HTTP forbids
+stays forbidden: answers that say `no-store` or `private`, that set cookies, or that were asked for with
+Authorization are not shared until the rule says so by name (`unsafe`).
+
+A rule that is worth having says a little more:
+
+```yaml
+rules:
+  - name: pitches
+    match: {path: ["/api/pitches/{id}", "/api/pitches/**"]}
+    ttl: 15m
+    stale_while_revalidate: 1m           # then up to a minute stale, while it is refreshed
+    stale_if_error: 1h                   # and up to an hour if the origin is down
+    key: {query: {ignore: ["utm_*"]}}    # tracking parameters make no second copy
+    tags: [pitches, "pitch:{id}"]        # names to purge by
+    invalidates: {tags: [pitches, "pitch:{id}"]}   # POST, PUT, PATCH and DELETE purge them
+    examples:
+      - request: GET /api/pitches/7?utm_source=x
+        expect: {cached: true, ttl: 15m, key: /api/pitches/7, tags: [pitches, "pitch:7"]}
+```
+
+## How files are read
+
+- All `*.yaml` and `*.yml` of the rules directory, in name order; rules in file order. **The first rule that
+  matches answers**; where none does, plain HTTP caching applies.
+- `defaults`, beside `rules`, holds keys of a rule that lie beneath each rule of its file. Mappings are
+  merged; lists and words are replaced.
+- All or nothing: whatever is wrong (an unknown key, a bad value, an example that fails) is reported with
+  file:line:column and what was expected, all at once, and the rules that were loaded before go on.
+- At most 1 MiB a file, 1,000 files, 100,000 rules. No anchors, no tags, no second document.
+- A path with a dot segment (`/static/..%2fapi/me`), in any writing, matches as it stands but is never
+  answered from the cache: the origin may take it for another path.
+- Durations: `30s`, `15m`, `1h30m`, `7d`, also `ms`, `w`, `y`, or plain seconds. Sizes: `1MiB`, `512KB`, `8m`
+  (1024), or plain octets. Patterns that begin with `*` go in quotes.
+- [schema.json](schema.json) lets editors complete and check: begin a file with
+  `# yaml-language-server: $schema=schema.json`.
+
+`edgeproxy check DIR` reads the files as `serve` does and runs their examples; `edgeproxy explain URL` says
+which rule matches, which do not and why, and what comes of it.
+
+"""
+
+UNSAFE_HEAD = """\
+## unsafe
+
+Words a rule must say before an answer is shared that HTTP would keep apart.
+
+| word | what it allows |
+| --- | --- |
+"""
+
+REGEX = """\
+## Regular expressions
+
+After `~`, in paths, headers, cookies and query parameters; Python's, for the whole value; `(?P<id>...)` names
+a part; `(?i)` at the beginning ignores case. Because rules run on every request, an expression that could
+take long is refused: repeats of something that itself repeats or chooses (`(a+)+`, `(a|b)*`), look-around,
+backreferences, more than two open-ended repeats that can eat what follows them (`.*a.*b.*`). A value of more
+than 2,048 characters matches no expression; use path patterns where that matters.
+"""
+
+
+def reference() -> str:
+    """The whole file."""
+    unsafe = "".join(f"| `{word.value}` | {doc} |\n" for word, doc in keys.UNSAFE_DOCS.items())
+    return HEAD + "\n".join(_sections()) + "\n" + UNSAFE_HEAD + unsafe + "\n" + REGEX
+
+
+def _sections() -> Iterator[str]:
+    yield "## A rule\n"
+    yield from _table(keys.RULE)
+    yield "Each with an example:\n"
+    yield "```yaml"
+    for key in keys.RULE.keys:
+        yield key.example
+    yield "```\n"
+    for title, table in _INNER:
+        yield f"## {title}\n"
+        yield from _table(table)
+
+
+_INNER: tuple[tuple[str, Table], ...] = (
+    ("match", keys.MATCH),
+    ("key", keys.KEY),
+    ("key.query", keys.QUERY),
+    ("ttl, where the origin's is bounded", keys.TTL_BOUNDS),
+    ("invalidates", keys.INVALIDATION),
+    ("request_headers, response_headers", keys.HEADER_OPS),
+    ("compression", keys.COMPRESSION),
+    ("coalesce", keys.COALESCE),
+    ("examples", keys.EXAMPLE),
+    ("examples: expect", keys.EXPECT),
+)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield "| key | what it says | expects | by default |"
+    yield "| --- | --- | --- | --- |"
+    for key in table.keys:
+        default = "required" if key.required else key.default
+        yield f"| `{key.name}` | {_cell(key.doc)} | {_cell(key.kind.says)} | {_cell(default)} |"
+    yield ""
+
+
+def _cell(text: str) -> str:
+    return (
+        text.replace(keys.DURATION.says, "a duration").replace(keys.SIZE.says, "a size").replace("|", "\\|")
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,339 @@
+"""Settings: every flag, where its value came from, and what is wrong with it. The only reader of os.environ.
+
+Rules of this file:
+
+- One table. A row gives the flag, its EDGEPROXY_* variable, its key in a --config file, the default, the
+  help. Flag over variable over file over default.
+- A wrong value is one clear line that names where it was given and what was expected: SettingsError.
+- Secrets come from files or the environment, never from flags: flags are seen by everyone in ``ps``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import yaml
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Mapping
+
+
+class SettingsError(ValueError):
+    """One line: where, what was given, what was expected."""
+
+
+def environment() -> dict[str, str]:
+    """The process's environment, as a copy."""
+    return dict(os.environ)  # noqa: TID251
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """HOST:PORT. ``str()`` gives it back; an IPv6 host is in brackets there."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+# -- kinds of values: text -> value, or ValueError that says what was expected ---------------------------
+
+
+def text(value: str) -> str:
+    return value
+
+
+def address(value: str) -> Address:
+    host, mark, port = value.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not mark or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:8080")
+    return Address(host or "0.0.0.0", int(port))  # noqa: S104
+
+
+_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
+          "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4, "k": 1024, "m": 1024**2, "g": 1024**3}  # fmt: skip
+
+
+def size(value: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
+    if found is None or found[2].lower() not in _UNITS:
+        raise ValueError("expected a size, such as 256MiB or 1GB")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(value: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|[smhd]?)", value.strip())
+    if found is None:
+        raise ValueError("expected a duration, such as 500ms, 10s or 1h")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def count(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise ValueError("expected a whole number, 1 or more")
+    return int(value)
+
+
+def rate(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError("expected a rate from 0 to 1")
+    return number
+
+
+def origin_url(value: str) -> str:
+    if value.startswith("unix:/"):
+        return value
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    good = parts.scheme in ("http", "https") and parts.hostname and port != 0 and not parts.username
+    if not good or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("expected a URL without a path, such as http://127.0.0.1:9000")
+    return value.rstrip("/")
+
+
+FIELDS = (
+    "x-cache-status", "cache-status", "server-timing", "x-request-id", "x-edge-location",
+    "x-response-time", "age", "via",
+)  # fmt: skip
+
+
+def fields(value: str) -> frozenset[str]:
+    names = {name.strip().lower() for name in value.split(",") if name.strip()}
+    unknown = sorted(names - set(FIELDS))
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r}; expected some of {', '.join(FIELDS)}")
+    return frozenset(names)
+
+
+def level(value: str) -> str:
+    if value.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError("expected debug, info, warning or error")
+    return value.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    name: str
+    kind: Callable[[str], Any]
+    default: str | None
+    metavar: str
+    help: str
+
+    @property
+    def variable(self) -> str:
+        return f"EDGEPROXY_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+
+OPTIONS = (
+    Option("origin", origin_url, None, "URL", "the API to stand in front of (http://, https:// or unix:/path)"),
+    Option("rules", text, "", "DIR|none", "rule files; none: plain HTTP caching (default: the shipped rules)"),
+    Option("listen", address, "127.0.0.1:8080", "HOST:PORT", "where clients connect"),
+    Option("admin", address, "127.0.0.1:8081", "HOST:PORT", "where operators connect"),
+    Option("store", text, "", "URL", "shared store: memory:, lmdb:PATH, redis://…, memcached://… (default: LMDB in the cache directory)"),
+    Option("cache_dir", text, "", "DIR", "where the default store and the purge numbers live"),
+    Option("memory", size, "256MiB", "SIZE", "L1: memory for entries in each worker, overhead counted"),
+    Option("store_size", size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
+    Option("store_budget", seconds, "50ms", "TIME", "the longest a request waits for the shared store"),
+    Option("workers", count, "1", "N", "worker processes"),
+    Option("location", text, "", "NAME", "names this edge in X-Edge-Location"),
+    Option("name", text, "edgeproxy", "NAME", "our name in Cache-Status and Via"),
+    Option("connect_timeout", seconds, "3s", "TIME", "to connect to the origin"),
+    Option("first_byte_timeout", seconds, "10s", "TIME", "for the head of the origin's answer"),
+    Option("read_timeout", seconds, "30s", "TIME", "between two pieces of the origin's body"),
+    Option("origin_connections", count, "256", "N", "requests in flight at the origin, for each worker"),
+    Option("max_connections", count, "10000", "N", "client connections, for each worker"),
+    Option("max_body", size, "1TiB", "SIZE", "largest request body"),
+    Option("max_head", size, "16KiB", "SIZE", "longest request line and largest field"),
+    Option("keepalive", seconds, "75s", "TIME", "how long an idle client connection is kept"),
+    Option("drain_timeout", seconds, "30s", "TIME", "how long requests may take to end on SIGTERM"),
+    Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
+    Option("access_log_sample", rate, "1", "RATE", "share of the requests that is logged, 0 to 1"),
+    Option("hide_fields", fields, "", "NAMES", f"response fields not to add, of {', '.join(FIELDS)}"),
+    Option("show_fields", fields, "", "NAMES", "response fields to add that are off by default: x-response-time"),
+    Option("admin_token_file", text, "", "FILE", "holds the token that state changes need (or EDGEPROXY_ADMIN_TOKEN)"),
+    Option("read_token_file", text, "", "FILE", "holds the token that reads need (or EDGEPROXY_READ_TOKEN); default: none"),
+    Option("log_level", level, "info", "LEVEL", "debug, info, warning or error"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All values, checked. Durations in seconds, sizes in octets. ``rules`` None: plain HTTP caching."""
+
+    origin: str
+    rules: Path | None
+    listen: Address
+    admin: Address
+    store: str
+    cache_dir: Path
+    memory: int
+    store_size: int
+    store_budget: float
+    workers: int
+    location: str
+    name: str
+    connect_timeout: float
+    first_byte_timeout: float
+    read_timeout: float
+    origin_connections: int
+    max_connections: int
+    max_body: int
+    max_head: int
+    keepalive: float
+    drain_timeout: float
+    access_log: str
+    access_log_sample: float
+    hide_fields: frozenset[str]
+    show_fields: frozenset[str]
+    log_level: str
+    admin_token: str | None = field(default=None, repr=False)
+    read_token: str | None = field(default=None, repr=False)
+
+
+def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None = None) -> None:
+    """The table's flags (or those named), without defaults: only what was given is set."""
+    for option in OPTIONS:
+        if names is None or option.name in names:
+            shown = f"; default {option.default}" if option.default else ""
+            parser.add_argument(
+                option.flag, dest=option.name, metavar=option.metavar, help=option.help + shown
+            )
+    if names is None:
+        parser.add_argument("--config", metavar="FILE", help="YAML or TOML file that holds any of these flags")
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Settings for ``serve``. Raises SettingsError."""
+    given = gather(flags, environ)
+    if given.get("origin") is None:
+        raise SettingsError("--origin: missing; expected the URL of the API, such as http://127.0.0.1:9000")
+    directory = Path(given.pop("cache_dir") or default_cache_dir(environ))
+    token_file, read_file = given.pop("admin_token_file"), given.pop("read_token_file")
+    hidden = given["hide_fields"]
+    if given["name"] and not re.fullmatch(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*", given["name"]):
+        raise SettingsError(f"--name: {given['name']!r}: expected a token (letters, digits, - . _)")
+    if not given["location"].isprintable() or not given["location"].isascii():
+        raise SettingsError(f"--location: {given['location']!r}: expected printable ASCII")
+    return Settings(
+        **{k: v for k, v in given.items() if k not in ("rules", "store", "hide_fields")},
+        rules=rules_directory(given["rules"]),
+        store=given["store"] or f"lmdb:{directory / 'store'}",
+        cache_dir=directory,
+        hide_fields=hidden,
+        admin_token=_secret(token_file, "--admin-token-file", environ.get("EDGEPROXY_ADMIN_TOKEN")),
+        read_token=_secret(read_file, "--read-token-file", environ.get("EDGEPROXY_READ_TOKEN")),
+    )
+
+
+def gather(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The value of every option, checked, from where it was given first."""
+    config = flags.get("config") or environ.get("EDGEPROXY_CONFIG")
+    in_file = _config_file(Path(config)) if config else {}
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        raw, where = option.default, option.flag
+        if option.name in in_file:
+            raw, where = in_file[option.name], f"{config}: {option.name}"
+        if option.variable in environ:
+            raw, where = environ[option.variable], option.variable
+        if flags.get(option.name) is not None:
+            raw, where = flags[option.name], option.flag
+        if raw is None:
+            values[option.name] = None
+            continue
+        try:
+            values[option.name] = option.kind(raw)
+        except ValueError as error:
+            raise SettingsError(f"{where}: {raw!r}: {error}") from None
+    return values
+
+
+def _config_file(path: Path) -> dict[str, str]:
+    try:
+        content = path.read_bytes()
+        data = tomllib.loads(content.decode()) if path.suffix == ".toml" else yaml.safe_load(content)
+    except OSError as error:
+        raise SettingsError(f"--config: {path}: {error.strerror}") from None
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"--config: {path}: {' '.join(str(error).split())}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise SettingsError(f"--config: {path}: expected flags and their values, such as 'listen: 0.0.0.0:80'")
+    known = {o.name for o in OPTIONS}
+    values: dict[str, str] = {}
+    for key, value in data.items():
+        name = str(key).removeprefix("--").replace("-", "_")
+        if name not in known:
+            raise SettingsError(f"--config: {path}: unknown key {key!r}; expected a flag of 'edgeproxy serve'")
+        if isinstance(value, list):
+            value = ",".join(map(str, value))  # noqa: PLW2901
+        if not isinstance(value, str | int | float):
+            raise SettingsError(f"--config: {path}: {key}: expected a single value")
+        values[name] = str(value)
+    return values
+
+
+def _secret(path: str, flag: str, given: str | None) -> str | None:
+    if not path:
+        return given or None
+    try:
+        token = Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{flag}: {path}: {error.strerror}") from None
+    if not token:
+        raise SettingsError(f"{flag}: {path}: expected a token, the file is empty")
+    return token
+
+
+def rules_directory(value: str) -> Path | None:
+    """None for "none", the shipped rules for "", else the directory, which must be there."""
+    if value == "none":
+        return None
+    if not value:
+        return shipped_rules()
+    path = Path(value)
+    if not path.is_dir():
+        raise SettingsError(f"--rules: {value!r}: expected a directory of rule files, or none")
+    return path
+
+
+def shipped_rules() -> Path:
+    """The rule files that come with the package (in a checkout: the ones at the top)."""
+    packaged = Path(str(resources.files("edgeproxy"))) / "shipped_rules"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "rules"
+
+
+def default_cache_dir(environ: Mapping[str, str]) -> Path:
+    base = environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "edgeproxy"
+    home = environ.get("HOME")
+    if home and home != "/":
+        return Path(home) / ".cache" / "edgeproxy"
+    return Path("/var/cache/edgeproxy")

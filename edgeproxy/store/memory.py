@@ -1,0 +1,278 @@
+"""L1: the entries that one worker holds in memory, least recently used out first.
+
+Rules of this file:
+
+- Bounded in octets with the overhead counted: what an entry takes is charged when it comes in and again
+  when it grows (``resized``).
+- The hot path is ``peek``: one dict lookup and one comparison of integers. An entry remembers the purge
+  number it was last found good at; only when that has changed is the purge table asked.
+- Nothing older replaces anything newer, and nothing that a purge has overtaken comes in. A soft purge
+  replaces the entry by one that is stale since then.
+- The newest answer says what a key varies on: one that varies drops one that did not, and the other way
+  round. A key holds at most MOST_VARIANTS.
+- No I/O, no awaiting: everything but ``count`` happens in one step of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, final
+
+from edgeproxy.cluster.epoch import CURRENT, GONE, GOOD, SoftSince
+from edgeproxy.policy.vary import variant_id
+from edgeproxy.policy.vocabulary import LookupMiss, Tier
+from edgeproxy.store.base import Found
+from edgeproxy.store.codec import MOST_NAME_LISTS, MOST_VARIANTS
+from edgeproxy.store.purge import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edgeproxy.cluster.epoch import PurgeTable, Verdict
+    from edgeproxy.store.base import Select
+    from edgeproxy.store.entry import Entry
+    from edgeproxy.store.purge import PurgeOrder
+
+_ABSENT = Found(None, miss=LookupMiss.ABSENT)
+_PURGED = Found(None, miss=LookupMiss.PURGED)
+_OTHERS = Found(None, miss=LookupMiss.ABSENT, others=True)
+
+_SLICE = 2000
+"""Entries counted between two pauses."""
+
+
+@final
+class _Held:
+    """An entry as it is held: with its charge, its buckets in the purge table and its ready answer."""
+
+    __slots__ = ("charged", "entry", "found", "marks")
+
+    def __init__(self, entry: Entry, marks: tuple[int, ...]) -> None:
+        self.entry = entry
+        self.charged = entry.size
+        self.marks = marks
+        self.found = Found(entry, Tier.L1)
+
+    def become(self, entry: Entry) -> None:
+        self.entry = entry
+        self.found = Found(entry, Tier.L1)
+
+
+@final
+class _Variants:
+    """The entries of one key whose answers vary. ``names``: lists of selecting fields, newest first."""
+
+    __slots__ = ("by_id", "names")
+
+    def __init__(self) -> None:
+        self.names: tuple[tuple[str, ...], ...] = ()
+        self.by_id: dict[str, _Held] = {}
+
+
+class MemoryStore:
+    """``max_bytes`` for all entries together. The table is the node's."""
+
+    def __init__(self, max_bytes: int, table: PurgeTable) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.entries = 0
+        self.evictions = 0
+        self._table = table
+        self._words = table.words
+        self._slots: OrderedDict[str, _Held | _Variants] = OrderedDict()
+
+    def peek(self, primary: str, select: Select) -> Found:
+        """The entry that the request selects, if it is here and no hard purge concerns it."""
+        slot = self._slots.get(primary)
+        if slot is None:
+            return _ABSENT
+        if type(slot) is _Variants:
+            return self._peek_variants(primary, slot, select)
+        held = slot
+        if held.entry.checked != self._words[CURRENT] and not self._still_good(held):
+            self._drop(primary, held)
+            return _PURGED
+        self._slots.move_to_end(primary)
+        return held.found
+
+    def _peek_variants(self, primary: str, slot: _Variants, select: Select) -> Found:
+        for names in slot.names:
+            variant = variant_id(names, select(names))
+            held = slot.by_id.get(variant)
+            if held is None:
+                continue
+            if held.entry.checked != self._words[CURRENT] and not self._still_good(held):
+                self._drop(primary, held)
+                return _PURGED
+            self._slots.move_to_end(primary)
+            del slot.by_id[variant]
+            slot.by_id[variant] = held  # most recently used last
+            return held.found
+        return _OTHERS
+
+    def put(self, entry: Entry) -> bool:
+        """False if a purge or a later fetch has overtaken the entry. One larger than the whole store is
+        not held, and neither is the one it replaces."""
+        current = self._words[CURRENT]
+        marks = self._table.marks(entry.host, entry.target, entry.tags)
+        verdict = self._table.judge(marks, entry.host, entry.target, entry.epoch)
+        if verdict is GONE or self._newer_than(entry):
+            return False
+        entry = _softened(entry, verdict)
+        entry.checked = current
+        self._make_place(entry)
+        held = _Held(entry, marks)
+        if held.charged > self.max_bytes:
+            return True
+        self.bytes += held.charged
+        self.entries += 1
+        if entry.variant:
+            slot = self._slots.get(entry.primary)
+            if not isinstance(slot, _Variants):
+                slot = self._slots[entry.primary] = _Variants()
+            slot.names = with_names(slot.names, entry.stored.vary)
+            slot.by_id[entry.variant] = held
+        else:
+            self._slots[entry.primary] = held
+        self._slots.move_to_end(entry.primary)
+        self._shrink()
+        return True
+
+    def remove(self, entry: Entry) -> None:
+        """Drop exactly this entry, if it is the one held under its key and variant."""
+        held = self._held(entry.primary, entry.variant)
+        if held is not None and held.entry is entry:
+            self._drop(entry.primary, held)
+
+    def resized(self, entry: Entry) -> None:
+        """The entry has grown (a coding or a rendered head was added): charge it anew."""
+        held = self._held(entry.primary, entry.variant)
+        if held is not None and held.entry is entry:
+            charge = entry.size
+            self.bytes += charge - held.charged
+            held.charged = charge
+            self._shrink()
+
+    def holds(self, primary: str, variant: str) -> Entry | None:
+        """The entry under a key and variant, purged or not, without counting as a use."""
+        held = self._held(primary, variant)
+        return None if held is None else held.entry
+
+    def inspect(self, primary: str) -> list[Entry]:
+        """All variants that may still be used."""
+        good = [h for h in _all_held(self._slots.get(primary)) if self._still_good(h)]
+        return [held.entry for held in good]
+
+    async def count(
+        self, order: PurgeOrder, also: Callable[[Entry], bool] = lambda _: True
+    ) -> tuple[int, int]:
+        """How many entries, and octets, the order would purge, of those for which ``also`` holds. The loop
+        runs on between slices."""
+        objects = total = 0
+        for at, primary in enumerate(list(self._slots)):
+            for held in _all_held(self._slots.get(primary)):
+                if matches(order, held.entry) and also(held.entry) and self._still_good(held):
+                    objects += 1
+                    total += held.charged
+            if at % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+        return objects, total
+
+    def clear(self) -> None:
+        self._slots.clear()
+        self.bytes = self.entries = 0
+
+    def _still_good(self, held: _Held) -> bool:
+        """Ask the table, and remember the number it was asked at."""
+        entry = held.entry
+        current = self._words[CURRENT]
+        verdict = self._table.judge(held.marks, entry.host, entry.target, entry.epoch, entry.checked)
+        if verdict is GONE:
+            return False
+        softer = _softened(entry, verdict)
+        if softer is not entry:
+            held.become(softer)
+        softer.checked = current
+        return True
+
+    def _newer_than(self, entry: Entry) -> bool:
+        """Has a fetch that began later stored its answer? Another variant's fetch counts only where it
+        says something else about whether the key varies."""
+        slot = self._slots.get(entry.primary)
+        if slot is None:
+            return False
+        if isinstance(slot, _Variants) and entry.variant:
+            held = slot.by_id.get(entry.variant)
+            return held is not None and held.entry.order > entry.order
+        return any(held.entry.order > entry.order for held in _all_held(slot))
+
+    def _make_place(self, entry: Entry) -> None:
+        """Drop what the entry replaces."""
+        slot = self._slots.get(entry.primary)
+        if isinstance(slot, _Variants) and entry.variant:
+            held = slot.by_id.get(entry.variant)
+            if held is not None:
+                self._uncharge(held)
+                del slot.by_id[entry.variant]
+            elif len(slot.by_id) >= MOST_VARIANTS:
+                self._uncharge(slot.by_id.pop(next(iter(slot.by_id))))
+                self.evictions += 1
+            if not slot.by_id:
+                del self._slots[entry.primary]
+        elif slot is not None:
+            for held in _all_held(slot):
+                self._uncharge(held)
+            del self._slots[entry.primary]
+
+    def _held(self, primary: str, variant: str) -> _Held | None:
+        slot = self._slots.get(primary)
+        if isinstance(slot, _Variants):
+            return slot.by_id.get(variant)
+        return slot if slot is not None and slot.entry.variant == variant else None
+
+    def _drop(self, primary: str, held: _Held) -> None:
+        slot = self._slots[primary]
+        if isinstance(slot, _Variants):
+            del slot.by_id[held.entry.variant]
+            if not slot.by_id:
+                del self._slots[primary]
+        else:
+            del self._slots[primary]
+        self._uncharge(held)
+
+    def _uncharge(self, held: _Held) -> None:
+        self.bytes -= held.charged
+        self.entries -= 1
+
+    def _shrink(self) -> None:
+        while self.bytes > self.max_bytes and self._slots:
+            primary, slot = next(iter(self._slots.items()))
+            self._drop(primary, next(_all_held(slot)))
+            self.evictions += 1
+
+
+def with_names(lists: tuple[tuple[str, ...], ...], names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """The lists of selecting fields with ``names`` as the newest; the oldest ones fall out."""
+    if lists[:1] == (names,):
+        return lists
+    return (names, *(known for known in lists if known != names))[:MOST_NAME_LISTS]
+
+
+def _all_held(slot: _Held | _Variants | None) -> Iterator[_Held]:
+    """Every entry of a slot, least recently used first. What is yielded last may be dropped meanwhile."""
+    if isinstance(slot, _Variants):
+        yield from list(slot.by_id.values())
+    elif slot is not None:
+        yield slot
+
+
+def _softened(entry: Entry, verdict: Verdict) -> Entry:
+    """The entry as a soft purge leaves it: a new one if that changes anything."""
+    if verdict is GOOD or not isinstance(verdict, SoftSince):
+        return entry
+    freshness = entry.stored.freshness.stale_from(verdict.when)
+    if freshness == entry.stored.freshness:
+        return entry
+    return replace(entry, stored=replace(entry.stored, freshness=freshness), heads={})

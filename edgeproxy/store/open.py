@@ -1,0 +1,157 @@
+"""From ``--store`` to a store: what each kind of URL means.
+
+Rules of this file:
+
+- A URL that means nothing is refused with one clear line (ValueError), before anything is opened.
+- A store that cannot be opened is not fatal: the process runs on L1 alone and says that it is degraded.
+- The purge table lies where the workers of the node find the same one: beside the LMDB file, or in the
+  state directory. Where there is no such place it is private to the process: one worker only.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from edgeproxy.cluster.bus import RedisBus
+from edgeproxy.cluster.epoch import PurgeTable
+from edgeproxy.store.lmdb_backend import LmdbCache
+from edgeproxy.store.memcached_backend import MemcachedCache
+from edgeproxy.store.memory import MemoryStore
+from edgeproxy.store.redis_backend import RedisCache
+from edgeproxy.store.shared import BUDGET, ByteCache, SharedStore, StoreUnusable
+from edgeproxy.store.tiered import TieredStore
+
+if TYPE_CHECKING:
+    from edgeproxy.clock import Clock
+    from edgeproxy.store.shared import Spawn
+    from edgeproxy.store.tiered import Hooks
+
+log = logging.getLogger("edgeproxy.store")
+
+L1_BYTES = 256 * 1024 * 1024
+L2_BYTES = 1024 * 1024 * 1024
+
+FORMS = "memory:, lmdb:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or memcached://HOST:PORT"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUrl:
+    """``kind`` is memory, lmdb, redis or memcached; the rest as far as the kind has it."""
+
+    kind: str
+    url: str
+    path: Path | None = None
+    host: str = ""
+    port: int = 0
+
+    @property
+    def shown(self) -> str:
+        """For logs: no password."""
+        if self.kind == "redis":
+            return f"{urlsplit(self.url).scheme}://{self.host}:{self.port}"
+        return self.url
+
+
+def parse_store_url(url: str) -> StoreUrl:
+    """Raises ValueError with one line that says what was expected."""
+    if url == "memory:":
+        return StoreUrl("memory", url)
+    scheme, _, rest = url.partition(":")
+    if scheme == "lmdb" and rest:
+        return StoreUrl("lmdb", url, Path(rest.removeprefix("//")).expanduser())
+    default_port = {"redis": 6379, "rediss": 6379, "memcached": 11211}.get(scheme)
+    if default_port is None or not rest.startswith("//"):
+        raise ValueError(f"store {_printable(url)}: expected {FORMS}")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or default_port
+    except ValueError as error:
+        raise ValueError(f"store {scheme}: {error}; expected {FORMS}") from None
+    if not host:
+        raise ValueError(f"store {scheme}: no host is named; expected {FORMS}")
+    if scheme == "memcached":
+        if parts.username or parts.path.strip("/") or parts.query:
+            raise ValueError("store memcached: expected memcached://HOST:PORT and nothing else")
+        return StoreUrl("memcached", url, None, host, port)
+    database = parts.path.strip("/")
+    if database and not database.isdecimal():
+        raise ValueError(f"store {scheme}: the database is a number, not {_printable(database)}")
+    return StoreUrl("redis", url, None, host, port)
+
+
+async def open_store(
+    url: str,
+    *,
+    clock: Clock,
+    spawn: Spawn,
+    state_dir: Path | None = None,
+    l1_bytes: int = L1_BYTES,
+    l2_bytes: int = L2_BYTES,
+    budget: float = BUDGET,
+    hooks: Hooks | None = None,
+) -> TieredStore:
+    """A store for this process. Call it after the fork, on the loop that uses it. Raises ValueError for a
+    URL that means nothing, and for nothing else."""
+    place = parse_store_url(url)
+    cache: ByteCache | None = None
+    degraded = ""
+    try:
+        cache = _cache(place, clock, l2_bytes)
+    except StoreUnusable as error:
+        degraded = str(error)
+        log.error("store %s cannot be used, going on with memory alone: %s", place.shown, error)  # noqa: TRY400
+    table, problem = _table(place, None if degraded and place.kind == "lmdb" else state_dir)
+    degraded = degraded or problem
+    memory = MemoryStore(l1_bytes, table)
+    if cache is None:
+        return TieredStore(memory, table, clock, hooks=hooks, degraded=degraded)
+    if problem and place.kind == "lmdb":
+        # Entries that outlive the process need a purge table that does.
+        await cache.close()
+        return TieredStore(memory, table, clock, hooks=hooks, degraded=degraded)
+    shared = SharedStore(cache, clock, spawn, name=place.shown, budget=budget)
+    bus = None
+    if place.kind == "redis":
+        bus = RedisBus(place.url, table, clock, spawn)
+        bus.start()
+    return TieredStore(memory, table, clock, shared=shared, bus=bus, hooks=hooks, degraded=degraded)
+
+
+def _cache(place: StoreUrl, clock: Clock, max_bytes: int) -> ByteCache | None:
+    match place.kind:
+        case "lmdb":
+            return LmdbCache(place.path or Path(), clock, max_bytes=max_bytes)
+        case "redis":
+            return RedisCache(place.url)
+        case "memcached":
+            return MemcachedCache(place.host, place.port, clock)
+        case _:
+            return None
+
+
+def _table(place: StoreUrl, state_dir: Path | None) -> tuple[PurgeTable, str]:
+    """The node's purge table, and what is wrong with it ("" if nothing is)."""
+    path = None
+    if place.kind == "lmdb" and place.path is not None:
+        path = place.path / "purges"
+    elif state_dir is not None:
+        digest = blake2b(place.url.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+        path = state_dir / f"purges-{digest}"
+    if path is not None:
+        try:
+            return PurgeTable.open(path), ""
+        except OSError as error:
+            log.error("purge table %s cannot be used: %s", path, error)  # noqa: TRY400
+            return PurgeTable.anonymous(), f"purge table {path}: {error}"
+    return PurgeTable.anonymous(), ""
+
+
+def _printable(text: str) -> str:
+    """The URL without what might be a password."""
+    scheme, mark, rest = text.partition("://")
+    return repr(f"{scheme}{mark}{rest.rpartition('@')[2]}")

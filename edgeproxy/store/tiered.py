@@ -1,0 +1,411 @@
+"""Both tiers behind one face: the Store that the engine asks (store/base.py).
+
+Rules of this file:
+
+- Whatever is read is compared with the purges, and again at the moment it goes into L1: between the two a
+  purge may have returned.
+- A write goes into L1 at once and into L2 behind the request's back; a purge that overtakes it on the way
+  stops it there, and every later reader would notice anyway.
+- A purge raises the number, makes that durable, and only then returns. It deletes nothing: its cost does not
+  depend on how much is stored.
+- Where answers vary, the primary record in L2 is a marker that lists the selecting fields and the known
+  variants; the entries lie under their own keys.
+- With a purge log of many nodes (cluster/bus.py), L2 is asked only while this node follows the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.cluster.epoch import GONE, SoftSince, logged_part
+from edgeproxy.policy.vary import variant_id
+from edgeproxy.policy.vocabulary import LookupMiss, Tier
+from edgeproxy.store.base import Found
+from edgeproxy.store.codec import (
+    MOST_VARIANTS,
+    Coordinates,
+    Marker,
+    coordinates,
+    decode,
+    encode,
+    encode_marker,
+    order_octets,
+    other_version,
+    record_key,
+)
+from edgeproxy.store.entry import Entry
+from edgeproxy.store.memory import with_names
+from edgeproxy.store.purge import PurgeReceipt, concerns
+from edgeproxy.store.shared import Write
+from edgeproxy.store.uncacheable import Uncacheable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeproxy.clock import Clock
+    from edgeproxy.cluster.bus import RedisBus
+    from edgeproxy.cluster.epoch import PurgeTable
+    from edgeproxy.store.base import Select
+    from edgeproxy.store.memory import MemoryStore
+    from edgeproxy.store.purge import PurgeOrder
+    from edgeproxy.store.shared import SharedStore
+
+_LARGE = 128 * 1024
+"""Octets from which on coding and checking happens in a thread."""
+_SLICE = 200
+"""Records of L2 counted between two pauses."""
+
+
+class Hooks(Protocol):
+    """Where tests may hold the store still."""
+
+    async def before_promote(self) -> None: ...
+
+
+class TieredStore:
+    """``memory`` and ``table`` always; ``shared`` and ``bus`` where there are any. ``degraded`` says why a
+    configured shared store is not there ("" if nothing is wrong)."""
+
+    def __init__(
+        self,
+        memory: MemoryStore,
+        table: PurgeTable,
+        clock: Clock,
+        *,
+        shared: SharedStore | None = None,
+        bus: RedisBus | None = None,
+        hooks: Hooks | None = None,
+        degraded: str = "",
+    ) -> None:
+        self.memory = memory
+        self.table = table
+        self.shared = shared
+        self.bus = bus
+        self.hooks = hooks
+        self.degraded = degraded
+        self._clock = clock
+        self._uncacheable = Uncacheable(clock)
+        self.peek = memory.peek
+        """L1, synchronous: bound directly, since every request passes here."""
+        self.l1_hits = self.l2_hits = self.l2_misses = self.l2_corrupt = self.l2_foreign = 0
+        self.purges = 0
+
+    # The Store protocol
+
+    @property
+    def epoch(self) -> int:
+        return self.table.current
+
+    async def lookup(self, primary: str, select: Select) -> Found:
+        """Ask L2, and put what it has into L1. All the reads that it takes share one budget."""
+        shared = self.shared
+        if shared is None:
+            return Found(None, miss=LookupMiss.ABSENT)
+        began = self._clock.monotonic()
+        found = await self._ask(shared, primary, select)
+        if found.entry is None:
+            self.l2_misses += 1
+        else:
+            self.l2_hits += 1
+        return replace(found, seconds=self._clock.monotonic() - began)
+
+    async def _ask(self, shared: SharedStore, primary: str, select: Select) -> Found:
+        if self.bus is not None and not self.bus.ready:
+            return Found(None, miss=LookupMiss.ERROR)
+        until = self._clock.now() + shared.budget
+        record = await self._read(shared, primary, "", until)
+        if isinstance(record, LookupMiss):
+            return Found(None, miss=record)
+        if isinstance(record, Entry):
+            return await self._promote(record, select)
+        miss = LookupMiss.ABSENT
+        for names in record.names:
+            values = select(names)
+            variant = await self._read(shared, primary, variant_id(names, values), until)
+            if isinstance(variant, Entry):
+                if variant.stored.vary == names and variant.stored.selecting == tuple(values):
+                    return await self._promote(variant, select)
+            elif isinstance(variant, LookupMiss) and variant is not LookupMiss.ABSENT:
+                miss = variant
+                if miss in {LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN}:
+                    break
+        return Found(None, miss=miss, others=True)
+
+    async def _read(
+        self, shared: SharedStore, primary: str, variant: str, until: float | None = None
+    ) -> Entry | Marker | LookupMiss:
+        namespace = self.table.incarnation
+        key = record_key(namespace, primary, variant)
+        left = None if until is None else until - self._clock.now()
+        data = await shared.get(key, left)
+        if isinstance(data, LookupMiss):
+            return data
+        arguments = (data, (primary, variant), namespace, self._clock.now())
+        record = decode(*arguments) if len(data) < _LARGE else await asyncio.to_thread(decode, *arguments)
+        if record is LookupMiss.CORRUPT:
+            self.l2_corrupt += 1
+            self._delete(shared, key)
+        elif record is LookupMiss.FOREIGN:
+            self.l2_foreign += 1
+            if not other_version(data):
+                self._delete(shared, key)  # under our key, so nobody else's: a copied record
+        return record
+
+    async def _promote(self, entry: Entry, select: Select) -> Found:
+        if self.table.verdict_on(entry) is GONE:
+            return Found(None, miss=LookupMiss.PURGED)
+        if self.hooks is not None:
+            await self.hooks.before_promote()
+        if not self.memory.put(entry):
+            # Overtaken between reading and now: by a purge, or by a newer entry, which then is here.
+            found = self.memory.peek(entry.primary, select)
+            return found if found.entry is not None else Found(None, miss=LookupMiss.PURGED)
+        found = self.memory.peek(entry.primary, select)
+        if found.entry is not None:
+            return Found(found.entry, Tier.L2)
+        return Found(self._as_purged(entry), Tier.L2)  # too large for L1
+
+    def _as_purged(self, entry: Entry) -> Entry:
+        verdict = self.table.verdict_on(entry)
+        if not isinstance(verdict, SoftSince):
+            return entry
+        freshness = entry.stored.freshness.stale_from(verdict.when)
+        return replace(entry, stored=replace(entry.stored, freshness=freshness))
+
+    def put(self, entry: Entry) -> bool:
+        if not self.memory.put(entry):
+            return False
+        self._uncacheable.forget(entry.primary)
+        self._write(entry)
+        return True
+
+    def overtaken(self, entry: Entry) -> bool:
+        return self.table.verdict_on(entry) is GONE
+
+    def update(self, entry: Entry) -> None:
+        """The entry has got a coding: charge it anew in L1 and write it to L2 again."""
+        self.memory.resized(entry)
+        self._write(entry)
+
+    def forget(self, entry: Entry) -> None:
+        self.memory.remove(entry)
+        if self.shared is not None:
+            key = record_key(self.table.incarnation, entry.primary, entry.variant)
+            self._delete(self.shared, key)
+
+    def note_uncacheable(self, primary: str) -> None:
+        self._uncacheable.note(primary)
+
+    def is_uncacheable(self, primary: str) -> bool:
+        return primary in self._uncacheable
+
+    # Writing to L2
+
+    def _delete(self, shared: SharedStore, key: str) -> None:
+        async def prepare(_: dict[str, bytes]) -> Sequence[Write]:
+            return (Write(key, None),)
+
+        shared.enqueue(prepare, 100)
+
+    def _write(self, entry: Entry) -> None:
+        shared = self.shared
+        if shared is None or entry.stored.length != len(entry.body):
+            return
+
+        async def prepare(made: dict[str, bytes]) -> Sequence[Write]:
+            return await self._records(shared, entry, made)
+
+        shared.enqueue(prepare, entry.size)
+
+    async def _records(self, shared: SharedStore, entry: Entry, made: dict[str, bytes]) -> Sequence[Write]:
+        """The records of one entry, now that they are about to be written."""
+        ttl = entry.stored.freshness.storage_ttl(self._clock.now())
+        if ttl <= 0 or (self.bus is not None and not self.bus.ready) or self.overtaken(entry):
+            return ()
+        namespace = self.table.incarnation
+        epoch = logged_part(entry.epoch) if self.bus is not None else entry.epoch
+        if len(entry.body) < _LARGE:
+            data = encode(entry, namespace, epoch)
+        else:
+            # The dict of codings may grow meanwhile: the thread gets one of its own.
+            frozen = replace(entry, codings=dict(entry.codings))
+            data = await asyncio.to_thread(encode, frozen, namespace, epoch)
+        if data is None:
+            return ()
+        write = Write(record_key(namespace, entry.primary, entry.variant), data, ttl)
+        if not entry.variant:
+            return (write,)
+        order = order_octets(epoch, entry.started)
+        return (write, *await self._marker(shared, entry, order, ttl, made))
+
+    async def _marker(
+        self, shared: SharedStore, entry: Entry, order: bytes, ttl: float, made: dict[str, bytes]
+    ) -> Sequence[Write]:
+        """The primary record with this variant in it, and the variant that had to go for it."""
+        namespace, now = self.table.incarnation, self._clock.now()
+        key = record_key(namespace, entry.primary)
+        data: bytes | LookupMiss | None = made.get(key)
+        if data is None:
+            data = await shared.get(key)
+        there = decode(data, (entry.primary, ""), namespace, now) if isinstance(data, bytes) else data
+        expires = now + ttl
+        if isinstance(there, Marker):
+            names = with_names(there.names, entry.stored.vary)
+            known = (entry.variant, *(v for v in there.variants if v != entry.variant))
+            same = names == there.names and set(known) == set(there.variants)
+            if same and there.expires >= expires:
+                return ()
+            marker = Marker(
+                entry.primary,
+                names,
+                known[:MOST_VARIANTS],
+                max(expires, there.expires),
+                max(order, there.order),
+            )
+            dropped = [Write(record_key(namespace, entry.primary, v), None) for v in known[MOST_VARIANTS:]]
+        else:
+            marker = Marker(entry.primary, (entry.stored.vary,), (entry.variant,), expires, order)
+            dropped = []
+        encoded = encode_marker(marker, namespace)
+        return () if encoded is None else (Write(key, encoded, marker.expires - now), *dropped)
+
+    # Purging
+
+    async def purge(self, order: PurgeOrder) -> PurgeReceipt:
+        """When this returns, no worker of the node gives out what the order concerns, fetches in flight
+        included. ``layers`` of the receipt names whatever has not been told yet. Raises nothing."""
+        self.purges += 1
+        layers = {"l1": "ok"}
+        if self.bus is not None:
+            number, layers["l2"] = await self.bus.publish(order)
+        else:
+            number = await asyncio.to_thread(self.table.apply, order, self._clock.now())
+            if self.shared is not None:
+                layers["l2"] = "ok"
+        try:
+            await asyncio.to_thread(self.table.flush)
+        except OSError as error:
+            layers["l1"] = f"not on disk: {error}"
+        return PurgeReceipt(number, order.kind, order.soft, layers=layers)
+
+    async def count(self, order: PurgeOrder) -> tuple[int, int] | None:
+        """Objects and octets that the order would purge; None where the shared store cannot tell. An
+        entry that both tiers hold counts once."""
+        shared = self.shared
+        if shared is None:
+            return await self.memory.count(order)
+        namespace = self.table.incarnation
+        objects = total = 0
+        after = ""
+        while True:
+            try:
+                records = shared.cache.scan(after, _SLICE)
+            except Exception:  # noqa: BLE001  # a store that fails cannot tell
+                return None
+            if records is None:
+                return None
+            if not records:
+                break
+            after = records[-1][0]
+            for _, head, size in records:
+                place = coordinates(head, namespace)
+                if place is not None and self._would_purge(order, place):
+                    objects += 1
+                    total += size
+            await asyncio.sleep(0)
+        alone = await self.memory.count(order, lambda entry: not self._in_shared(shared, entry, namespace))
+        return objects + alone[0], total + alone[1]
+
+    def _would_purge(self, order: PurgeOrder, place: Coordinates) -> bool:
+        return (
+            concerns(order, place.host, place.target, place.tags)
+            and self.table.verdict(place.host, place.target, place.tags, place.epoch) is not GONE
+        )
+
+    def _in_shared(self, shared: SharedStore, entry: Entry, namespace: bytes) -> bool:
+        """Is a usable record of this entry in a store that answers at once?"""
+        with contextlib.suppress(Exception):
+            data = shared.cache.read_now(record_key(namespace, entry.primary, entry.variant))
+            place = None if data is None else coordinates(data, namespace)
+            return place is not None and (
+                self.table.verdict(place.host, place.target, place.tags, place.epoch) is not GONE
+            )
+        return False
+
+    # Looking at it
+
+    def inspect(self, primary: str) -> list[Entry]:
+        """The usable entries of a key in L1."""
+        return self.memory.inspect(primary)
+
+    async def inspect_shared(self, primary: str) -> list[Entry]:
+        """The usable entries of a key in L2, nothing promoted."""
+        shared = self.shared
+        if shared is None or (self.bus is not None and not self.bus.ready):
+            return []
+        record = await self._read(shared, primary, "")
+        records: list[Entry | Marker | LookupMiss] = [record]
+        if isinstance(record, Marker):
+            records = [await self._read(shared, primary, variant) for variant in record.variants]
+        entries = [record for record in records if isinstance(record, Entry)]
+        return [self._as_purged(entry) for entry in entries if not self.overtaken(entry)]
+
+    def stats(self) -> dict[str, object]:
+        """Plain numbers and words, for the admin pages and metrics."""
+        memory = self.memory
+        told: dict[str, object] = {
+            "epoch": self.table.current,
+            "purges": self.purges,
+            "l1_entries": memory.entries,
+            "l1_bytes": memory.bytes,
+            "l1_max_bytes": memory.max_bytes,
+            "l1_evictions": memory.evictions,
+            "uncacheable": len(self._uncacheable),
+            "l2": "none" if not self.degraded else "unusable",
+        }
+        shared = self.shared
+        if shared is not None:
+            told |= {
+                "l2": shared.state,
+                "l2_name": shared.name,
+                "l2_hits": self.l2_hits,
+                "l2_misses": self.l2_misses,
+                "l2_corrupt_total": self.l2_corrupt,
+                "l2_foreign_total": self.l2_foreign,
+                "l2_breaker_opened": shared.breaker.opened,
+                "l2_queued": shared.queued,
+            }
+            told |= {f"l2_{name}": value for name, value in shared.counts.items()}
+            told |= self._backend_facts(shared)
+        if self.bus is not None:
+            told |= {"bus": "ok" if self.bus.ready else self.bus.error, "bus_gaps": self.bus.gaps}
+        return told
+
+    def _backend_facts(self, shared: SharedStore) -> dict[str, object]:
+        try:
+            return {f"l2_store_{name}": value for name, value in shared.cache.facts().items()}
+        except Exception as error:  # noqa: BLE001  # statistics never fail
+            return {"l2_store_error": str(error)}
+
+    async def health(self) -> dict[str, str]:
+        """Each part: "ok", "none", or "degraded: " and why."""
+        told = {"l1": "ok", "l2": "none"}
+        if self.degraded:
+            told["l2"] = f"degraded: {self.degraded}"
+        elif self.shared is not None:
+            told["l2"] = "ok" if self.shared.state == "ok" else f"degraded: {self.shared.state}"
+        if self.bus is not None:
+            told["bus"] = "ok" if self.bus.ready else f"degraded: {self.bus.error}"
+        return told
+
+    async def close(self) -> None:
+        """Make the writes that wait, then let go of everything. Nothing may be asked afterwards."""
+        if self.shared is not None:
+            await self.shared.close()
+        if self.bus is not None:
+            await self.bus.close()
+        self.memory.clear()
+        self.table.close()

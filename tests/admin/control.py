@@ -1,0 +1,73 @@
+"""A small Control that remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from edgeproxy.admin.control import PartHealth, PurgeAnswer, PurgeRequest, Refused, ReloadResult, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class SmallControl:
+    def __init__(self) -> None:
+        self.state = State.READY
+        self.parts: dict[str, PartHealth] = {"store": PartHealth(ok=True), "origin": PartHealth(ok=True)}
+        self.checks = 0
+        self.asking = asyncio.Event()
+        """Set once the parts are asked."""
+        self.gate: asyncio.Event | None = None
+        """While set up and not open, checks of the parts hang."""
+        self.fault: Exception | None = None
+        self.purged: list[PurgeRequest] = []
+        self.counted: list[PurgeRequest] = []
+        self.layers: dict[str, str] = {"l1": "ok", "l2": "ok"}
+        self.objects: int | None = 3
+        self.reloads = 0
+        self.errors: tuple[str, ...] = ()
+        self.asked: list[tuple[str, list[tuple[str, str]]]] = []
+        self.stored: Mapping[str, object] | None = {"status": 200, "age": 7}
+        self.numbers: Mapping[str, object] = {"requests": 12}
+
+    async def health(self) -> Mapping[str, PartHealth]:
+        self.checks += 1
+        self.asking.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+        return dict(self.parts)
+
+    def rules(self) -> Mapping[str, object]:
+        return {"version": "v1", "rules": [{"name": "pitches", "at": "a.yaml:2"}]}
+
+    async def reload_rules(self) -> ReloadResult:
+        self.reloads += 1
+        return ReloadResult("v1" if self.errors else "v2", 4, self.errors)
+
+    async def purge(self, request: PurgeRequest) -> PurgeAnswer:
+        if request.value == "relative":
+            raise Refused("a URL to purge begins with http:// or /")
+        self.purged.append(request)
+        return PurgeAnswer(len(self.purged), self.objects, 3000, self.layers)
+
+    async def count(self, request: PurgeRequest) -> PurgeAnswer:
+        self.counted.append(request)
+        return PurgeAnswer(None, self.objects, None, self.layers)
+
+    async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        self.asked.append((url, list(headers)))
+        return self.stored
+
+    def stats(self) -> Mapping[str, object]:
+        if self.fault is not None:
+            raise self.fault
+        return self.numbers
+
+    def performance(self) -> Mapping[str, object]:
+        return {"unit": "seconds"}
+
+    def metrics(self) -> bytes:
+        return b"edgeproxy_requests_total 1\n"

@@ -1,0 +1,230 @@
+"""``purge`` and ``stats`` against a real admin port, through their own parsers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeproxy.admin.api import make_admin
+from edgeproxy.admin.auth import Auth
+from edgeproxy.admin.control import Kind, PurgeRequest
+from edgeproxy.admin.token_file import make_token
+from edgeproxy.cli import purge, stats
+from edgeproxy.cli.client import octets
+from edgeproxy.observe.metrics import Metrics
+from edgeproxy.observe.trace import Trace
+from edgeproxy.policy.vocabulary import CacheWord, NotStored
+from tests.admin.control import SmallControl
+from tests.support.driven import DrivenClock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from pytest_aiohttp import AiohttpServer
+
+    Start = Callable[[Auth], Awaitable[str]]
+
+
+@pytest.fixture
+def control() -> SmallControl:
+    return SmallControl()
+
+
+@pytest.fixture
+def start(aiohttp_server: AiohttpServer, control: SmallControl) -> Start:
+    async def begin(auth: Auth) -> str:
+        server = await aiohttp_server(make_admin(control, auth))
+        return f"127.0.0.1:{server.port}"
+
+    return begin
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("EDGEPROXY_ADMIN_TOKEN", "EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+async def command(*words: str) -> int:
+    """Parse and run, in a thread: the commands block."""
+    parser = argparse.ArgumentParser(prog="edgeproxy")
+    subparsers = parser.add_subparsers(required=True)
+    purge.add_parser(subparsers)
+    stats.add_parser(subparsers)
+    try:
+        args = parser.parse_args(words)
+    except SystemExit as left:
+        return int(str(left.code))
+    code: int = await asyncio.to_thread(args.run, args)
+    return code
+
+
+@pytest.mark.parametrize(
+    ("words", "request_", "says"),
+    [
+        (("--url", "/a?b"), PurgeRequest(Kind.URL, "/a?b"), "purged url /a?b: 3 objects, 2.9 KiB"),
+        (("--tag", "t", "--soft"), PurgeRequest(Kind.TAG, "t", soft=True), "marked stale tag t: 3 objects"),
+        (("--prefix", "/a"), PurgeRequest(Kind.PREFIX, "/a"), "purged prefix /a"),
+        (("--pattern", "/b*"), PurgeRequest(Kind.PATTERN, "/b*"), "purged pattern /b*"),
+        (("--all",), PurgeRequest(Kind.ALL), "(purge 1; l1 ok, l2 ok)"),
+    ],
+)
+async def test_purge(
+    start: Start,
+    control: SmallControl,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    request_: PurgeRequest,
+    says: str,
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "secret")
+    admin = await start(Auth("secret"))
+    assert await command("purge", *words, "--admin", admin) == 0
+    assert control.purged == [request_]
+    out = capsys.readouterr()
+    assert says in out.out
+    assert out.err == ""
+
+
+async def test_a_dry_run_says_what_would_go(
+    start: Start, control: SmallControl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "secret")
+    monkeypatch.setenv("EDGEPROXY_ADMIN", await start(Auth("secret")))
+    assert await command("purge", "--all", "--dry-run") == 0
+    assert control.purged == []
+    assert "would purge everything: 3 objects (l1 ok, l2 ok)" in capsys.readouterr().out
+    control.objects = None
+    assert await command("purge", "--tag", "t", "--dry-run", "--soft") == 0
+    assert "would mark stale tag t: objects not counted" in capsys.readouterr().out
+
+
+async def test_a_layer_that_was_not_told_is_a_failure(
+    start: Start, control: SmallControl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control.layers = {"l1": "ok", "l2": "redis:\x1b[31m refused"}
+    token_file = tmp_path / "token"
+    token_file.write_text("secret\n")
+    admin = await start(Auth("secret"))
+    assert await command("purge", "--all", "--admin", admin, "--token-file", str(token_file)) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert "l2: redis:" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("purge",),
+        ("purge", "--all", "--tag", "t"),
+        ("purge", "--tag", ""),
+        ("purge", "--all", "--admin", "nonsense"),
+        ("purge", "--all", "--admin", "127.0.0.1:1", "--token-file", "/no/such/file"),
+        ("stats", "--admin", "127.0.0.1:99999"),
+        ("stats", "extra"),
+    ],
+)
+async def test_wrong_usage_is_exit_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command(*words) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("edgeproxy")
+
+
+async def test_refusals_are_exit_1_with_what_the_server_said(
+    start: Start, control: SmallControl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = await start(Auth("secret", "reading"))
+    for words, says in (
+        (("purge", "--all"), "refused (401): changing things needs"),
+        (("stats",), "refused (401): reading needs a token"),
+    ):
+        assert await command(*words, "--admin", admin) == 1
+        err = capsys.readouterr().err
+        assert says in err
+        assert err.count("\n") == 1
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "wrong")
+    assert await command("purge", "--all", "--admin", admin) == 1
+    assert "not known here" in capsys.readouterr().err
+    assert control.purged == []
+
+
+async def test_nobody_there(unused_tcp_port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command("stats", "--admin", f"127.0.0.1:{unused_tcp_port}") == 1
+    err = capsys.readouterr().err
+    assert "is edgeproxy running?" in err
+    assert err.count("\n") == 1
+
+
+async def test_somebody_else_there(capsys: pytest.CaptureFixture[str]) -> None:
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(other, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        assert await command("stats", "--admin", f"127.0.0.1:{port}") == 1
+    assert "is not an admin port of edgeproxy" in capsys.readouterr().err
+
+
+async def test_on_ones_own_machine_the_kept_token_is_used(
+    start: Start, control: SmallControl, tmp_path: Path
+) -> None:
+    kept = tmp_path / "cache" / "edgeproxy" / "admin-token"
+    kept.parent.mkdir(parents=True)
+    admin = await start(Auth(make_token(kept)))
+    assert await command("purge", "--all", "--admin", admin) == 0
+    assert len(control.purged) == 1
+
+
+async def test_stats(
+    start: Start, control: SmallControl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = Metrics(
+        DrivenClock(), ["pitches", "idle"], {"store": lambda: {"l1_bytes": 2048, "kind": "lmdb"}}
+    )
+    for _ in range(3):
+        metrics.observe(
+            Trace(
+                rule="pitches", word=CacheWord.HIT, hit=True, saved_seconds=40.0, bytes_out=1024, status=200
+            )
+        )
+    metrics.observe(
+        Trace(rule="pitches", word=CacheWord.MISS, status=200, not_stored=NotStored.SET_COOKIE, seconds=1)
+    )
+    control.numbers = metrics.snapshot()
+    monkeypatch.setenv("EDGEPROXY_READ_TOKEN", "reading")
+    admin = await start(Auth("secret", "reading"))
+    assert await command("stats", "--admin", admin) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["rule", "requests", "hits", "hit", "ratio", "sent", "origin", "time", "saved"]
+    assert lines[1].split() == ["pitches", "4", "3", "75.0%", "3.0", "KiB", "2", "m", "0", "s"]
+    assert lines[2].split() == ["all", "4", "3", "75.0%", "3.0", "KiB", "2", "m", "0", "s"]
+    assert "not stored: set-cookie 1" in lines
+    assert "store: l1_bytes 2.0 KiB, kind lmdb" in lines
+    assert await command("stats", "--json", "--admin", admin) == 0
+    assert json.loads(capsys.readouterr().out)["rules"]["pitches"]["hit_ratio"] == 0.75
+
+
+async def test_stats_before_the_first_request(
+    start: Start, control: SmallControl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control.numbers = Metrics(DrivenClock()).snapshot()
+    assert await command("stats", "--admin", await start(Auth())) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["all", "0", "0", "-", "0", "B", "0.0", "s"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 1024**3, "5.0 GiB")]
+)
+def test_octets(number: int, text: str) -> None:
+    assert octets(number) == text

@@ -1,0 +1,268 @@
+"""A1, A2, A4, A10, A11, A13: what an origin can do wrong, and what clients must not notice."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.edge import running_edge
+from tests.support.ledger import FIN, RST, Gate, chunk, head
+
+if TYPE_CHECKING:
+    from tests.support.driven import DrivenClock
+    from tests.support.edge import Edge
+    from tests.support.ledger import LedgerOrigin
+
+CACHEABLE = ("Cache-Control", "max-age=60")
+HALF = b"x" * 500
+BROKEN = {
+    "short length": [head(200, [CACHEABLE, ("Content-Length", "1000")]), HALF, FIN],
+    "no last chunk": [head(200, [CACHEABLE, ("Transfer-Encoding", "chunked")]), chunk(HALF), FIN],
+    "reset, length": [head(200, [CACHEABLE, ("Content-Length", "1000")]), HALF, Gate("rst"), RST],
+    "reset, chunked": [head(200, [CACHEABLE, ("Transfer-Encoding", "chunked")]), chunk(HALF), Gate("rst"), RST],
+    "reset, to the end": [head(200, [CACHEABLE]), HALF, Gate("rst"), RST],
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a1_a_body_that_breaks_off(
+    origin: LedgerOrigin, clock: DrivenClock, case: str, method: str
+) -> None:
+    """The client sees an aborted message, nothing is stored, the next GET fetches again."""
+    origin.script("/a", BROKEN[case], times=1)
+    origin.reply("/a", headers=[CACHEABLE])
+    async with running_edge(origin.url, clock=clock) as edge:
+        async with edge.client() as client:
+            await client.start(method, "/a", body=b"" if method == "POST" else None)
+            answer = await client.read_head()
+            origin.gate("rst").open()
+            answer = await client.read_body(answer, method)
+            assert not answer.complete
+        await edge.settle()
+        assert edge.worker.store.stats()["l1_entries"] == 0
+        assert edge.traces[-1].aborted
+        again = await edge.get("/a")
+        assert (again.status, again.body, again["X-Cache-Status"]) == (200, origin.stamp("/a", 1), "MISS")
+
+
+async def all_waiting(edge: Edge, followers: int) -> None:
+    async with asyncio.timeout(5):
+        while sum(f.followers for f in edge.worker.engine.flights.all()) < followers:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("case", ["refused", "garbage", "silent", "503"])
+@pytest.mark.parametrize("stale", [False, True])
+async def test_a2_one_failure_for_all_who_wait(
+    origin: LedgerOrigin, clock: DrivenClock, case: str, stale: bool
+) -> None:
+    """50 coalesced requests get the same error, or stale; the origin saw one try."""
+    async with running_edge(origin.url, clock=clock, first_byte_timeout="10s") as edge:
+        before = 0
+        if stale:
+            origin.reply("/a", headers=[("Cache-Control", "max-age=1, stale-if-error=600")], times=1)
+            await edge.get("/a")
+            await clock.advance(5)
+            before = 1
+        if case == "garbage":
+            origin.script("/a", [Gate("g"), b"SMTP 220 hello\r\n\r\n", FIN])
+        elif case == "503":
+            origin.reply("/a", status=503, gate="g", headers=[("Cache-Control", "no-cache")])
+        else:
+            origin.script("/a", [Gate("g"), RST])
+        asked = [asyncio.create_task(edge.get("/a")) for _ in range(50)]  # noqa: TID251
+        await origin.arrived("/a", before + 1)
+        await all_waiting(edge, 49)
+        if case == "silent":
+            await clock.advance(10.1)
+        else:
+            origin.gate("g").open()
+        answers = await asyncio.gather(*asked)
+        expected = {"refused": 502, "garbage": 502, "silent": 504, "503": 503}[case]
+        if stale:
+            assert {(a.status, a["X-Cache-Status"]) for a in answers} == {(200, "STALE")}
+            assert {a.body for a in answers} == {origin.stamp("/a", 1)}
+        else:
+            assert {a.status for a in answers} == {expected}
+        # A refused request on a fresh connection may be tried once more; never 50 times.
+        assert origin.count("/a") - before <= 2
+
+
+FAILURES = ["refuse", "timeout", "500", "502", "503", "504", "truncated head", "reset"]
+
+
+@pytest.mark.parametrize("case", FAILURES)
+@pytest.mark.parametrize(
+    ("cache_control", "served"),
+    [
+        ("max-age=1, stale-if-error=60", True),
+        ("max-age=1, stale-if-error=60, must-revalidate", False),
+        ("no-cache, stale-if-error=60", False),
+        ("max-age=1, stale-if-error=2", False),
+        ("max-age=1", False),
+    ],
+)
+async def test_a4_stale_if_error(
+    origin: LedgerOrigin, clock: DrivenClock, case: str, cache_control: str, served: bool
+) -> None:
+    origin.reply("/a", headers=[("Cache-Control", cache_control)], etag=True, times=1)
+    async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/a")
+        await clock.advance(10)
+        if case == "refuse":
+            await origin.stop()
+        elif case == "truncated head":
+            origin.script("/a", [b"HTTP/1.1 200 OK\r\nContent-Le", FIN])
+        elif case == "reset":
+            origin.script("/a", [RST])
+        elif case == "timeout":
+            origin.script("/a", [Gate("never")])
+        else:
+            origin.reply("/a", status=int(case), body=b"failed")
+        asked = asyncio.create_task(edge.get("/a"))  # noqa: TID251
+        if case == "timeout":
+            await origin.arrived("/a", 2)
+            await clock.advance(10.1)
+        answer = await asked
+        if served:
+            assert (answer.status, answer.body) == (200, origin.stamp("/a", 1))
+            assert answer["X-Cache-Status"] == "STALE"
+            assert "detail=" in answer["Cache-Status"]
+            assert int(answer["Age"]) >= 10
+        else:
+            assert answer.status >= 500
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a4_not_found_is_an_answer(origin: LedgerOrigin, clock: DrivenClock, status: int) -> None:
+    origin.reply("/a", headers=[("Cache-Control", "max-age=1, stale-if-error=60")], times=1)
+    origin.reply("/a", status=status, headers=[CACHEABLE])
+    async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/a")
+        await clock.advance(10)
+        assert (await edge.get("/a")).status == status
+        hit = await edge.get("/a")
+        assert (hit.status, hit["X-Cache-Status"]) == (status, "HIT")
+
+
+async def test_a4_a_5xx_never_replaces_a_good_copy(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    origin.reply("/a", headers=[("Cache-Control", "max-age=1, stale-if-error=600")], times=1)
+    origin.reply("/a", status=500, headers=[("Cache-Control", "max-age=600")], times=1)
+    origin.reply("/a", headers=[CACHEABLE])
+    async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/a")
+        await clock.advance(10)
+        assert (await edge.get("/a"))["X-Cache-Status"] == "STALE"
+        # Cooling down: not one try per request.
+        again = await edge.get("/a")
+        assert again["X-Cache-Status"] == "STALE"
+        assert "detail=refresh-cool-down" in again["Cache-Status"]
+        assert origin.count("/a") == 2
+        await clock.advance(31)
+        assert (await edge.get("/a"))["X-Cache-Status"] == "EXPIRED"
+
+
+@pytest.mark.parametrize("case", ["unconditional", "other etag", "evicted"])
+async def test_a10_304_that_fits_nothing(origin: LedgerOrigin, clock: DrivenClock, case: str) -> None:
+    """Never an empty 200, never a 304 to a client that did not ask; one unconditional fetch."""
+    etag = [("ETag", '"other"')] if case == "other etag" else []
+    async with running_edge(origin.url, clock=clock) as edge:
+        if case == "unconditional":
+            origin.script("/a", [head(304, [CACHEABLE])], times=1)
+        else:
+            origin.reply("/a", headers=[("Cache-Control", "max-age=1")], etag=True, times=1)
+            await edge.get("/a")
+            await clock.advance(5)
+            if case == "other etag":
+                origin.script("/a", [head(304, [CACHEABLE, *etag])], times=1)
+            else:
+                origin.script("/a", [Gate("g"), head(304, [CACHEABLE])], times=1)
+        origin.reply("/a", headers=[CACHEABLE], etag=True)
+        asked = asyncio.create_task(edge.get("/a"))  # noqa: TID251
+        if case == "evicted":
+            await origin.gate("g").reached()
+            for entry in await edge.worker.store.inspect("http://example.test/a"):
+                edge.worker.store.forget(entry)
+            origin.gate("g").open()
+        answer = await asked
+        assert (answer.status, answer.body) == (200, origin.stamp("/a", 1))
+        if case != "evicted":
+            assert origin.of("/a")[-1].get("if-none-match") is None
+
+
+async def test_a10_304_with_a_content_length(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    origin.reply("/a", headers=[("Cache-Control", "max-age=1")], etag=True, times=1)
+    origin.script("/a", [head(304, [CACHEABLE, ("ETag", '"v1"'), ("Content-Length", "7")])], times=1)
+    async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/a")
+        await clock.advance(5)
+        answer = await edge.get("/a")
+        assert (answer.status, answer.body, answer.complete) == (200, origin.stamp("/a", 1), True)
+        assert answer["X-Cache-Status"] == "REVALIDATED"
+
+
+async def test_a11_an_unfinished_body_is_never_confirmed(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    """Fetch 1 streams slowly with an ETag; another request asks anew meanwhile; then fetch 1 fails."""
+    fields = [CACHEABLE, ("ETag", '"v1"'), ("Content-Length", "1000")]
+    origin.script("/a", [head(200, fields), HALF, Gate("g"), RST], times=1)
+    origin.reply("/a", headers=[CACHEABLE], etag=True)
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        await client.start("GET", "/a")
+        first = await client.read_head()
+        second = await edge.get("/a", ("Cache-Control", "no-cache"), ("If-None-Match", '"v0"'))
+        assert (second.status, second.body) == (200, origin.stamp("/a", 1))
+        assert origin.of("/a")[1].get("if-none-match") is None
+        follower = asyncio.create_task(edge.get("/a"))  # noqa: TID251
+        assert (await follower).complete
+        origin.gate("g").open()
+        assert not (await client.read_body(first)).complete
+        await edge.settle()
+        assert (await edge.get("/a")).body == origin.stamp("/a", 1)
+
+
+@pytest.mark.parametrize("followers", [0, 5])
+@pytest.mark.parametrize("when", ["before the head", "after the head"])
+async def test_a13_the_leader_leaves(
+    origin: LedgerOrigin, clock: DrivenClock, followers: int, when: str
+) -> None:
+    """The fetch goes on, is stored, and those who wait complete."""
+    where = {"gate": "g"} if when == "before the head" else {"body_gate": "g"}
+    origin.reply("/a", headers=[CACHEABLE], **where)  # type: ignore[arg-type]
+    async with running_edge(origin.url, clock=clock) as edge:
+        async with edge.client() as leader:
+            await leader.start("GET", "/a")
+            await origin.gate("g").reached()
+            asked = [asyncio.create_task(edge.get("/a")) for _ in range(followers)]  # noqa: TID251
+            if when == "before the head":
+                await all_waiting(edge, followers)
+            else:
+                await leader.read_head()
+            leader.reset()
+        origin.gate("g").open()
+        for answer in await asyncio.gather(*asked):
+            assert (answer.body, answer.complete) == (origin.stamp("/a", 1), True)
+        async with asyncio.timeout(5):
+            while edge.worker.store.stats()["l1_entries"] == 0:
+                await asyncio.sleep(0)
+        assert (await edge.get("/a"))["X-Cache-Status"] == "HIT"
+        assert origin.count("/a") == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a13_a_pass_ends_with_its_client(
+    origin: LedgerOrigin, clock: DrivenClock, method: str
+) -> None:
+    """Nobody else waits for it: the origin's place is free as soon as the client is gone."""
+    origin.script("/a", [head(200, [("Cache-Control", "no-store"), ("Content-Length", "9")]), b"x", Gate("never")])
+    async with running_edge(origin.url, clock=clock) as edge:
+        async with edge.client() as client:
+            await client.start(method, "/a", body=b"" if method == "POST" else None)
+            await client.read_head()
+            client.reset()
+        async with asyncio.timeout(5):
+            while edge.worker.origin.in_flight:
+                await asyncio.sleep(0)
+        assert edge.traces[-1].aborted
