@@ -210,11 +210,11 @@ class Worker:
             ("_listening", lambda x: x.close()),
             ("server", lambda x: x.shutdown(1.0)),
             ("_runner", lambda x: x.cleanup()),
-            ("background", lambda x: x.close()),
             ("origin", lambda x: x.aclose()),
             ("compressor", lambda x: x.close()),
-            ("access_log", lambda x: x.close()),
             ("store", lambda x: x.close()),
+            ("background", lambda x: x.close()),
+            ("access_log", lambda x: x.close()),
         ):
             part = getattr(self, name, None)
             if part is not None:

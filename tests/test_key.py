@@ -26,7 +26,7 @@ def request(target: str = "/", host: str = "h", **headers: str) -> RequestHead:
 
 
 @given(st.sampled_from(["http", "https"]), st.sampled_from(["http", "https"]), HOSTS, HOSTS, TARGETS, TARGETS)
-def test_plain_keys_never_collide(  # noqa: PLR0917
+def test_plain_keys_never_collide(
     scheme: str, other_scheme: str, host: str, other_host: str, target: str, other_target: str
 ) -> None:
     one = build_key(RequestHead("GET", scheme, host, target), KeyPolicy())

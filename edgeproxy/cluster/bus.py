@@ -159,8 +159,9 @@ class RedisBus:
                 while not self._closed:
                     await self._wait_for_news()
                     self.heard = self._clock.monotonic()
-            except (RedisError, OSError, LogLost) as error:
-                self._down(error)
+            except Exception as error:  # noqa: BLE001  # whatever it was, the log is followed again
+                if not self._closed:  # else a connection was closed under a command
+                    self._down(error)
             if not self._closed:
                 await self._clock.sleep(PAUSE)
 

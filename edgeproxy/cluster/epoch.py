@@ -234,9 +234,10 @@ class PurgeTable:
             return number
 
     def skip_to(self, position: tuple[int, int]) -> None:
-        """The log up to ``position`` needs no reading."""
+        """The log up to ``position`` needs no reading: fetches that start now have its number."""
         with self._region.writing():
             self._see(max(position, self._seen()))
+            self._publish(max(self.words[CURRENT], number_of(position)))
 
     @property
     def seen(self) -> tuple[int, int]:

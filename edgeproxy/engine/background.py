@@ -35,10 +35,10 @@ class Background:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    async def settle(self) -> None:
-        """Wait until all that is under way now, and what it starts, has ended."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def settle(self, *names: str) -> None:
+        """Wait until no work whose name begins with one of ``names`` is under way."""
+        while work := [t for t in self._tasks if t.get_name().startswith(names)]:
+            await asyncio.gather(*work, return_exceptions=True)
 
     async def close(self) -> None:
         for task in list(self._tasks):

@@ -25,7 +25,7 @@ from edgeproxy.key import build_key
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
-from edgeproxy.policy.decide import bypass, conclude, decide, deliver
+from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.vary import selecting_values, variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, PassReason, StaleReason, Tier
@@ -211,7 +211,9 @@ class Engine:
             if isinstance(calm, d.ServeStaleOnError):
                 return self._stale(ask, entry, StaleReason.COOL_DOWN)
         # A request that insists on a new answer must not get one that was under way before it.
-        flight = None if decision.reason is Forwarded.REQUEST else self.flights.find(key, now, coalesce.lease)
+        flight = None
+        if not insists(head, ask.rule.overrides):
+            flight = self.flights.find(key, now, coalesce.lease)
         if flight is not None:
             return await self._follow(ask, decision, entry, flight)
         flight = self.flights.begin(key, self._store.epoch, now)
@@ -249,7 +251,13 @@ class Engine:
                 trace.collapsed = False
                 return await self._alone(ask, d.Pass(PassReason.HIT_FOR_MISS, decision.reason))
             case Landed() | Streaming():
-                return await self._share(ask, decision, entry, outcome, overtaken=joined > flight.epoch)
+                new = outcome.entry if isinstance(outcome, Landed) else outcome.draft
+                if joined > flight.epoch and self._store.overtaken(new):
+                    # This request came after a purge that the flight did not see.
+                    trace.collapsed = False
+                    self.flights.end(flight)
+                    return None
+                return await self._share(ask, decision, entry, outcome, new)
             case _:
                 assert_never(outcome)
 
@@ -259,15 +267,9 @@ class Engine:
         decision: d.Fetch | d.Revalidate,
         entry: Entry | None,
         outcome: Landed | Streaming,
-        *,
-        overtaken: bool,
+        new: Entry,
     ) -> Answer | None:
         trace, rule = ask.exchange.trace, ask.rule
-        new = outcome.entry if isinstance(outcome, Landed) else outcome.draft
-        if overtaken and not outcome.published:
-            # This request came after a purge that the flight did not see.
-            trace.collapsed = False
-            return None
         if new.stored.selecting != ask.select(new.stored.vary):
             trace.collapsed = False
             ask.vary = new.stored.vary

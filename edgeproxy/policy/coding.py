@@ -10,6 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.cache_control import response_directives, targeted_directives
@@ -43,8 +44,11 @@ def choose_coding(accept_encoding: str | None, codings: Sequence[str]) -> str:
     Without Accept-Encoding any coding is acceptable, but a client that says nothing often cannot decode:
     it gets identity. Where everything is refused identity is sent as well (§12.5.3 allows that).
     """
-    if accept_encoding is None:
-        return ""
+    return "" if accept_encoding is None else _chosen(accept_encoding, tuple(codings))
+
+
+@lru_cache(maxsize=256)
+def _chosen(accept_encoding: str, codings: tuple[str, ...]) -> str:
     weights = {CODING_ALIASES.get(name, name): weight for name, weight in weighted(accept_encoding)}
     others = weights.get("*", 0.0)
     best, best_weight = "", 0.0
@@ -69,11 +73,26 @@ def compressible(status: int, headers: Headers, compression: Compression, length
         return False
     if content_coding(headers) or "content-range" in headers:
         return False
-    targeted = targeted_directives(headers)
-    if response_directives(headers).no_transform or (targeted is not None and targeted.no_transform):
+    if _forbids_transforming(headers):
         return False
-    media_type = (headers.get("content-type") or "").partition(";")[0].strip().lower()
-    return any(fnmatchcase(media_type, pattern) for pattern in compression.types)
+    return _listed(headers.get("content-type") or "", compression.types)
+
+
+def _forbids_transforming(headers: Headers) -> bool:
+    # Looked for before the fields are parsed: this is asked on every hit, and it is hardly ever there.
+    said = "no-transform"
+    if said in (headers.get("cache-control") or "").lower() and response_directives(headers).no_transform:
+        return True
+    if said not in (headers.get("cdn-cache-control") or ""):
+        return False
+    targeted = targeted_directives(headers)
+    return targeted is not None and targeted.no_transform
+
+
+@lru_cache(maxsize=256)
+def _listed(content_type: str, types: tuple[str, ...]) -> bool:
+    media_type = content_type.partition(";")[0].strip().lower()
+    return any(fnmatchcase(media_type, pattern) for pattern in types)
 
 
 def coded_etag(etag: str, coding: str) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edgeproxy.policy.head import Headers, RequestHead
     from edgeproxy.policy.stored import Freshness, Overrides, Stored
 
-__all__ = ["bypass", "conclude", "decide", "deliver"]
+__all__ = ["bypass", "conclude", "decide", "deliver", "insists"]
 
 CACHED_METHODS = frozenset({"GET", "HEAD"})
 
@@ -52,6 +52,12 @@ def bypass(request: RequestHead, overrides: Overrides) -> Pass | None:
     if asked.no_store and not asked.only_if_cached:
         return Pass(PassReason.REQUEST_NO_STORE, Forwarded.REQUEST)
     return None
+
+
+def insists(request: RequestHead, overrides: Overrides) -> bool:
+    """Whether an answer that was asked for before this request began will not do (§5.2.1.4)."""
+    asked = _asked(request, overrides)
+    return asked.no_cache or asked.max_age == 0
 
 
 def _asks_for_upgrade(headers: Headers) -> bool:

@@ -43,7 +43,6 @@ _PLAIN = Row()
 _HOP = Row(request=False, answer=False, store=False, update=False)
 _FRAMING = Row(request=False, answer=False, store=False, update=False, kept=True)
 _KEPT = Row(kept=True)
-_FIXED = Row(update=False)
 _CONDITION = Row(condition=True)
 
 TABLE: dict[str, Row] = {

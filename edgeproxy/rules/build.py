@@ -176,7 +176,7 @@ def _check_ttl(rule: Rule, node: Node, key: str, out: Problems) -> None:
 
 
 def _check_templates(rule: Rule, node: Node, key: str, out: Problems) -> None:
-    """Each {name} is in one of the paths. (Where the path that matched lacks it, the tag is left out.)"""
+    """Each {name} is in one of the paths; where the path that matched lacks it, the tag is left out."""
     known: set[str] = set()
     for pattern in rule.match.paths:
         known |= names_in(pattern)

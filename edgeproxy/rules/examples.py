@@ -101,7 +101,7 @@ def _same(key: str, wanted: Any, got: Any, came: Outcome) -> bool:
     if key == "key":
         return wanted in (got, came.key.target)
     if isinstance(wanted, float):
-        return abs(wanted - got) < 0.001
+        return bool(abs(wanted - got) < 0.001)
     return bool(wanted == got)
 
 

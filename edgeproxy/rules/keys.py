@@ -178,8 +178,7 @@ INVALIDATION = Table(
         Key("soft", FLAG, "Mark stale in place of removing.", default="false"),
     ),
     says="a mapping such as {on: POST, tags: [pitches]}",
-    hints=(("method", 'write "on"'), ("methods", 'write "on"'), ("tag", 'write "tags"'), ("true", 'write '
-        '"on"')),
+    hints=(("method", 'write "on"'), ("methods", 'write "on"'), ("tag", 'write "tags"')),
 )  # fmt: skip
 
 HEADER_OPS = Table(
@@ -330,8 +329,8 @@ RULE = Table(
             example="compression: {minimum: 2KiB, codings: [br, gzip]}"),
         Key("coalesce", Either(FLAG, COALESCE), "Whether requests for one missing answer wait for one fetch.",
             default="on", example="coalesce: {wait: 2s, lease: 5s}"),
-        Key("max_object", SIZE, "Larger bodies are delivered, not stored.", default=f"{_O.max_object // 1024**2}MiB",
-            example="max_object: 1MiB"),
+        Key("max_object", SIZE, "Larger bodies are delivered, not stored.",
+            default=f"{_O.max_object // 1024**2}MiB", example="max_object: 1MiB"),
         Key("request_directives", one_of("honour", "ignore"),
             "Whether a client's own Cache-Control (`no-cache`, `max-age=0`, `only-if-cached` ...) counts.",
             default="honour", example="request_directives: ignore"),

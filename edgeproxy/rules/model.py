@@ -124,11 +124,15 @@ class HeaderOps:
 @dataclass(frozen=True, slots=True)
 class Coalesce:
     """``wait``: seconds a request waits for another's fetch before it goes on its own; ``lease``: after
-    that many seconds without an answer one new fetch may begin."""
+    that many seconds without an answer one new fetch may begin.
+
+    Both are longer than connecting and the head of an answer may take (3 s and 10 s), so that a silent
+    origin fails once for all who wait instead of being asked by each.
+    """
 
     enabled: bool = True
-    wait: float = 10.0
-    lease: float = 15.0
+    wait: float = 15.0
+    lease: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

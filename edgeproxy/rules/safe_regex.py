@@ -12,6 +12,7 @@ Rules of this file:
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 
 LONGEST = 2048
@@ -44,8 +45,10 @@ def compile_regex(source: str) -> re.Pattern[str]:
     if len(source) > MAX_SOURCE:
         raise ValueError(f"longer than {MAX_SOURCE} characters")
     try:
-        pattern = re.compile(source)
-    except (re.error, OverflowError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # What Python will read otherwise one day ("[[") is refused now.
+            pattern = re.compile(source)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
         raise ValueError(f"not a regular expression: {error}") from None
     _check(source.removeprefix("(?i)"))
     return pattern

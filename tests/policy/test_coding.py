@@ -74,6 +74,7 @@ def test_texts_are_coded(media_type: str) -> None:
         (200, {"Content-Range": "bytes 0-4/10"}, 5000),
         (200, {"Cache-Control": "no-transform"}, 5000),
         (200, {"CDN-Cache-Control": "no-transform"}, 5000),
+        (200, {"Cache-Control": "No-Transform"}, 5000),
         (200, {"Cache-Control": "no-transform", "CDN-Cache-Control": "max-age=5"}, 5000),
         (200, {"Content-Type": "image/png"}, 5000),
         (200, {"Content-Type": "application/jsonp"}, 5000),
@@ -89,6 +90,15 @@ def test_a_length_that_is_not_known_is_no_reason(length: int | None) -> None:
     given = fields({**JSON, "CDN-Cache-Control": "max-age=5"})
     assert compressible(200, given, Compression(), length)
     assert not compressible(200, given, Compression(enabled=False), length)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"Cache-Control": 'x="no-transform"'}, {"CDN-Cache-Control": "no-transform=?0"},
+     {"CDN-Cache-Control": "no-transform, &&"}],
+)  # fmt: skip
+def test_no_transform_counts_only_where_it_is_a_directive(given: dict[str, str]) -> None:
+    assert compressible(200, fields({**JSON, **given}), Compression(), 5000)
 
 
 def test_without_a_type_nothing_is_coded() -> None:

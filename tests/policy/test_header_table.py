@@ -75,7 +75,7 @@ def test_framing_is_written_by_the_sender() -> None:
         (False, False, ["x"]),
     ],
 )  # fmt: skip
-def test_conditions_and_ranges_stay_when_told(conditionals: bool, ranges: bool, left: list[str]) -> None:
+def test_conditions_and_ranges_stay_when_told(*, conditionals: bool, ranges: bool, left: list[str]) -> None:
     headers = fields(
         [(n, "1") for n in ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since",
                             "If-Range", "Range", "X")]

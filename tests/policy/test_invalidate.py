@@ -15,7 +15,7 @@ from tests.policy.make import answer, request
         ("GET", 200, False), ("HEAD", 200, False), ("OPTIONS", 200, False), ("QUERY", 200, False),
     ],
 )  # fmt: skip
-def test_what_invalidates(method: str, status: int, expected: bool) -> None:
+def test_what_invalidates(method: str, status: int, *, expected: bool) -> None:
     assert invalidates(method, status) is expected
 
 

@@ -36,7 +36,7 @@ def test_unsatisfiable(value: str) -> None:
     "value",
     [
         "", "bytes", "bytes=", "bytes=,", "items=0-1", "bytes =0-1", "bytes=a-b", "bytes=-", "bytes=5-4",
-        "bytes=0-1,5-4", "bytes=0", "bytes=0--1", "bytes=+1-2", "bytes=1 - 2", "bytes=٠-١",
+        "bytes=0-1,5-4", "bytes=0", "bytes=0--1", "bytes=+1-2", "bytes=1 - 2", "bytes=\u0660-\u0661",
         "bytes=0-1,1-2", "bytes=0-,-1", "bytes=-5,-6", f"bytes={'9' * 19}-", f"bytes=0-{'9' * 5000}",
         "bytes=" + ",".join(f"{n}-{n}" for n in range(MAX_RANGES + 1)),
         "bytes=" + "," * 100_000,
@@ -83,5 +83,7 @@ def test_parts_are_within_the_body_and_do_not_overlap(text: str, length: int) ->
         ("junk", '"a"', {"Last-Modified": "junk", "Date": date()}, False),
     ],
 )
-def test_if_range(condition: str | None, etag: str | None, given_fields: dict[str, str], holds: bool) -> None:
+def test_if_range(
+    condition: str | None, etag: str | None, given_fields: dict[str, str], *, holds: bool
+) -> None:
     assert if_range_matches(condition, fields(given_fields), etag) is holds

@@ -28,7 +28,7 @@ MODIFIED = {"Last-Modified": date(-3000), "Date": date()}
         ('"1"', '"1"', True, True),
     ],
 )
-def test_comparison_as_in_rfc_9110_table_3(one: str, other: str, strong: bool, weak: bool) -> None:
+def test_comparison_as_in_rfc_9110_table_3(one: str, other: str, *, strong: bool, weak: bool) -> None:
     assert strong_match(one, other) is strong
     assert weak_match(one, other) is weak
 
@@ -64,7 +64,7 @@ def verdict(asked: dict[str, str], held: dict[str, str], etag: str | None = None
         ('"\xfc"', '"\xfc"', True),
     ],
 )
-def test_if_none_match(value: str, etag: str | None, matches: bool) -> None:
+def test_if_none_match(value: str, etag: str | None, *, matches: bool) -> None:
     expected = Verdict.NOT_MODIFIED if matches else Verdict.PROCEED
     assert verdict({"If-None-Match": value}, {}, etag) is expected
 
@@ -83,7 +83,7 @@ def test_if_none_match(value: str, etag: str | None, matches: bool) -> None:
         (f"{date(0)}, {date(0)}", MODIFIED, False),
     ],
 )
-def test_if_modified_since(since: str, held: dict[str, str], matches: bool) -> None:
+def test_if_modified_since(since: str, held: dict[str, str], *, matches: bool) -> None:
     expected = Verdict.NOT_MODIFIED if matches else Verdict.PROCEED
     assert verdict({"If-Modified-Since": since}, held) is expected
 
@@ -136,7 +136,7 @@ def test_same_date_in_any_format() -> None:
         ({"Date": date()}, False),
     ],
 )
-def test_strong_dates(held: dict[str, str], strong: bool) -> None:
+def test_strong_dates(held: dict[str, str], *, strong: bool) -> None:
     assert last_modified_is_strong(fields(held)) is strong
 
 
@@ -182,6 +182,6 @@ def test_our_conditions(held: dict[str, str], conditions: list[tuple[str, str]])
         ({"Last-Modified": date(-90)}, {"ETag": '"a"', "Last-Modified": date(-90)}, True),
     ],
 )
-def test_which_304_fits(held: dict[str, str], new: dict[str, str], fits: bool) -> None:
+def test_which_304_fits(held: dict[str, str], new: dict[str, str], *, fits: bool) -> None:
     kept = stored({"Cache-Control": "max-age=5", **held})
     assert confirms(kept, answer(304, new)) is fits

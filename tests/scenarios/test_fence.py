@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,14 +104,15 @@ async def test_e6_what_was_read_from_l2_before_a_purge_is_not_promoted(
             at_sync.set()
             await go.wait()
 
-        edge.worker.store.hooks.before_promote = before_promote
+        hooks = SimpleNamespace(before_promote=before_promote)
+        edge.worker.store.hooks = hooks
         slow = asyncio.create_task(edge.get("/a"))  # noqa: TID251
         await asyncio.wait_for(at_sync.wait(), 5)
         await edge.worker.store.purge(ORDERS["url"])
         origin.bump("/a")
         go.set()
         await slow
-        edge.worker.store.hooks.before_promote = None
+        edge.worker.store.hooks = None
         assert (await edge.get("/a")).body == origin.stamp("/a", 2)
 
 

@@ -184,7 +184,7 @@ async def test_a10_304_that_fits_nothing(origin: LedgerOrigin, clock: DrivenCloc
         asked = asyncio.create_task(edge.get("/a"))  # noqa: TID251
         if case == "evicted":
             await origin.gate("g").reached()
-            for entry in await edge.worker.store.inspect("http://example.test/a"):
+            for entry in edge.worker.store.inspect("http://example.test/a"):
                 edge.worker.store.forget(entry)
             origin.gate("g").open()
         answer = await asked

@@ -51,8 +51,10 @@ class Edge:
         return await self.request("GET", target, headers)
 
     async def settle(self) -> None:
-        """Until all background work has ended."""
-        await self.worker.background.settle()
+        """Until what was begun for requests has ended and L2 has what was written."""
+        await self.worker.background.settle("fill ", "refresh ", "better coding")
+        if self.worker.store.shared is not None:
+            await self.worker.store.shared.flushed()
 
 
 @contextlib.asynccontextmanager

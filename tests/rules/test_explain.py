@@ -1,0 +1,152 @@
+"""Explanations: what they say is what the policy does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
+from edgeproxy.rules.explain import Explanation, explain
+from edgeproxy.rules.load import load_text
+from edgeproxy.rules.match import Matcher
+
+RULES = """
+rules:
+  - name: beta
+    match: {path: "/api/pitches/**", headers: {x-beta: true}}
+    ttl: 1s
+  - name: other-host
+    match: {path: "/api/**", host: other.example}
+  - name: static
+    match: {path: "/static/**"}
+    ttl: 7d
+  - name: pitches
+    match: {path: ["/api/pitches/{id}", "/api/pitches/**"]}
+    ttl: 15m
+    stale_while_revalidate: 1m
+    stale_if_error: 1h
+    key: {query: {ignore: ["utm_*"]}}
+    cache_control: "public, max-age=5"
+    tags: ["pitch:{id}"]
+    invalidates: {on: PUT, tags: ["pitch:{id}"]}
+  - name: never
+    match: {path: "/api/pitches/7"}
+"""
+
+
+def explained(
+    target: str, method: str = "GET", answer: ResponseHead | None = None, **headers: str
+) -> Explanation:
+    request = RequestHead(method, "http", "h.example", target, Headers.of(headers.items()))
+    return explain(Matcher(load_text(RULES)), request, answer)
+
+
+def answered(status: int = 200, **headers: str) -> ResponseHead:
+    fields = [(n.replace("_", "-"), v) for n, v in headers.items()]
+    return ResponseHead(status, "", Headers.of([("Content-Type", "text/html"), *fields]))
+
+
+def test_all_of_it_as_data() -> None:
+    data = explained("/api/pitches/7?utm_source=x").to_json()
+    assert data["rule"] == {"name": "pitches", "at": "rules.yaml:11"}
+    assert {each["name"]: each["why"] for each in data["lost"]} == {
+        "beta": "header x-beta", "other-host": "host", "static": "path", "never": "an earlier rule matched",
+    }  # fmt: skip
+    assert data["parts"] == {"id": "7"}
+    assert data["key_target"] == "/api/pitches/7"
+    assert (data["decision"], data["stored"], data["reason"]) == ("cache", True, None)
+    assert (data["ttl"], data["stale_while_revalidate"], data["stale_if_error"]) == (900, 60, 3600)
+    assert data["ttl_source"] == "rule"
+    assert data["tags"] == ["pitch:7"]
+    assert data["clients"] == {"cache_control": "public, max-age=5", "cdn_cache_control": None}
+    assert data["answer"] == {"status": 200, "assumed": True}
+    assert data["otherwise"] is None
+    json.dumps(data)
+
+
+def test_as_text() -> None:
+    lines = explained("/api/pitches/7").text().splitlines()
+    assert "rule     pitches (rules.yaml:11)  id=7" in lines
+    assert (
+        "cache    stored for 15m (the rule's ttl); then stale for 1m while it is refreshed; "
+        "stale for 1h if the origin fails"
+    ) in lines
+    assert lines[-1] == "lost     static (rules.yaml:8): path"
+
+
+@pytest.mark.parametrize(
+    ("answer", "headers", "reason", "without", "needs"),
+    [
+        (answered(set_cookie="a=b"), {}, "set-cookie", ["set-cookie"], "unsafe: [set_cookie]"),
+        (
+            answered(set_cookie="a=b", cache_control="private"), {},
+            "response-private", ["response-private", "set-cookie"], "unsafe: [private, set_cookie]",
+        ),
+        (answered(), {"Authorization": "x"}, "authorization", ["authorization"], "unsafe: [authorization]"),
+        (answered(cache_control="no-store"), {}, "response-no-store", ["response-no-store"], "unsafe: "
+            "[no_store]"),
+    ],
+)  # fmt: skip
+def test_what_it_would_take(
+    answer: ResponseHead, headers: dict[str, str], reason: str, without: list[str], needs: str
+) -> None:
+    data = explained("/api/pitches/7", answer=answer, **headers).to_json()
+    assert (data["stored"], data["reason"]) == (False, reason)
+    assert data["otherwise"] == {"without": without, "ttl": 900.0, "needs": needs}
+
+
+def test_the_counterfactual_in_words() -> None:
+    text = explained("/api/pitches/7", answer=answered(set_cookie="a=b")).text()
+    assert "not stored: set-cookie" in text
+    assert "would be stored for 15m without it; to store it all the same: unsafe: [set_cookie]" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "needs"),
+    [
+        (answered(content_length="99999999999"), "max_object: ..."),
+        (answered(vary="*"), None),
+        (answered(304), None),
+    ],
+)
+def test_what_no_word_allows(answer: ResponseHead, needs: str | None) -> None:
+    otherwise = explained("/api/pitches/7", answer=answer).to_json()["otherwise"]
+    assert (otherwise["ttl"], otherwise["needs"]) == (None, needs)
+
+
+def test_a_write_is_passed_and_says_what_it_purges() -> None:
+    explanation = explained("/api/pitches/7", "PUT")
+    data = explanation.to_json()
+    assert (data["decision"], data["reason"], data["otherwise"]) == ("pass", "method-not-cacheable", None)
+    assert data["purges"] == [{"kind": "tag", "value": "pitch:7", "soft": False}]
+    assert "purges   tag pitch:7" in explanation.text()
+
+
+def test_head_is_answered_from_what_get_stores() -> None:
+    assert explained("/api/pitches/7", "HEAD").to_json()["stored"]
+
+
+def test_without_a_rule_the_answer_speaks() -> None:
+    explanation = explained("/elsewhere", answer=answered(cache_control="max-age=60, stale-if-error=5"))
+    data = explanation.to_json()
+    assert data["rule"] == {"name": "none", "at": "built-in"}
+    assert (data["ttl"], data["ttl_source"], data["stale_if_error"]) == (60, "max-age", 5)
+    assert "stored for 1m (the answer's max-age)" in explanation.text()
+
+
+def test_validated_always() -> None:
+    explanation = explained("/elsewhere", answer=answered(cache_control="no-cache", etag='"a"'))
+    assert explanation.to_json()["validate_always"]
+    assert "validated with the origin before each use" in explanation.text()
+
+
+def test_errors_are_not_told_the_rules_cache_control() -> None:
+    data = explained("/api/pitches/7", answer=answered(404, cache_control="max-age=9")).to_json()
+    assert data["clients"]["cache_control"] == "max-age=9"
+
+
+def test_a_dot_segment_is_noted() -> None:
+    data = explained("/static/..%2fapi/me").to_json()
+    assert (data["decision"], data["reason"]) == ("pass", "rule-says-pass")
+    assert "dot segment" in data["notes"][0]
