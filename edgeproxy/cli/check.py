@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgeproxy import settings
 from edgeproxy.rules.load import load_rules
 from edgeproxy.rules.problems import RuleError
-from edgeproxy.rules.schema import schema
+from edgeproxy.rules.schema import schema_text
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     if args.schema:
-        print(json.dumps(schema(), indent=2))
+        print(schema_text(), end="")
         return 0
     directory = Path(args.directory) if args.directory else settings.shipped_rules()
     as_json = args.format == "json"

@@ -56,6 +56,8 @@ _HEADER = 64
 _BAN = struct.Struct("=QdBHH")
 """Number, when, flags, length of the host, length of the value; then the host and the value."""
 _SLOT = 1312
+_SLOTS = BANS + 1
+"""One more than count, so that the oldest that counts is never the one being written over."""
 _SOFT, _PATTERN, _HOST = 1, 2, 4
 
 _RESTART_STEP = 2**20
@@ -116,7 +118,7 @@ class PurgeTable:
     @staticmethod
     def size(buckets: int = BUCKETS) -> int:
         """Octets of shared memory."""
-        return (_HEADER + 3 * buckets) * 8 + BANS * _SLOT
+        return (_HEADER + 3 * buckets) * 8 + _SLOTS * _SLOT
 
     @classmethod
     def anonymous(cls, buckets: int = BUCKETS) -> PurgeTable:
@@ -206,9 +208,8 @@ class PurgeTable:
         written = words[_BANNED]
         fresh: list[_Ban] = []
         for index in range(max(self._bans_read, written - BANS), written):
-            at = (index % BANS) * _SLOT
-            slot = bytes(self._ring[at : at + _SLOT])
-            if words[_BANNED] < index + BANS:
+            slot = bytes(self._slot(index))
+            if words[_BANNED] <= index + BANS:
                 fresh.append(_read_slot(slot))
         fresh.reverse()
         self._bans = (fresh + self._bans)[:BANS]
@@ -310,9 +311,9 @@ class PurgeTable:
     def _ban(self, order: PurgeOrder, now: float, number: int) -> None:
         words = self.words
         written = words[_BANNED]
-        at = (written % BANS) * _SLOT
         if written >= BANS:
-            words[_FLOOR] = max(words[_FLOOR], int.from_bytes(self._ring[at : at + 8], _NATIVE))
+            oldest: int = _BAN.unpack_from(self._slot(written - BANS))[0]
+            words[_FLOOR] = max(words[_FLOOR], oldest)
         host, value = octets(order.host or ""), octets(order.value)
         flags = (
             (_SOFT if order.soft else 0)
@@ -320,17 +321,18 @@ class PurgeTable:
             | (0 if order.host is None else _HOST)
         )
         slot = _BAN.pack(number, now, flags, len(host), len(value)) + host + value
-        self._ring[at : at + len(slot)] = slot
+        self._slot(written)[: len(slot)] = slot
         words[_BANNED] = written + 1
+
+    def _slot(self, index: int) -> memoryview:
+        at = (index % _SLOTS) * _SLOT
+        return self._ring[at : at + _SLOT]
 
     def _seen(self) -> tuple[int, int]:
         return (self.words[_SEEN_MS], self.words[_SEEN_SEQUENCE])
 
     def _see(self, position: tuple[int, int]) -> None:
         self.words[_SEEN_MS], self.words[_SEEN_SEQUENCE] = position
-
-
-_NATIVE: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 
 
 def number_of(position: tuple[int, int]) -> int:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 CLIENTS = 50
 PITCH = "/api/pitches/1"
 STYLE = "/static/site.css"
-LIVE = "/api/live/1"
-TRENDING = "/api/pitches/trending"
+LIVE = "/api/live/1?tour"
+TRENDING = "/api/pitches/trending?tour"
 SEARCH = "/api/search?q=quiet%20city"
 
 Show = Callable[[Seen], None]

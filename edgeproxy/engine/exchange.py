@@ -6,6 +6,7 @@ bytes nor sockets.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,14 @@ class Exchange:
         self.vanished = True
         if self.on_vanish is not None:
             self.on_vanish()
+
+    def leave_with_client(self) -> None:
+        """From now on the client's leaving cancels the task that is answering it."""
+        task = asyncio.current_task()
+        if task is not None:
+            self.on_vanish = task.cancel
+            if self.vanished:
+                task.cancel()
 
 
 class Reader(Protocol):

@@ -10,7 +10,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
@@ -97,6 +96,8 @@ class Fetcher:
         trace.word = CacheWord.MISS if entry is None else CacheWord.EXPIRED
         if alone:
             trace.word = CacheWord.BYPASS
+            # Nobody else waits for this answer, unless it turns out to be one for the cache.
+            ask.exchange.leave_with_client()
         try:
             return await self._fetch(ask, decision, entry, flight, alone=alone)
         finally:
@@ -179,6 +180,7 @@ class Fetcher:
         self, ask: Ask, stored: Stored, reply: Received, start: _Start, flight: Flight | None
     ) -> Answer:
         trace, rule = ask.exchange.trace, ask.rule
+        ask.exchange.on_vanish = None
         self._cooldown_over(ask, flight)
         draft = self._entry(ask, stored, None, start)
         whole = reply.body.take_all()
@@ -257,11 +259,7 @@ class Fetcher:
             self._resolve(flight, Failed(error))
         else:
             self._uncacheable(ask, conclusion.reason, flight, remember=conclusion.remember)
-        task = asyncio.current_task()
-        if task is not None:
-            exchange.on_vanish = task.cancel
-            if exchange.vanished:
-                task.cancel()
+        exchange.leave_with_client()
         return FromStream(reply.head, reply.body, ask.rule, shareable=False)
 
     def _uncacheable(self, ask: Ask, reason: NotStored, flight: Flight | None, *, remember: bool) -> None:

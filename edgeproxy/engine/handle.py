@@ -10,7 +10,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
@@ -305,9 +304,7 @@ class Engine:
         trace.forwarded = passing.forwarded
         trace.word = CacheWord.BYPASS
         # Nobody else waits for this answer: when its client leaves, the work ends.
-        task = asyncio.current_task()
-        if task is not None:
-            exchange.on_vanish = task.cancel
+        exchange.leave_with_client()
         try:
             reply = await self._fetcher.ask_origin(trace, self._forward.passed(exchange, matched.rule))
         except OriginError as error:

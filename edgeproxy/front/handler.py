@@ -302,7 +302,7 @@ class Sender:
 
     def interim(self, head: ResponseHead) -> None:
         """A 1xx of the origin, passed on before the final answer (RFC 9110 §15.2)."""
-        if self._http10 or self.started or head.status == 100:
+        if self._http10 or self.started or head.status == 100 or self._protocol.transport is None:
             return
         fields = b"".join(b"%b: %b\r\n" % f for f in head.headers.raw)
         self.raw(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason.encode("latin-1"), fields))

@@ -187,13 +187,17 @@ class Connection(ResponseHandler):
             poll.register(sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
-    async def drain(self) -> None:
-        """Wait for room in the write buffer, for ``read_timeout`` seconds at most between two pieces."""
+    async def drain(self) -> bool:
+        """Wait for room in the write buffer, ``read_timeout`` at most. False: the connection was lost."""
         if self.writing_paused:
             if self._in_head:
                 self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
-            await self._drain_helper()
+            try:
+                await self._drain_helper()
+            except ConnectionError:
+                return False
             self.wait_for_client()
+        return self.transport is not None and not self.transport.is_closing()
 
     def wait_for_client(self) -> None:
         """No deadline: the next piece of the request is the client's to send."""

@@ -47,8 +47,6 @@ class Upload:
             await self._send()
         except OriginError as error:
             self._connection.fail(error)
-        except ConnectionError:
-            pass  # the connection was lost: its reader knows, and says how
         except Exception as error:  # noqa: BLE001  (whatever the client's side raises, it broke off)
             self._connection.fail(OriginError(OriginFailure.REQUEST_BODY, f"{type(error).__name__}: {error}"))
         finally:
@@ -72,7 +70,8 @@ class Upload:
             else:
                 left -= len(piece)
                 transport.write(piece)
-            await connection.drain()
+            if not await connection.drain():
+                return  # its reader knows, and says how
         if left:
             raise OriginError(OriginFailure.REQUEST_BODY, f"{left} octets short of its Content-Length")
         transport = connection.transport

@@ -109,9 +109,8 @@ MATCH = Table(
         Key("path", Many(PATH),
             "The paths this rule is about: `/a/b` exactly, `{id}` one segment (and its name), `*` within a "
             "segment, `**` any number of segments (none too: `/a/**` is also `/a`), a pattern without `/` "
-            "for the "
-            "last segment, or `~` and a regular expression for the whole path. Compared as it comes over the "
-            "wire: case matters, nothing is decoded.",
+            "for the last segment, or `~` and a regular expression for the whole path. Compared as it "
+            "comes over the wire: case matters, nothing is decoded.",
             example='match: {path: ["/api/pitches/{id}", "/static/**", "*.css", "~/v[0-9]+/.*"]}'),
         Key("host", Many(Word("a host such as api.example or *.example", values.host, WORD)),
             "Only for these hosts; `*.example` is every name beneath it. Ports are left out of account.",
@@ -150,15 +149,12 @@ QUERY = Table(
 
 KEY = Table(
     (
-        Key("query", Either(
-            one_of("all", "none"),
-            QUERY),
+        Key("query", Either(one_of("all", "none"), QUERY),
             "Which query parameters tell answers apart: `all`, `none`, or a mapping with `allow`, `ignore` "
-            "and "
-            "`sort`. What is left out here is still forwarded to the origin.",
+            "and `sort`. What is left out here is still forwarded to the origin.",
             default="all", example='key: {query: {ignore: ["utm_*", fbclid], sort: true}}'),
-        Key("headers", Many(FIELD, least=0), "Request headers whose values tell answers apart, whatever "
-            "Vary says.",
+        Key("headers", Many(FIELD, least=0),
+            "Request headers whose values tell answers apart, whatever Vary says.",
             default="none", example="key: {headers: [x-tenant]}"),
         Key("cookies", Many(Word("a cookie's name", values.cookie_name, NAME), least=0),
             "Cookies whose values tell answers apart.", default="none", example="key: {cookies: [session]}"),
@@ -196,8 +192,8 @@ _C = Compression()
 COMPRESSION = Table(
     (
         Key("minimum", SIZE, "Smaller bodies stay as they are.", default=f"{_C.minimum}"),
-        Key("types", Many(Word("a media type such as text/*", values.media_type, WORD)), "Media types to "
-            "compress.",
+        Key("types", Many(Word("a media type such as text/*", values.media_type, WORD)),
+            "Media types to compress.",
             default=", ".join(_C.types)),
         Key("codings", Many(Word("br or gzip", values.coding, {"enum": ["br", "gzip"]})),
             "In order of preference, where the client accepts several alike.", default=", ".join(_C.codings)),
@@ -219,11 +215,11 @@ COALESCE = Table(
 REASONS = tuple(dict.fromkeys([*(r.value for r in PassReason), *(r.value for r in NotStored)]))
 EXPECT = Table(
     (
-        Key("rule", Word("a rule's name, or none", str, WORD), "Which rule matches.", default="the rule it "
-            "stands in"),
+        Key("rule", Word("a rule's name, or none", str, WORD), "Which rule matches.",
+            default="the rule it stands in"),
         Key("cached", FLAG, "Whether the answer is stored."),
         Key("reason", one_of(*REASONS), "Why it is not stored, in the words of Cache-Status."),
-        Key("ttl", DURATION, "How long it is fresh, from the moment the origin made it."),
+        Key("ttl", DURATION, "How long it is fresh, from its arrival here."),
         Key("stale_while_revalidate", DURATION, "The window."),
         Key("stale_if_error", DURATION, "The window."),
         Key("keep", DURATION, "How long it is kept for revalidation."),
@@ -231,14 +227,14 @@ EXPECT = Table(
             "What the answer is stored under: the target alone (`/api/search?q=a`), or all of it as "
             "`explain` prints it."),
         Key("tags", Many(Word("a tag", str, TEXT), least=0), "All its tags, in any order."),
-        Key("cache_control", Word("a header value, or none", str, WORD), "The Cache-Control that clients "
-            "get."),
-        Key("cdn_cache_control", Word("a header value, or none", str, WORD), "The CDN-Cache-Control that "
-            "caches below get."),
+        Key("cache_control", Word("a header value, or none", str, WORD),
+            "The Cache-Control that clients get."),
+        Key("cdn_cache_control", Word("a header value, or none", str, WORD),
+            "The CDN-Cache-Control that caches below get."),
         Key("invalidates", Many(Word("a tag or path", str, WORD), least=0),
             "Tags, paths and prefixes (`/a/*`) that the request purges when it succeeds."),
-        Key("parts", Pairs(Word("a name", str, WORD), Word("a value", str, TEXT), "a mapping of names to "
-            "values"),
+        Key("parts", Pairs(Word("a name", str, WORD), Word("a value", str, TEXT),
+            "a mapping of names to values"),
             "The named parts of the path."),
     ),
     says="a mapping such as {cached: true, ttl: 15m}",
@@ -253,11 +249,11 @@ EXAMPLE = Table(
             Key("status", Word("a status such as 200", values.status, {"type": "integer", "minimum": 200,
                 "maximum": 599}),
                 "The origin's status.", default="200"),
-            Key("headers", Pairs(FIELD, Many(VALUE), "a mapping of header names to values"), "The origin's "
-                "headers.",
+            Key("headers", Pairs(FIELD, Many(VALUE), "a mapping of header names to values"),
+            "The origin's headers.",
                 default="content-type: application/json"),
-        ), says="a mapping with status, headers"), "What the origin answers.", default="200, "
-            "application/json"),
+        ), says="a mapping with status, headers"), "What the origin answers.",
+            default="200, application/json"),
         Key("expect", EXPECT, "What must come of it.", default="that this rule matches"),
     ),
     says='a mapping such as {request: "GET /api/pitches", expect: {cached: true}}',
@@ -278,14 +274,15 @@ RULE = Table(
                          {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"}),
             "The rule's name: the label in Cache-Status, logs and metrics. Unique.", required=True,
             example="name: pitches"),
-        Key("match", MATCH, "Which requests the rule is about. All that is given must hold; within one "
-            "list, any.",
+        Key("match", MATCH,
+            "Which requests the rule is about. All that is given must hold; within one list, any.",
             required=True, example='match: {path: "/api/pitches/**"}'),
         Key("ttl", Either(Word("a duration such as 15m, or origin", _ttl,
             DURATION.json | {"pattern": DURATION.json["pattern"] + "|^origin$"}),
                           TTL_BOUNDS),
             "How long the edge may answer without asking: fixed, `origin` (as the answer says), or the "
-            "origin's within `{min, max}`.",
+            "origin's within `{min, max}`. Of errors (400 and above) only `max` is meant: how long they are "
+            "kept is said by `status_ttl` or by themselves.",
             default="origin", example="ttl: {min: 10s, max: 1h}"),
         Key("status_ttl", Pairs(Word("a status such as 404 or a class such as 5xx", values.status_or_class,
                                      {"type": "string", "pattern": "^[2-5]([0-9][0-9]|[xX][xX])$"}),
@@ -299,24 +296,24 @@ RULE = Table(
             default="as the answer says", example="stale_if_error: 1h"),
         Key("keep", DURATION, "How long a stale answer is kept so that the origin can confirm it with 304.",
             default="as long as is useful", example="keep: 1d"),
-        Key("cache_control", CACHE_CONTROL, "The Cache-Control that clients get on storable answers, in "
-            "place of the origin's.",
+        Key("cache_control", CACHE_CONTROL,
+            "The Cache-Control that clients get on storable answers, in place of the origin's.",
             default="the origin's", example='cache_control: "public, max-age=60"'),
-        Key("cdn_cache_control", CACHE_CONTROL, "The CDN-Cache-Control (RFC 9213) that caches between here "
-            "and the clients get.",
+        Key("cdn_cache_control", CACHE_CONTROL,
+            "The CDN-Cache-Control (RFC 9213) that caches between here and the clients get.",
             default="the origin's", example='cdn_cache_control: "max-age=300"'),
-        Key("key", KEY, "What of a request tells answers apart.", default="scheme, host, path and the "
-            "whole query",
+        Key("key", KEY, "What of a request tells answers apart.",
+            default="scheme, host, path and the whole query",
             example="key: {query: none}"),
-        Key("normalise", Pairs(FIELD, Many(Word("a value", str, WORD)), "a mapping such as "
-            "{accept-language: [en, de]}"),
+        Key("normalise", Pairs(FIELD, Many(Word("a value", str, WORD)),
+            "a mapping such as {accept-language: [en, de]}"),
             "Header -> the values it is reduced to where an answer varies on it, best match first, else "
             "the first: fewer copies.",
             example="normalise: {accept-language: [en, de]}"),
         Key("tags", Many(TAG, least=0), "Names to purge by; `{id}` is filled from the path.",
             example='tags: [pitches, "pitch:{id}"]'),
-        Key("tags_from", Many(FIELD, least=0), "Answer headers whose values are tags too (at most 128 tags "
-            "of 256 octets).",
+        Key("tags_from", Many(FIELD, least=0),
+            "Answer headers whose values are tags too (at most 128 tags of 256 octets).",
             default=", ".join(TagPolicy().from_headers), example="tags_from: [surrogate-key]"),
         Key("invalidates", Many(INVALIDATION, least=0),
             "What a method that changes something purges when it succeeds, besides its own URL.",
@@ -334,11 +331,12 @@ RULE = Table(
         Key("request_directives", one_of("honour", "ignore"),
             "Whether a client's own Cache-Control (`no-cache`, `max-age=0`, `only-if-cached` ...) counts.",
             default="honour", example="request_directives: ignore"),
-        Key("heuristic", FLAG, "Whether an answer with a Last-Modified and no lifetime gets a tenth of its "
-            "age (RFC 9111 §4.2.2).",
+        Key("heuristic", FLAG,
+            "Whether an answer with a Last-Modified and no lifetime gets a tenth of its age (RFC 9111 "
+            "§4.2.2).",
             default="on", example="heuristic: off"),
-        Key("pass", FLAG, "Forward without asking or filling the cache.", default="false", example="pass: "
-            "true"),
+        Key("pass", FLAG, "Forward without asking or filling the cache.", default="false",
+            example="pass: true"),
         Key("no_store", FLAG, "Never store the answers.", default="false", example="no_store: true"),
         Key("unsafe", Many(one_of(*(u.value for u in Unsafe)), least=0),
             "What is only done when it is asked for by its name; see below.", default="nothing",

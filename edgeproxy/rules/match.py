@@ -60,9 +60,9 @@ class Matcher:
                 return matched
         return _NONE
 
-    def candidates(self, host: str, path: str) -> list[Matched]:
-        """All rules whose path and host match, in order, whatever their other conditions."""
-        return list(self._candidates(host, path))
+    def candidates(self, host: str | None, path: str) -> list[Matched]:
+        """All rules whose path and host match, in order, whatever their other conditions. No host: any."""
+        return list(self._candidates(host, path) if host else self._find(None, path))
 
     def _index(self, number: int, rule: Rule) -> None:
         if not rule.match.paths:
@@ -92,12 +92,12 @@ class Matcher:
             self._memo[name, path] = found
         return found
 
-    def _find(self, name: str, path: str) -> Iterable[Matched]:
+    def _find(self, name: str | None, path: str) -> Iterable[Matched]:
         dotted = has_dot_segment(path)
         for number in self._narrow(path):
             rule = self.ruleset.rules[number]
             parts = path_parts(rule.match.paths, path)
-            if parts is not None and host_matches(rule.match.hosts, name):
+            if parts is not None and (name is None or host_matches(rule.match.hosts, name)):
                 if dotted:
                     rule = replace(rule, overrides=replace(rule.overrides, pass_=True))
                 yield Matched(rule, parts)

@@ -60,7 +60,9 @@ class PurgeOrder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", PurgeKind(self.kind))
-        if self.kind is not PurgeKind.ALL and not self.value:
+        if self.kind is PurgeKind.ALL:
+            object.__setattr__(self, "value", "")
+        elif not self.value:
             raise ValueError(f"purge by {self.kind.value}: the value is empty")
         if self.kind in {PurgeKind.PREFIX, PurgeKind.PATTERN} and len(octets(self.value)) > LONGEST:
             raise ValueError(f"purge by {self.kind.value}: longer than {LONGEST} octets")

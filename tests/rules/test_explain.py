@@ -84,8 +84,8 @@ def test_as_text() -> None:
             "response-private", ["response-private", "set-cookie"], "unsafe: [private, set_cookie]",
         ),
         (answered(), {"Authorization": "x"}, "authorization", ["authorization"], "unsafe: [authorization]"),
-        (answered(cache_control="no-store"), {}, "response-no-store", ["response-no-store"], "unsafe: "
-            "[no_store]"),
+        (answered(cache_control="no-store"), {}, "response-no-store", ["response-no-store"],
+         "unsafe: [no_store]"),
     ],
 )  # fmt: skip
 def test_what_it_would_take(

@@ -96,7 +96,7 @@ def test_everything_can_be_said() -> None:
     assert conditions["x-d"].regex == re.compile("v[0-9]+")
     assert conditions["x-e"].values == {"true"}
     assert [(c.name, c.present) for c in match.cookies] == [("session", False)]
-    assert [(c.name, c.values) for c in match.query] == [("page", {"1"})]
+    assert [(c.name, c.values) for c in match.query] == [("page", frozenset({"1"}))]
     assert (overrides.ttl, overrides.ttl_min, overrides.ttl_max) == (None, 10, 3600)
     assert overrides.status_ttl == {404: 60, 5: 0}
     assert (overrides.stale_while_revalidate, overrides.stale_if_error, overrides.keep) == (60, 5400, 86400)
@@ -242,8 +242,8 @@ R = "rules: [{name: a, match: {path: /a}, "
         (R + "examples: [{request: a b c}]}]", 'expected "METHOD /target"'),
         (R + "examples: [{request: /a, expect: {reason: because}}]}]", "expected"),
         ("rules: [{name: a, match: {path: '~(a+)+'}}]", "exponential"),
-        ("rules: [{name: a, match: {path: /a, method: GET}, invalidates: {on: POST, tags: [a]}}]", "never "
-            "happens"),
+        ("rules: [{name: a, match: {path: /a, method: GET}, invalidates: {on: POST, tags: [a]}}]",
+         "never happens"),
         ("rules: [{name: a, match: {path: /a}}, {name: a, match: {path: /b}}]", "is the name of the rule at"),
         ("rules: &x [*x]", "anchors and aliases"),
         ("rules: [{name: a, match: {path: **}}]", "in quotes"),
@@ -265,10 +265,8 @@ def test_what_is_wrong_is_said(text: str, said: str) -> None:
 
 def test_a_problem_in_the_defaults_is_said_once() -> None:
     text = "defaults: {ttl: 5x}\nrules: [{name: a, match: {path: /a}}, {name: b, match: {path: /b}}]"
-    assert refused(text).splitlines() == [
-        "rules.yaml:1:17: defaults.ttl: expected a duration such as 30s, 15m, 1h30m, 7d or plain seconds, "
-        'got "5x"'
-    ]
+    (line,) = refused(text).splitlines()
+    assert line.startswith("rules.yaml:1:17: defaults.ttl: expected a duration")
 
 
 def test_a_flood_of_problems_is_cut() -> None:
@@ -305,7 +303,7 @@ def test_any_text_is_rules_or_a_rule_error(text: str) -> None:
         try:
             load_text(whole)
         except RuleError as error:
-            assert error.problems
+            assert error.problems  # noqa: PT017
 
 
 def test_failing_examples_refuse_the_file() -> None:

@@ -79,7 +79,10 @@ def scan(rules: tuple[Rule, ...], request: RequestHead) -> tuple[Rule, Any]:
 
 @given(st.lists(MATCH, max_size=8), PATH, st.sampled_from(["GET", "HEAD", "POST"]), st.booleans())
 def test_the_index_finds_what_a_scan_finds(
-    matches: list[Match], path: str, method: str, flagged: bool
+    matches: list[Match],
+    path: str,
+    method: str,
+    flagged: bool,  # noqa: FBT001
 ) -> None:
     rules = tuple(Rule(str(i), f"r:{i}", m) for i, m in enumerate(matches))
     made = Matcher(RuleSet(rules))
@@ -114,6 +117,15 @@ def test_the_first_rule_wins_and_names_its_parts() -> None:
     assert made.match(ask("/b")).rule is PLAIN
 
 
+def test_candidates_on_any_host_and_whatever_else_must_hold() -> None:
+    path = (path_pattern("/a"),)
+    made = matcher(Match(path, hosts=("one.example",)), Match(path, methods=frozenset({"POST"})), "/b")
+    assert [m.rule.name for m in made.candidates("two.example", "/a")] == ["1"]
+    assert [m.rule.name for m in made.candidates("", "/a")] == ["0", "1"]
+    assert [m.rule.name for m in made.candidates(None, "/a")] == ["0", "1"]
+    assert made.match(ask("/a", host="")).rule is PLAIN
+
+
 def test_get_covers_head_and_nothing_else() -> None:
     made = matcher(Match(methods=frozenset({"GET"})))
     assert [made.match(ask("/", m)).rule.name for m in ("GET", "HEAD", "POST")] == ["0", "0", "none"]
@@ -134,7 +146,7 @@ def test_get_covers_head_and_nothing_else() -> None:
         (("[::1]",), "[::1]", True),
     ],
 )
-def test_hosts(hosts: tuple[str, ...], host: str, fits: bool) -> None:
+def test_hosts(hosts: tuple[str, ...], host: str, fits: bool) -> None:  # noqa: FBT001
     assert (matcher(Match(hosts=hosts)).match(ask("/", host=host)).rule is not PLAIN) == fits
 
 

@@ -14,7 +14,7 @@ from edgeproxy.policy.stored import Unsafe
 from edgeproxy.rules import keys
 from edgeproxy.rules.document import Mapping, Node, Scalar, Sequence, parse
 from edgeproxy.rules.explain import explain
-from edgeproxy.rules.kinds import Table
+from edgeproxy.rules.kinds import Key, Table
 from edgeproxy.rules.load import load_rules, load_text
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.outcome import outcome
@@ -202,10 +202,16 @@ def test_shipped_files_fit_the_schema(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["rules: []", "rule: []", "rules: [{name: a, tll: 1}]", "rules: [{name: a b}]", "rules: [{name: a, "
-        "ttl: 5x}]",
-     "rules: [{name: a, unsafe: [cookie]}]", "defaults: {name: a}\nrules: [{name: a}]"],
-)  # fmt: skip
+    [
+        "rules: []",
+        "rule: []",
+        "rules: [{name: a, tll: 1}]",
+        "rules: [{name: a b}]",
+        "rules: [{name: a, ttl: 5x}]",
+        "rules: [{name: a, unsafe: [cookie]}]",
+        "defaults: {name: a}\nrules: [{name: a}]",
+    ],
+)
 def test_the_schema_refuses_what_the_loader_refuses(text: str) -> None:
     assert check(text)
 
@@ -236,7 +242,7 @@ def test_the_head_of_the_reference_loads() -> None:
 
 
 @pytest.mark.parametrize("key", [*keys.RULE.keys, *keys.MATCH.keys, *keys.KEY.keys], ids=lambda k: k.name)
-def test_each_example_of_the_reference_loads(key: keys.Key) -> None:
+def test_each_example_of_the_reference_loads(key: Key) -> None:
     lines = {"name": "name: x", "match": 'match: {path: ["/{id}", "/"]}'}
     lines[key.example.partition(":")[0]] = key.example
     if key.name == "examples":

@@ -48,7 +48,8 @@ def test_sizes(text: str, octets: int) -> None:
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        (values.duration, "5x"), (values.duration, "-1s"), (values.duration, "1m1"), (values.duration, "١s"),
+        (values.duration, "5x"), (values.duration, "-1s"), (values.duration, "1m1"), (values.duration,
+            "\u0661s"),
         (values.duration, "99999999999"), (values.duration, ""), (values.duration, "nan"),
             (values.duration, "1e9"),
         (values.size, "1XB"), (values.size, "-1"), (values.size, "9999TiB"),

@@ -24,7 +24,7 @@ from tests.support.toxic import reset_transport
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from types import TracebackType
 
     from edgeproxy.clock import Clock
@@ -182,6 +182,7 @@ class LedgerOrigin:
         self._bell = Bell()
         self._server: asyncio.Server | None = None
         self._open: dict[int, asyncio.StreamWriter] = {}
+        self._at_gate: dict[int, asyncio.Task[object]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
 
     # -- life ---------------------------------------------------------------------------------------
@@ -197,12 +198,11 @@ class LedgerOrigin:
 
     async def start(self) -> None:
         """Listen; after ``stop()`` on the same port again."""
+        loop = asyncio.get_running_loop()
         if self.unix is not None:
-            self._server = await asyncio.start_unix_server(self._serve, self.unix, limit=_HEAD_LIMIT)
+            self._server = await loop.create_unix_server(self._protocol, self.unix)
             return
-        self._server = await asyncio.start_server(
-            self._serve, self.host, self.port, limit=_HEAD_LIMIT, ssl=self.tls
-        )
+        self._server = await loop.create_server(self._protocol, self.host, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -244,6 +244,16 @@ class LedgerOrigin:
         if self.unix is not None:
             return f"unix:{self.unix}"
         return f"{'https' if self.tls else 'http'}://{self.authority}"
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Connection(self)
+
+    def _peer_left(self, number: int) -> None:
+        """The other side ended connection ``number``: an answer that stands at a gate has no reader."""
+        self._open.pop(number, None)
+        if number in self._at_gate:
+            self._at_gate[number].cancel()
+        self._bell.ring()
 
     # -- scripting ----------------------------------------------------------------------------------
 
@@ -324,14 +334,16 @@ class LedgerOrigin:
 
     # -- serving ------------------------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, writer: asyncio.StreamWriter) -> int:
+        self.connections += 1
+        self._open[self.connections] = writer
+        self._bell.ring()
+        return self.connections
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        self.connections += 1
-        number = self.connections
-        self._open[number] = writer
-        self._bell.ring()
         order = 0
         try:
             while True:
@@ -343,7 +355,7 @@ class LedgerOrigin:
         except (OSError, EOFError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            del self._open[number]
+            self._open.pop(number, None)
             self._tasks.discard(task)
             writer.close()
             self._bell.ring()
@@ -381,7 +393,13 @@ class LedgerOrigin:
                 writer.write(step)
                 await writer.drain()
             elif isinstance(step, Gate):
-                await self.gate(step.name).pass_through()
+                task = asyncio.current_task()
+                assert task is not None
+                self._at_gate[request.connection] = task
+                try:
+                    await self.gate(step.name).pass_through()
+                finally:
+                    del self._at_gate[request.connection]
             elif step is READ_BODY:
                 await self._read_body(request, reader, writer)
             elif step is HALF:
@@ -467,6 +485,28 @@ class LedgerOrigin:
             else:
                 steps.append(chunk(b""))
         return [*steps, READ_BODY] if early else steps
+
+
+class _Connection(asyncio.StreamReaderProtocol):
+    """A stream that tells its origin when the peer has left, whatever its handler is waiting for."""
+
+    def __init__(self, origin: LedgerOrigin) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(asyncio.StreamReader(_HEAD_LIMIT, loop), self._handle, loop)
+        self._origin = origin
+        self._number = 0
+
+    def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
+        self._number = self._origin._accept(writer)
+        return self._origin._serve(reader, writer, self._number)
+
+    def eof_received(self) -> bool | None:
+        self._origin._peer_left(self._number)
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._origin._peer_left(self._number)
+        super().connection_lost(exc)
 
 
 __all__ = [
