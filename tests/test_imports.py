@@ -54,7 +54,7 @@ HOMES = {
     "environ": "edgeproxy.settings",
     "getenv": "edgeproxy.settings",
 }
-"""Names that one module alone may use, as a name, an attribute or an import."""
+"""Names that one module alone may use, as an attribute or imported from os or asyncio."""
 
 MODULE_HOMES = {"time": "edgeproxy.clock"}
 CLOCK_METHODS = {"now", "utcnow", "today"}
@@ -206,8 +206,6 @@ def _is_package(name: str) -> bool:
 
 
 def _names(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Name):
-        return [node.id]
     if isinstance(node, ast.Attribute):
         return [node.attr]
     if isinstance(node, ast.ImportFrom) and _top(node.module or "") in {"os", "asyncio"}:
@@ -271,6 +269,7 @@ def test_the_checker_sees(rule: Rule, name: str, source: str) -> None:
         (aiohttp_violations, "edgeproxy.front.x", "import aiohttp"),
         (home_violations, "edgeproxy.clock", "import time"),
         (home_violations, "edgeproxy.store.x", "clock.now()"),
+        (home_violations, "edgeproxy.cli.x", "def f(environ):\n    return environ['HOME']"),
         (danger_violations, "edgeproxy.rules.x", "import re\nre.compile('a')\npattern.exec"),
     ],
 )

@@ -210,10 +210,9 @@ class RedisBus:
         milliseconds, sequence = self._table.seen
         streams: dict[Any, Any] = {self._keys[1]: f"{milliseconds}-{sequence}"}
         answer = cast("Any", await self._tail.xread(streams, count=1, block=BLOCK))
-        if answer:
-            await self._catch_up()
-        elif await self._redis.get(self._keys[0]) != self._table.incarnation:
-            raise LogLost("the purge log has been replaced")
+        if not answer:
+            await self._begin()  # is it still the same log?
+        await self._catch_up()
 
     def _apply(self, records: list[Record]) -> None:
         now = self._clock.now()
@@ -231,7 +230,7 @@ class RedisBus:
 
     def _up(self) -> None:
         if not self.ready:
-            log.warning("purge log: followed again" if self.error else "purge log: followed")
+            log.warning("purge log: followed")
         self.ready, self.error = True, ""
         self.heard = self._clock.monotonic()
 

@@ -3,13 +3,15 @@
 Rules of this file:
 
 - Only what was started here is ended here. What the processes print goes to files in ``directory``.
-- Ready means that it answers. Nothing waits longer than READY, and a process that dies is reported at once
-  with the end of what it printed.
+- Ready means that it said so itself or knows the token it was given: whatever answers on a port may be
+  someone else's. Nothing waits longer than READY, and a process that dies is reported at once with the end
+  of what it printed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import socket
 import sys
@@ -21,7 +23,7 @@ import aiohttp
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from edgeproxy.clock import Clock
@@ -35,6 +37,8 @@ STOP = 5.0
 
 _PAUSE = 0.05
 _TAIL = 4_000
+_ORIGIN_LINE = re.compile(r"^demo origin on (http://\S+)$", re.MULTILINE)
+_TAKEN = re.compile("address already in use", re.IGNORECASE)
 
 
 class DemoError(Exception):
@@ -89,33 +93,112 @@ async def running(
 
     Raises DemoError where one of them does not get ready.
     """
-    client_port, admin_port, origin_port = free_ports(PREFERRED)
-    token = secrets.token_urlsafe(18)
-    url, admin_url, origin_url = (
-        f"http://127.0.0.1:{port}" for port in (client_port, admin_port, origin_port)
-    )
-    serve = [
-        "edgeproxy", "serve", "--origin", origin_url,
-        "--store", f"lmdb:{directory / 'cache' / 'store'}", "--cache-dir", str(directory / "cache"),
-        "--listen", f"127.0.0.1:{client_port}", "--admin", f"127.0.0.1:{admin_port}",
-    ]  # fmt: skip
-    if rules is not None:
-        serve += ["--rules", str(rules)]
-    answer_data = ["edgeproxy.demo.origin", "--port", str(origin_port), "--directory", str(directory)]
-    children: list[Child] = []
+    # Settings meant for another edgeproxy on this machine are not for the demo's.
+    inherited = {name: value for name, value in environment.items() if not name.startswith("EDGEPROXY_")}
+    start = _Start(directory, inherited, clock)
     try:
-        origin = await _start("origin", answer_data, directory, environment)
-        children.append(origin)
-        # Settings meant for another edgeproxy on this machine are not for the demo's.
-        own = {name: value for name, value in environment.items() if not name.startswith("EDGEPROXY_")}
-        edge = await _start("edgeproxy", serve, directory, own | {"EDGEPROXY_ADMIN_TOKEN": token})
-        children.append(edge)
-        await _wait_until_ready(origin, f"{origin_url}/_demo/counts", clock)
-        await _wait_until_ready(edge, f"{admin_url}/readyz", clock)
+        origin, origin_url = await start.origin()
+        edge, url, admin_url, token = await start.edge(origin_url, rules)
         yield Running(origin, edge, origin_url, url, admin_url, token)
     finally:
-        for child in reversed(children):
+        for child in reversed(start.children):
             await child.end(clock)
+
+
+class _Start:
+    """Starts both. A port that someone else took since it was found free costs one more attempt."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str], clock: Clock) -> None:
+        self.children: list[Child] = []
+        self._directory = directory
+        self._environment = environment
+        self._clock = clock
+
+    async def origin(self) -> tuple[Child, str]:
+        """Start the demo origin; it and its URL."""
+        directory = str(self._directory)
+        for port in (*free_ports(PREFERRED[2:]), 0):
+            command = ["edgeproxy.demo.origin", "--port", str(port), "--directory", directory]
+            child = await self._child("origin", command, {})
+
+            async def ready(printed: Child = child) -> bool:
+                return _ORIGIN_LINE.search(printed.tail()) is not None
+
+            if await self._gets_ready(child, ready):
+                break
+        found = _ORIGIN_LINE.search(child.tail())
+        if found is None:
+            raise _failure(child)
+        return child, found[1]
+
+    async def edge(self, origin_url: str, rules: Path | None) -> tuple[Child, str, str, str]:
+        """Start edgeproxy; it, its URL for clients, the one for the administrator, and the token."""
+        token = secrets.token_urlsafe(18)
+        cache = self._directory / "cache"
+        for preferred in (PREFERRED[:2], (0, 0)):
+            client_port, admin_port = free_ports(preferred)
+            url, admin_url = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{admin_port}"
+            command = [
+                "edgeproxy", "serve", "--origin", origin_url,
+                "--listen", f"127.0.0.1:{client_port}", "--admin", f"127.0.0.1:{admin_port}",
+                "--store", f"lmdb:{cache / 'store'}", "--cache-dir", str(cache),
+            ]  # fmt: skip
+            if rules is not None:
+                command += ["--rules", str(rules)]
+            child = await self._child("edgeproxy", command, {"EDGEPROXY_ADMIN_TOKEN": token})
+
+            async def ready(admin_url: str = admin_url) -> bool:
+                return await _is_ready(admin_url, token)
+
+            if await self._gets_ready(child, ready):
+                return child, url, admin_url, token
+        raise _failure(child)
+
+    async def _child(self, name: str, module: list[str], environment: Mapping[str, str]) -> Child:
+        log_file = self._directory / f"{name}.log"
+        with log_file.open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", *module, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**self._environment, **environment},
+            )  # fmt: skip
+        child = Child(name, process, log_file)
+        self.children.append(child)
+        return child
+
+    async def _gets_ready(self, child: Child, ready: Callable[[], Awaitable[bool]]) -> bool:
+        """Wait for it; False where its port turned out to be taken. Raises DemoError."""
+        deadline = self._clock.monotonic() + READY
+        while self._clock.monotonic() < deadline:
+            if await ready():
+                return True
+            if not child.alive():
+                break
+            await self._clock.sleep(_PAUSE)
+        if child.alive() or not _TAKEN.search(child.tail()):
+            raise _failure(child)
+        return False
+
+
+def _failure(child: Child) -> DemoError:
+    how = f"did not get ready in {READY:g} s" if child.alive() else f"ended ({child.process.returncode})"
+    return DemoError(f"{child.name} {how}:\n{child.tail()}")
+
+
+async def _is_ready(admin_url: str, token: str) -> bool:
+    """Whether it is ready, and is the one that was given this token: another may have the port."""
+    everything: dict[str, object] = {"all": True, "dry_run": True}
+    fields = {"Authorization": f"Bearer {token}"}
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            async with session.get(f"{admin_url}/readyz") as answer:
+                if answer.status != 200:
+                    return False
+            async with session.post(
+                f"{admin_url}/api/cache/purge", json=everything, headers=fields
+            ) as answer:
+                return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
 
 
 def free_ports(preferred: Sequence[int]) -> list[int]:
@@ -134,28 +217,3 @@ def free_ports(preferred: Sequence[int]) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
-
-
-async def _start(name: str, module: list[str], directory: Path, environment: Mapping[str, str]) -> Child:
-    log_file = directory / f"{name}.log"
-    with log_file.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", *module,
-            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-        )  # fmt: skip
-    return Child(name, process, log_file)
-
-
-async def _wait_until_ready(child: Child, url: str, clock: Clock) -> None:
-    deadline = clock.monotonic() + READY
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
-        while child.alive() and clock.monotonic() < deadline:
-            try:
-                async with session.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            except (aiohttp.ClientError, TimeoutError):
-                pass
-            await clock.sleep(_PAUSE)
-    how = f"did not answer in {READY:g} s" if child.alive() else f"ended ({child.process.returncode})"
-    raise DemoError(f"{child.name} {how}:\n{child.tail()}")

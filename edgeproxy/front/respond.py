@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil, floor
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.coding import coded_etag, compressible
@@ -195,14 +196,14 @@ class Responder:
         if trace.hit:
             parts.append(b"hit")
             if trace.ttl is not None:
-                parts.append(b"ttl=%d" % trace.ttl)
+                parts.append(b"ttl=%d" % whole(trace.ttl))
         elif trace.forwarded is not None:
             parts.append(b"fwd=%b" % trace.forwarded.value.encode())
             if trace.forwarded_status:
                 parts.append(b"fwd-status=%d" % trace.forwarded_status)
             if trace.stored:
                 if trace.ttl is not None:
-                    parts.append(b"ttl=%d" % trace.ttl)
+                    parts.append(b"ttl=%d" % whole(trace.ttl))
                 parts.append(b"stored")
             if trace.collapsed:
                 parts.append(b"collapsed")
@@ -212,6 +213,11 @@ class Responder:
         if reason:
             parts.append(b"detail=%b" % reason.encode())
         return b"; ".join(parts)
+
+
+def whole(ttl: float) -> int:
+    """Seconds away from zero: what is fresh is never told 0, and what is stale never either (RFC 9211 §2.4)."""
+    return ceil(ttl) if ttl > 0 else floor(ttl)
 
 
 def server_timing(trace: Trace) -> bytes:

@@ -267,7 +267,7 @@ class Connection(ResponseHandler):
             self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
             super().resume_reading(resume_parser)
 
-    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:  # noqa: ARG002
         # The first failure is the one that counts; what follows from it only repeats it.
         failure = self.failure
         if failure is None:

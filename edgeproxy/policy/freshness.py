@@ -43,12 +43,16 @@ def freshness_of(
     directives = effective_directives(head.headers)
     age = initial_age(head.headers, request_time, response_time)
     source, lifetime = _lifetime(head, directives, age, response_time, overrides)
+    # A rule's windows are meant for the answers its ttl is meant for, not for errors it says nothing of.
+    meant = head.status < 400 or status_ttl(head.status, overrides) is not None
     return Freshness(
         received=response_time,
         initial_age=age,
         lifetime=lifetime,
-        stale_while_revalidate=_window(overrides.stale_while_revalidate, directives.stale_while_revalidate),
-        stale_if_error=_window(overrides.stale_if_error, directives.stale_if_error),
+        stale_while_revalidate=_window(
+            overrides.stale_while_revalidate if meant else None, directives.stale_while_revalidate
+        ),
+        stale_if_error=_window(overrides.stale_if_error if meant else None, directives.stale_if_error),
         keep=_keep(head.headers, overrides),
         must_validate=directives.no_cache and Unsafe.NO_CACHE not in overrides.unsafe,
         never_stale=_never_stale(directives, source, overrides),

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.clock import Clock
+from edgeproxy.demo import processes
 from edgeproxy.demo.processes import Child, DemoError, free_ports, running
+from edgeproxy.settings import environment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -31,9 +34,44 @@ async def test_a_process_that_ends_at_start_is_reported_with_what_it_printed(tmp
     # A directory where the database file should be: the origin cannot start.
     (tmp_path / "demo.sqlite").mkdir()
     with pytest.raises(DemoError, match=r"origin ended \(\d\)") as complaint:
-        async with running(tmp_path, {"PYTHONPATH": "."}, Clock()):
+        async with running(tmp_path, environment(), Clock()):
             pass
     assert "demo origin: unable to open database file" in str(complaint.value)
+
+
+async def test_a_port_taken_since_it_was_found_free_costs_one_more_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(processes, "free_ports", _Late(taken.getsockname()[1]))
+        async with running(tmp_path, environment(), Clock(), rules=_rules(tmp_path)) as both:
+            # The one that runs, not the one that could not.
+            assert both.origin.alive()
+            assert both.edge.alive()
+    assert not both.origin.alive()
+    assert not both.edge.alive()
+
+
+class _Late:
+    """free_ports as if someone took every port of the first answer to each question right after it."""
+
+    def __init__(self, taken: int) -> None:
+        self._taken = taken
+
+    def __call__(self, preferred: Sequence[int]) -> list[int]:
+        return [
+            self._taken if port else found
+            for port, found in zip(preferred, free_ports([0] * len(preferred)), strict=True)
+        ]
+
+
+def _rules(directory: Path) -> Path:
+    made = directory / "rules"
+    made.mkdir()
+    (made / "all.yaml").write_text('rules: [{name: all, match: {path: "/**"}, ttl: 1m}]\n')
+    return made
 
 
 async def test_what_was_started_is_ended(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ async def test_times_are_the_clocks(origin: LedgerOrigin, client: OriginClient, 
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_whole_body(origin: LedgerOrigin, client: OriginClient, chunked: bool) -> None:
+async def test_a_whole_body(origin: LedgerOrigin, client: OriginClient, *, chunked: bool) -> None:
     content = bytes(range(256)) * 8192  # 2 MiB: many segments
     origin.reply("/a", body=content, chunked=chunked)
     reply = await client.fetch(forward())
@@ -101,7 +101,7 @@ async def test_close_delimited(origin: LedgerOrigin, client: OriginClient) -> No
 @pytest.mark.parametrize("end", [FIN, RST], ids=["FIN", "RST"])
 @pytest.mark.parametrize("late", [False, True], ids=["with the body", "later"])
 async def test_a_broken_off_body_is_truncated(
-    origin: LedgerOrigin, client: OriginClient, start: list[bytes], end: object, late: bool
+    origin: LedgerOrigin, client: OriginClient, start: list[bytes], end: object, *, late: bool
 ) -> None:
     origin.script("/a", [*start, Gate("g"), end])  # type: ignore[list-item]
     if not late:
@@ -109,8 +109,8 @@ async def test_a_broken_off_body_is_truncated(
     try:
         reply = await client.fetch(forward())
     except OriginError as error:  # the reset overtook the head
-        assert end is RST  # noqa: PT017
-        assert error.failure is OriginFailure.RESET  # noqa: PT017
+        assert end is RST
+        assert error.failure is OriginFailure.RESET
         return
     assert reply.body.take_all() is None
     origin.gate("g").open()
@@ -233,8 +233,7 @@ async def test_octets_after_the_end_of_a_streamed_body(origin: LedgerOrigin, cli
     assert await reply.body.read() == b"01234"
     origin.gate("g").open()
     with pytest.raises(OriginError) as caught:
-        while await reply.body.read():
-            pass
+        await read_all(reply)
     assert caught.value.failure is OriginFailure.BAD_RESPONSE
 
 

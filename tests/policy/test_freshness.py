@@ -274,3 +274,15 @@ def test_never_negative_whatever_is_said(given_fields: list[tuple[str, str]], ov
     assert freshness.initial_age >= 0
     assert freshness.age(NOW - 1e6) >= 0
     assert freshness.storage_ttl(NOW) >= 0
+
+
+@pytest.mark.parametrize(
+    ("status", "status_ttl", "window"),
+    [(200, {}, 60.0), (404, {}, 0.0), (404, {404: 5.0}, 60.0), (404, {4: 5.0}, 60.0)],
+)
+def test_a_rules_windows_are_for_the_answers_it_speaks_of(
+    status: int, status_ttl: dict[int, float], window: float
+) -> None:
+    overrides = Overrides(stale_while_revalidate=60.0, stale_if_error=60.0, status_ttl=status_ttl)
+    freshness = of([], overrides, status=status)
+    assert (freshness.stale_while_revalidate, freshness.stale_if_error) == (window, window)

@@ -1,0 +1,190 @@
+"""Two nodes and a real Redis: each has a purge table of its own, the log is all they share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+
+from edgeproxy.clock import Clock
+from edgeproxy.cluster.bus import RedisBus
+from edgeproxy.cluster.epoch import GONE, GOOD, PurgeTable, SoftSince
+from edgeproxy.store.purge import PurgeKind, PurgeOrder
+from tests.support.servers import redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+    from edgeproxy.engine.background import Background
+    from tests.support.servers import Server
+
+SMALL = 4096
+
+
+class _Node:
+    def __init__(self, server: Server, background: Background, table: PurgeTable | None = None) -> None:
+        self.table = table or PurgeTable.anonymous(SMALL)
+        self.bus = RedisBus(server.url, self.table, Clock(), background.spawn)
+        self.bus.start()
+
+    async def ready(self) -> _Node:
+        await until(lambda: self.bus.ready)
+        return self
+
+    def gone(self, target: str, epoch: int) -> bool:
+        return self.table.verdict("h", target, (), epoch) is GONE
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Real processes answer when they answer; the test's own time limit is the limit."""
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def url(target: str, *, soft: bool = False) -> PurgeOrder:
+    return PurgeOrder(PurgeKind.URL, target, soft=soft)
+
+
+async def test_a_purge_has_one_number_on_all_nodes(redis: Server, background: Background) -> None:
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    assert one.table.incarnation == other.table.incarnation
+    epochs = one.table.current, other.table.current
+    number, said = await one.bus.publish(url("/a"))
+    assert said == "ok"
+    assert one.table.current == number
+    assert one.gone("/a", epochs[0])
+    await until(lambda: other.table.current == number)
+    assert other.gone("/a", epochs[1])
+    assert not other.gone("/b", epochs[1])
+    soft, _ = await other.bus.publish(url("/s", soft=True))
+    await until(lambda: one.table.current == soft)
+    assert isinstance(one.table.verdict("h", "/s", (), number), SoftSince)
+    for node in (one, other):
+        await node.bus.close()
+
+
+async def test_orders_arrive_as_they_were(redis: Server, background: Background) -> None:
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    epoch = other.table.current
+    await one.bus.publish(PurgeOrder(PurgeKind.URL, "/x\udcff", host="a.example", targets=("/y",)))
+    await one.bus.publish(PurgeOrder(PurgeKind.PATTERN, "/p*q", host="b.example"))
+    number, _ = await one.bus.publish(PurgeOrder(PurgeKind.TAG, "t"))
+    await until(lambda: other.table.current == number)
+    verdict = other.table.verdict
+    assert verdict("a.example", "/x\udcff", (), epoch) is GONE
+    assert verdict("a.example", "/y", (), epoch) is GONE
+    assert verdict("b.example", "/y", (), epoch) is GOOD
+    assert verdict("b.example", "/p/q", (), epoch) is GONE
+    assert verdict("a.example", "/p/q", (), epoch) is GOOD
+    assert verdict("c.example", "/", ("t",), epoch) is GONE
+    for node in (one, other):
+        await node.bus.close()
+
+
+async def test_a_node_that_was_away_replays(redis: Server, background: Background) -> None:
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    epoch = other.table.current
+    await other.bus.close()
+    await one.bus.publish(url("/a"))
+    assert not other.gone("/a", epoch)
+    back = await _Node(redis, background, other.table).ready()
+    assert back.gone("/a", epoch)
+    assert not back.gone("/b", epoch)
+    assert back.bus.gaps == 0
+    newcomer = await _Node(redis, background).ready()
+    assert newcomer.gone("/a", epoch)
+    assert not newcomer.gone("/b", epoch), "what others stored before is still good"
+    for node in (one, back, newcomer):
+        await node.bus.close()
+
+
+async def test_a_trimmed_log_purges_everything_older(redis: Server, background: Background) -> None:
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    epoch = other.table.current
+    await other.bus.close()
+    for number in range(3):
+        await one.bus.publish(url(f"/{number}"))
+    client = Redis.from_url(redis.url)
+    await client.xtrim(one.bus._keys[1], maxlen=1, approximate=False)
+    back = await _Node(redis, background, other.table).ready()
+    assert back.bus.gaps == 1
+    assert back.gone("/b", epoch)
+    assert not back.gone("/b", back.table.current)
+    newcomer = await _Node(redis, background).ready()
+    assert newcomer.gone("/b", epoch)
+    await client.aclose()
+    for node in (one, back, newcomer):
+        await node.bus.close()
+
+
+async def test_a_flushed_redis_never_revives_anything(redis: Server, background: Background) -> None:
+    # B9: a changed or missing incarnation means that everything stored is to be treated as purged.
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    name, epoch = one.table.incarnation, one.table.current
+    client = Redis.from_url(redis.url)
+    await client.flushall()
+    _, said = await one.bus.publish(url("/a"))
+    assert said.startswith("not told yet")
+    assert one.gone("/a", epoch)
+    await until(lambda: one.table.incarnation != name and one.bus.ready)
+    await until(lambda: other.table.incarnation == one.table.incarnation and other.bus.ready)
+    for node in (one, other):
+        assert node.gone("/b", epoch)
+    number, said = await other.bus.publish(url("/c"))
+    assert said == "ok"
+    await until(lambda: one.table.current >= number)
+    await client.delete(one.bus._keys[1])  # evicted markers
+    name = one.table.incarnation
+    await until(lambda: one.table.incarnation != name and one.bus.ready)
+    await client.aclose()
+    for node in (one, other):
+        await node.bus.close()
+
+
+async def test_without_redis_the_node_purges_alone_and_tells_later(
+    background: Background, caplog: pytest.LogCaptureFixture
+) -> None:
+    # E5
+    with redis_server() as server:
+        assert server is not None
+        one, other = await _Node(server, background).ready(), await _Node(server, background).ready()
+        port, epoch = server.port, one.table.current
+    number, said = await one.bus.publish(url("/a"))
+    assert said.startswith("not told yet")
+    assert one.gone("/a", epoch)
+    assert number > epoch
+    await until(lambda: not other.bus.ready)
+    with redis_server(port) as server:
+        assert server is not None
+        await one.ready()
+        await other.ready()
+        await until(lambda: other.gone("/a", epoch))
+        assert one.bus._untold == []
+        for node in (one, other):
+            await node.bus.close()
+    lost = [r for r in caplog.records if "lost" in r.message]
+    assert len(lost) <= 2, "one line for each node's change of state"
+
+
+async def test_workers_of_one_node_apply_each_purge_once(redis: Server, background: Background) -> None:
+    table = PurgeTable.anonymous(SMALL)
+    workers = [await _Node(redis, background, table).ready() for _ in range(2)]
+    results = await asyncio.gather(*(workers[n % 2].bus.publish(url(f"/{n}")) for n in range(40)))
+    numbers = [number for number, _ in results]
+    assert len(set(numbers)) == 40
+    assert table.current == max(numbers), "no purge got a second number"
+    for worker in workers:
+        await worker.bus.close()
+
+
+async def test_a_record_that_cannot_be_read_purges_everything(redis: Server, background: Background) -> None:
+    node = await _Node(redis, background).ready()
+    epoch = node.table.current
+    client = Redis.from_url(redis.url)
+    await client.xadd(node.bus._keys[1], {"purge": b"\x93garbage"})
+    await until(lambda: node.gone("/any", epoch))
+    await client.aclose()
+    await node.bus.close()
