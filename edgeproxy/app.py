@@ -14,9 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from edgeproxy.admin.api import make_admin
+from edgeproxy.admin.api import AdminServer
 from edgeproxy.admin.auth import Auth, check_admin_address, is_loopback
 from edgeproxy.admin.control import State
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
@@ -26,6 +24,7 @@ from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
 from edgeproxy.front.compress import Compressor
 from edgeproxy.front.handler import Handler
+from edgeproxy.front.lane import Lane
 from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.observe.access_log import AccessLog
@@ -131,6 +130,7 @@ class Worker:
             max_body=settings.max_body,
         )
         self.handler.rules_version = ruleset.version
+        self.handler.lane = self._lane()
         self.server = EdgeServer(
             self.handler,
             max_connections=settings.max_connections,
@@ -138,7 +138,6 @@ class Worker:
             access_log=None,
             auto_decompress=False,
             max_line_size=settings.max_head,
-            max_field_size=settings.max_head,
             lingering_time=2.0,
         )
         self.operator = Operator(self, ruleset)
@@ -147,15 +146,29 @@ class Worker:
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()
-        self._runner = web.AppRunner(make_admin(self.operator, auth, clock), access_log=None)
-        await self._runner.setup()
+        self.admin = AdminServer(self.operator, auth, clock)
         if admin is not None:
-            await web.SockSite(self._runner, admin).start()
+            await self.admin.start(admin)
             self.admin_port = int(admin.getsockname()[1])
         self._socket = listen
         self._listening = await loop.create_server(self.server, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
         self.state = State.READY
+
+    def _lane(self) -> Lane | None:
+        if not self.settings.lane or "x-response-time" in self.settings.show_fields:
+            return None
+        return Lane(
+            clock=self.clock,
+            memory=self.store.memory,
+            words=self.store.table.words,
+            responder=self.handler.responder,
+            metrics=self.metrics,
+            percentiles=self.percentiles,
+            next_id=request_ids(),
+            log=None if self.access_log is None else self.access_log.write,
+            hot=self.compressor.hot,
+        )
 
     def _token(self) -> str | None:
         """The admin token; on one's own machine, where none is set, one in a file that only we can read."""
@@ -197,6 +210,7 @@ class Worker:
             return
         self.state = State.DRAINING
         self.handler.draining = True
+        self.handler.lane = None
         self._listening.close()
         self.server.close_idle()
         deadline = self.clock.monotonic() + self.settings.drain_timeout
@@ -209,7 +223,7 @@ class Worker:
         for name, ending in (
             ("_listening", lambda x: x.close()),
             ("server", lambda x: x.shutdown(1.0)),
-            ("_runner", lambda x: x.cleanup()),
+            ("admin", lambda x: x.close()),
             ("origin", lambda x: x.aclose()),
             ("compressor", lambda x: x.close()),
             ("store", lambda x: x.close()),

@@ -71,6 +71,8 @@ class Operator:
             self._ruleset = ruleset
             worker.engine.matcher = matcher
             worker.handler.rules_version = ruleset.version
+            if worker.handler.lane is not None:
+                worker.handler.lane.forget()
             worker.metrics.set_rules(r.name for r in ruleset.rules)
             worker.percentiles.set_rules(r.name for r in ruleset.rules)
             worker.metrics.reloaded(ok=True)
@@ -135,13 +137,20 @@ class Operator:
             "resent_total": origin.resent,
         }
 
+    def _fold(self) -> None:
+        if self._worker.handler.lane is not None:
+            self._worker.handler.lane.fold()
+
     def stats(self) -> Mapping[str, object]:
+        self._fold()
         return self._worker.metrics.snapshot()
 
     def performance(self) -> Mapping[str, object]:
+        self._fold()
         return self._worker.percentiles.report()
 
     def metrics(self) -> bytes:
+        self._fold()
         return self._worker.metrics.render()
 
     async def health(self) -> Mapping[str, PartHealth]:

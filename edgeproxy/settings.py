@@ -10,10 +10,11 @@ Rules of this file:
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,12 @@ def fields(value: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def switch(value: str) -> bool:
+    if value.lower() not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return value.lower() == "on"
+
+
 def level(value: str) -> str:
     if value.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("expected debug, info, warning or error")
@@ -160,6 +167,7 @@ OPTIONS = (
     Option("store_size", size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
     Option("store_budget", seconds, "50ms", "TIME", "the longest a request waits for the shared store"),
     Option("workers", count, "1", "N", "worker processes"),
+    Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
     Option("location", text, "", "NAME", "names this edge in X-Edge-Location"),
     Option("name", text, "edgeproxy", "NAME", "our name in Cache-Status and Via"),
     Option("connect_timeout", seconds, "3s", "TIME", "to connect to the origin"),
@@ -173,6 +181,7 @@ OPTIONS = (
     Option("drain_timeout", seconds, "30s", "TIME", "how long requests may take to end on SIGTERM"),
     Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
     Option("access_log_sample", rate, "1", "RATE", "share of the requests that is logged, 0 to 1"),
+    Option("lane", switch, "on", "on|off", "answer hot requests inside the connection's callback"),
     Option("hide_fields", fields, "", "NAMES", f"response fields not to add, of {', '.join(FIELDS)}"),
     Option("show_fields", fields, "", "NAMES", "response fields to add that are off by default: x-response-time"),
     Option("admin_token_file", text, "", "FILE", "holds the token that state changes need (or EDGEPROXY_ADMIN_TOKEN)"),
@@ -195,6 +204,7 @@ class Settings:
     store_size: int
     store_budget: float
     workers: int
+    crash_limit: int
     location: str
     name: str
     connect_timeout: float
@@ -208,11 +218,44 @@ class Settings:
     drain_timeout: float
     access_log: str
     access_log_sample: float
+    lane: bool
     hide_fields: frozenset[str]
     show_fields: frozenset[str]
     log_level: str
     admin_token: str | None = field(default=None, repr=False)
     read_token: str | None = field(default=None, repr=False)
+
+
+HANDED_DOWN = "EDGEPROXY_HANDED_DOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class HandedDown:
+    """What a worker gets from its parent. ``name`` is for people; the two numbers are open descriptors."""
+
+    name: str
+    listen: int
+    """The listening socket of all workers."""
+    channel: int
+    """The parent's end of it closes when the parent dies (worker_process.py has the words)."""
+    directory: str
+    """Of this node alone: the workers' own sockets and what else they share while the parent lives."""
+    control: str
+    """Where this worker's own socket is to be, in ``directory``."""
+    state: str
+    """Where the purge table is, unless the store has a place for it."""
+    rules: str | None
+    """The copy of the rule files in force."""
+
+    def variables(self) -> dict[str, str]:
+        """To be put into the worker's environment."""
+        return {HANDED_DOWN: json.dumps(asdict(self))}
+
+
+def handed_down(environ: Mapping[str, str]) -> HandedDown | None:
+    """None in a process that no parent of ours has started."""
+    told = environ.get(HANDED_DOWN)
+    return None if told is None else HandedDown(**json.loads(told))
 
 
 def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None = None) -> None:

@@ -227,6 +227,16 @@ def test_a_range_of_what_is_not_stored_comes_from_the_origin(bin_edge: EdgeProce
     assert answer.get("Content-Range") == "bytes 10-19/2048"
 
 
+def test_a_range_of_what_is_stored_is_cut_here(bin_: Running, bin_edge: EdgeProcess) -> None:
+    # A Content-Range in the stored 200 is the origin's slip; it must not stand beside ours.
+    target = "/response-headers?Cache-Control=max-age%3D60&Content-Range=bytes%200-9/10&marked=2"
+    whole = bin_edge.get(target)
+    part = bin_edge.get(target, range="bytes=5-9")
+    assert (part.status, part.body, word(part)) == (206, whole.body[5:10], "HIT")
+    assert part.get("Content-Range") == f"bytes 5-9/{len(whole.body)}"
+    assert requests_seen(bin_, "&marked=2") == 1
+
+
 def test_an_answer_that_sets_a_cookie_is_not_shared(bin_: Running, bin_edge: EdgeProcess) -> None:
     target = "/response-headers?Cache-Control=max-age%3D60&Set-Cookie=session%3D1"
     answers = [bin_edge.get(target) for _ in range(2)]

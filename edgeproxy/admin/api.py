@@ -22,11 +22,12 @@ from aiohttp import web
 from edgeproxy import __version__
 from edgeproxy.admin import purge_body
 from edgeproxy.admin.control import PurgeRequest, State
-from edgeproxy.admin.health import HealthBoard, word
+from edgeproxy.admin.health import LIMIT, HealthBoard, word
 from edgeproxy.admin.problem import Problem, problems, to_json
 from edgeproxy.clock import Clock
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Mapping
 
     from edgeproxy.admin.auth import Auth
@@ -65,9 +66,9 @@ class Route:
 class AdminApi:
     """The handlers. One object for each application."""
 
-    def __init__(self, control: Control, clock: Clock) -> None:
+    def __init__(self, control: Control, clock: Clock, limit: float = LIMIT) -> None:
         self._control = control
-        self._health = HealthBoard(control, clock)
+        self._health = HealthBoard(control, clock, limit)
         self._reloading = asyncio.Lock()
 
     async def index(self, _: web.Request) -> web.Response:
@@ -98,16 +99,16 @@ class AdminApi:
         )
 
     async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._control.metrics(), headers={"Content-Type": METRICS_TYPE})
+        return web.Response(body=await self._control.metrics(), headers={"Content-Type": METRICS_TYPE})
 
     async def stats(self, _: web.Request) -> web.Response:
-        return _json(self._control.stats())
+        return _json(await self._control.stats())
 
     async def performance(self, _: web.Request) -> web.Response:
-        return _json(self._control.performance())
+        return _json(await self._control.performance())
 
     async def rules(self, _: web.Request) -> web.Response:
-        return _json(self._control.rules())
+        return _json(await self._control.rules())
 
     async def reload(self, _: web.Request) -> web.Response:
         async with self._reloading:
@@ -118,6 +119,14 @@ class AdminApi:
                 422,
                 f"the rule files have {count} error{'s' if count > 1 else ''}; the rules loaded before go on",
                 errors=list(result.errors),
+                version=result.version,
+                rules=result.rules,
+            )
+        if result.missing:
+            raise Problem(
+                503,
+                "not every worker has taken the rules over; those that have not are being replaced",
+                errors=list(result.missing),
                 version=result.version,
                 rules=result.rules,
             )
@@ -167,9 +176,12 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
-def make_admin(control: Control, auth: Auth, clock: Clock | None = None) -> web.Application:
-    """The application of one admin listener. Run it with ``access_log=None``."""
-    api = AdminApi(control, clock or Clock())
+def make_admin(
+    control: Control, auth: Auth | None, clock: Clock | None = None, *, limit: float = LIMIT
+) -> web.Application:
+    """The application of one admin listener. Run it with ``access_log=None``. ``auth`` None: whoever can
+    connect may do everything. ``limit``: seconds that a check of the parts may take."""
+    api = AdminApi(control, clock or Clock(), limit)
     app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _guarded(api, auth, route))
@@ -179,10 +191,27 @@ def make_admin(control: Control, auth: Auth, clock: Clock | None = None) -> web.
     return app
 
 
+class AdminServer:
+    """The application on a socket that is bound already."""
+
+    def __init__(self, control: Control, auth: Auth, clock: Clock | None = None) -> None:
+        self._runner = web.AppRunner(make_admin(control, auth, clock), access_log=None)
+
+    async def start(self, sock: socket.socket) -> None:
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+
+
 def _guarded(
-    api: AdminApi, auth: Auth, route: Route
+    api: AdminApi, auth: Auth | None, route: Route
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    check = {Access.PROBE: None, Access.READ: auth.check_read, Access.WRITE: auth.check_write}[route.access]
+    check = None
+    if auth is not None:
+        checks = {Access.PROBE: None, Access.READ: auth.check_read, Access.WRITE: auth.check_write}
+        check = checks[route.access]
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if check is not None:

@@ -73,6 +73,8 @@ class ReloadResult:
     version: str
     rules: int
     errors: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Workers that did not take over rules which are right, one line each with why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Control(Protocol):
     async def health(self) -> Mapping[str, PartHealth]:
         """Ask each part (``store``, ``origin``) whether it works. Called every 10 s at most."""
 
-    def rules(self) -> Mapping[str, object]:
+    async def rules(self) -> Mapping[str, object]:
         """The rule set in force: version, source, and each rule with where it stands."""
 
     async def reload_rules(self) -> ReloadResult:
@@ -108,11 +110,11 @@ class Control(Protocol):
         None: nothing. Raises Refused.
         """
 
-    def stats(self) -> Mapping[str, object]:
+    async def stats(self) -> Mapping[str, object]:
         """Metrics.snapshot() and what else there is."""
 
-    def performance(self) -> Mapping[str, object]:
+    async def performance(self) -> Mapping[str, object]:
         """Percentiles.report()."""
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """Metrics.render()."""

@@ -17,6 +17,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, cast
@@ -101,6 +102,7 @@ class RedisBus:
         self._spawn = spawn
         self._untold: list[PurgeOrder] = []
         self._closed = False
+        self._follower: asyncio.Task[object] | None = None
         self.ready = False
         self.heard = 0.0
         """clock.monotonic() when the log was last read to its end."""
@@ -150,13 +152,14 @@ class RedisBus:
 
     async def _follow(self) -> None:
         """The tail task: connect, catch up, wait for news; from the start again after any failure."""
+        self._follower = asyncio.current_task()
         while not self._closed:
             try:
                 await self._begin()
                 await self._catch_up()
                 await self._tell()
                 self._up()
-                while not self._closed:
+                while self.ready and not self._closed:
                     await self._wait_for_news()
                     self.heard = self._clock.monotonic()
             except Exception as error:  # noqa: BLE001  # whatever it was, the log is followed again
@@ -243,6 +246,10 @@ class RedisBus:
     async def close(self) -> None:
         self._closed = True
         self.ready = False
+        if self._follower is not None:
+            # Its connection is its own and closed next, so the reply it leaves behind crosses nobody's.
+            self._follower.cancel()
+            await asyncio.wait([self._follower])
         await self._tail.aclose()
         await self._redis.aclose()
 

@@ -24,6 +24,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from email.utils import formatdate
 from itertools import count
@@ -298,9 +299,12 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=9000, help="0: the system picks one")
     parser.add_argument("--directory", type=Path, help="where the SQLite file is kept (default: a new one)")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="edgeproxy-demo-") as temporary:
+    with ExitStack() as kept:
+        if args.directory is None:
+            made = kept.enter_context(tempfile.TemporaryDirectory(prefix="edgeproxy-demo-"))
+            args.directory = Path(made)
         try:
-            asyncio.run(serve(args.host, args.port, args.directory or Path(temporary)))
+            asyncio.run(serve(args.host, args.port, args.directory))
         except (OSError, sqlite3.Error) as error:
             print(f"demo origin: {error}", file=sys.stderr)
             return 2

@@ -306,7 +306,10 @@ class Fetcher:
         trace.failure = error.failure
         trace.tier = Tier.EDGE
         fields = (("Retry-After", "1"),) if error.status == 503 else ()
-        return FromEdge(error.status, "The origin did not answer", f"{error.failure.value}", fields)
+        title = "The origin did not answer"
+        if error.failure is OriginFailure.REQUEST_BODY:
+            title = "The request's body is too large" if error.status == 413 else "The request's body broke off"
+        return FromEdge(error.status, title, error.failure.value, fields)
 
     # -- small parts ------------------------------------------------------------------------------------
 

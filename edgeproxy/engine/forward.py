@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.origin.base import Forward
+from edgeproxy.policy.coding import with_plain_etags
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.header_table import forwardable_request
 from edgeproxy.policy.vary import reduced_for_origin
@@ -40,6 +41,7 @@ class ForwardBuilder:
     def passed(self, exchange: Exchange, rule: Rule) -> Forward:
         """As it came, body and all."""
         headers = forwardable_request(exchange.head.headers, conditionals=True, ranges=True)
+        headers = _with_plain_etags(headers, rule)
         return self._finish(exchange, rule, headers, body=True)
 
     def whole(
@@ -58,6 +60,8 @@ class ForwardBuilder:
         headers = forwardable_request(
             exchange.head.headers, conditionals=conditionals, ranges=conditionals
         )
+        if conditionals:
+            headers = _with_plain_etags(headers, rule)
         headers = reduced_for_origin(headers, rule.overrides)
         if rule.overrides.compression.enabled:
             headers = headers.setting("accept-encoding", "identity")
@@ -87,6 +91,17 @@ class ForwardBuilder:
             length=exchange.length if body else None,
             on_interim=exchange.on_interim,
         )
+
+
+def _with_plain_etags(headers: Headers, rule: Rule) -> Headers:
+    """The client's conditions, with the ETags of codings made here led back to the origin's own."""
+    for name in ("If-Match", "If-None-Match"):
+        condition = headers.get(name.lower())
+        if condition is not None:
+            known = with_plain_etags(condition, rule.overrides.compression.codings)
+            if known != condition:
+                headers = headers.setting(name, known)
+    return headers
 
 
 _DROPPED = SPOKEN_FOR | {"via"}

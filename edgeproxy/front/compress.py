@@ -48,15 +48,16 @@ class Compressor:
         self._background = background
         self._update = update
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="compress")
-        self._running: dict[tuple[int, str], asyncio.Future[bytes]] = {}
-        self._improved: set[int] = set()
+        self._patient = ThreadPoolExecutor(1, thread_name_prefix="refine")
+        """The best quality takes seconds: nobody who waits for a first coding shall wait for that."""
+        self._running: dict[tuple[int, str], tuple[Entry, asyncio.Future[bytes]]] = {}
+        """By identity; the entry is held, lest another be given its identity meanwhile."""
 
     async def coded(self, entry: Entry, coding: str) -> bytes | None:
         """The entry's body in ``coding``; None where that would not be smaller."""
         body = entry.codings.get(coding)
         if body is not None:
-            if entry.hits == HOT and len(entry.body) <= BEST:
-                self._background.spawn(self._improve(entry, coding), "better coding")
+            self.hot(entry, coding)
             return body or None
         if len(entry.body) <= INLINE:
             return self._keep(entry, coding, encode(coding, entry.body))
@@ -64,9 +65,10 @@ class Compressor:
         running = self._running.get(key)
         if running is None:
             loop = asyncio.get_running_loop()
-            running = self._running[key] = loop.run_in_executor(self._threads, encode, coding, entry.body)
-            running.add_done_callback(lambda _: self._running.pop(key, None))
-        return self._keep(entry, coding, await asyncio.shield(running))
+            running = (entry, loop.run_in_executor(self._threads, encode, coding, entry.body))
+            self._running[key] = running
+            running[1].add_done_callback(lambda _: self._running.pop(key, None))
+        return self._keep(entry, coding, await asyncio.shield(running[1]))
 
     def _keep(self, entry: Entry, coding: str, body: bytes) -> bytes | None:
         if coding not in entry.codings:
@@ -74,15 +76,23 @@ class Compressor:
             self._update(entry)
         return entry.codings[coding] or None
 
-    async def _improve(self, entry: Entry, coding: str) -> None:
+    def hot(self, entry: Entry, coding: str) -> None:
+        """The entry is being hit in this coding: is it worth coding it better, once?"""
+        if entry.hits < HOT or coding in entry.refined or len(entry.body) > BEST or not entry.codings[coding]:
+            return
+        entry.refined += (coding,)
+        self._background.spawn(self._refine(entry, coding), "better coding")
+
+    async def _refine(self, entry: Entry, coding: str) -> None:
         loop = asyncio.get_running_loop()
-        better = await loop.run_in_executor(self._threads, lambda: encode(coding, entry.body, best=True))
-        if len(better) < len(entry.codings.get(coding, b"")):
+        better = await loop.run_in_executor(self._patient, lambda: encode(coding, entry.body, best=True))
+        if len(better) < len(entry.codings[coding]):
             entry.codings[coding] = better
             self._update(entry)
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._patient):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 class _Packer(Protocol):

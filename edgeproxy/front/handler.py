@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,14 +21,17 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.front.compress import CodedReader, Compressor
+from edgeproxy.front.lane import NOT_LEARNED
 from edgeproxy.front.multipart import multipart_ranges
-from edgeproxy.front.request import REQUEST_ID, Refused, head_of
+from edgeproxy.front.request import HTTP_1_1, REQUEST_ID, Refused, head_of
 from edgeproxy.front.respond import BODILESS
+from edgeproxy.front.sender import ClientGone, Sender
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
-from edgeproxy.policy.coding import choose_coding, compressible
+from edgeproxy.policy.coding import choose_coding, compressible, named_coding
 from edgeproxy.policy.decisions import Form
-from edgeproxy.policy.vocabulary import OriginFailure, Tier
+from edgeproxy.policy.lists import split_list
+from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Tier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -35,22 +40,19 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from edgeproxy.clock import Clock
-    from edgeproxy.engine.exchange import Answer, Reader
+    from edgeproxy.engine.exchange import Reader
     from edgeproxy.engine.handle import Engine
+    from edgeproxy.front.lane import Lane
     from edgeproxy.front.respond import Responder
     from edgeproxy.front.server import EdgeProtocol
     from edgeproxy.front.wire import Wire
-    from edgeproxy.policy.head import ResponseHead
+    from edgeproxy.policy.head import RequestHead
 
 log = logging.getLogger("edgeproxy.front")
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-CLOSE = b"Connection: close\r\n"
-KEEP_ALIVE = b"Connection: keep-alive\r\n"
-
-
-class ClientGone(ConnectionError):
-    """The client's connection is lost; nothing more can be written."""
+DIGITS = re.compile(r"[0-9]{1,18}")
+_LEARNED = frozenset({Form.FULL, Form.NOT_MODIFIED})
+"""Forms of answers that the lane may give by itself."""
 
 
 class Handler:
@@ -68,13 +70,14 @@ class Handler:
         max_body: int,
     ) -> None:
         self._engine = engine
-        self._responder = responder
+        self.responder = responder
         self._compressor = compressor
         self._clock = clock
         self._next_id = next_id
         self.observers = list(observers)
         self._max_body = max_body
         self.rules_version = ""
+        self.lane: Lane | None = None
         self.in_flight = 0
         self.draining = False
 
@@ -102,14 +105,14 @@ class Handler:
         except Exception:
             log.exception("request %s failed", trace.request_id)
             trace.aborted = sender.started
-            await self._excuse(trace, sender)
+            await self._excuse(message.method, trace, sender)
         finally:
             self.in_flight -= 1
             trace.bytes_out = sender.body_octets
             trace.seconds = self._clock.monotonic() - trace.started
             for observe in self.observers:
                 observe(trace)
-        return sender.keep_alive
+        return sender.keep_alive and not self.draining
 
     async def refuse(self, protocol: EdgeProtocol, answer: FromEdge) -> None:
         """Answer what aiohttp's parser did not accept; there is no request to speak of."""
@@ -132,8 +135,10 @@ class Handler:
         except Refused as refused:
             sender.keep_alive = False
             trace.target, trace.host = message.path, ""
-            answer: Answer = FromEdge(refused.status, "The request was refused", refused.detail)
-            await self._send(answer, "GET", None, trace, sender)
+            await self._send_problem(
+                FromEdge(refused.status, "The request was refused", refused.detail),
+                message.method, trace, sender,
+            )  # fmt: skip
             return
         wanted = head.headers.get("x-request-id")
         if wanted is not None and REQUEST_ID.fullmatch(wanted):
@@ -141,14 +146,38 @@ class Handler:
         trace.target, trace.host = head.target, head.host
         exchange = Exchange(head=head, trace=trace, length=length, client=wire.protocol.client)
         if has_body:
-            expects = head.headers.get("expect") is not None and message.version >= (1, 1)
+            expects = "100-continue" in split_list((head.headers.get("expect") or "").lower())
+            expects = expects and message.version >= HTTP_1_1
             exchange.body = self._request_body(payload, trace, sender, expects=expects)
         exchange.on_interim = sender.interim
         wire.exchange = exchange
         if wire.vanished:
             raise ClientGone
         answer = await self._engine.handle(exchange)
-        await self._send(answer, head.method, head.headers.get("accept-encoding"), trace, sender)
+        if self.draining or not payload.is_eof():
+            # What is left of a body that nobody wanted is not the start of the next request.
+            sender.keep_alive = False
+        segment = wire.segment
+        if segment is not None and not self._learnable(head, sender):
+            segment = None
+        if isinstance(answer, FromEntry):
+            await self._send_entry(answer, head.method, trace, sender, segment)
+        elif isinstance(answer, FromStream):
+            try:
+                await self._send_stream(answer, head, trace, sender)
+            finally:
+                answer.body.close()
+        else:
+            await self._send_problem(answer, head.method, trace, sender)
+
+    def _learnable(self, head: RequestHead, sender: Sender) -> bool:
+        """Whether the lane may remember this request: what its answer depends on is in its octets and L1."""
+        return (
+            self.lane is not None
+            and head.method == "GET"
+            and sender.keep_alive
+            and head.headers.isdisjoint(NOT_LEARNED)
+        )
 
     def _length(self, message: RawRequestMessage, *, has_body: bool) -> int | None:
         if not has_body or message.chunked:
@@ -163,45 +192,36 @@ class Handler:
     async def _request_body(
         self, payload: StreamReader, trace: Trace, sender: Sender, *, expects: bool
     ) -> AsyncIterator[bytes]:
+        """Its pieces as they are asked for; the client is held back meanwhile."""
         if expects and not payload.is_eof() and not sender.started:
             # Only now is the body wanted (RFC 9110 §10.1.1).
-            sender.raw(CONTINUE)
+            sender.go_on()
         while not payload.is_eof() or payload.total_bytes > trace.bytes_in:
             chunk = await payload.readany()
             if not chunk:
                 break
             trace.bytes_in += len(chunk)
             if trace.bytes_in > self._max_body:
+                sender.keep_alive = False
                 raise OriginError(OriginFailure.REQUEST_BODY, "too large", status=413)
             yield chunk
 
-    async def _excuse(self, trace: Trace, sender: Sender) -> None:
+    async def _excuse(self, method: str, trace: Trace, sender: Sender) -> None:
         if sender.started:
             sender.abort()
             return
         sender.keep_alive = False
         answer = FromEdge(500, "Something went wrong in the edge", "The log has it under the request id.")
         try:
-            await self._send(answer, "GET", None, trace, sender)
+            await self._send_problem(answer, method, trace, sender)
         except ConnectionError:
             trace.aborted = True
 
     # -- answers ----------------------------------------------------------------------------------------
 
-    async def _send(
-        self, answer: Answer, method: str, accepts: str | None, trace: Trace, sender: Sender
+    async def _send_entry(
+        self, answer: FromEntry, method: str, trace: Trace, sender: Sender, segment: bytes | None
     ) -> None:
-        if isinstance(answer, FromEntry):
-            await self._send_entry(answer, method, trace, sender)
-        elif isinstance(answer, FromStream):
-            try:
-                await self._send_stream(answer, method, accepts, trace, sender)
-            finally:
-                answer.body.close()
-        else:
-            await self._send_problem(answer, method, trace, sender)
-
-    async def _send_entry(self, answer: FromEntry, method: str, trace: Trace, sender: Sender) -> None:
         entry, serve = answer.entry, answer.serve
         coding = serve.coding
         body = entry.body
@@ -211,13 +231,13 @@ class Handler:
                 coding = ""
             else:
                 body = coded
-        head = self._responder.entry_head(entry, serve, answer.rule, coding, self.rules_version)
+        head = self.responder.entry_head(entry, serve, answer.rule, coding, self.rules_version)
         if serve.form is Form.PARTIAL:
             if len(serve.ranges) == 1:
                 body = body[slice(*serve.ranges[0])]
             else:
                 kind = entry.stored.headers.get("content-type")
-                kind, body = multipart_ranges(kind, body, serve.ranges, trace.request_id)
+                kind, body = multipart_ranges(kind, body, serve.ranges, token_hex(12))
                 head += b"Content-Type: %b\r\n" % kind.encode("latin-1")
         elif serve.form is not Form.FULL:
             body = b""
@@ -225,35 +245,43 @@ class Handler:
         trace.status = status
         trace.age = serve.age
         trace.coding = coding
+        if status not in BODILESS:
+            length = len(body)
+            if method == "HEAD" and serve.form is Form.FULL and not body:
+                length = entry.stored.length  # of what GET would bring, whether its body is here or not
+            head += b"Content-Length: %d\r\n" % length
+        if segment and self.lane is not None and serve.form in _LEARNED and trace.word is CacheWord.HIT:
+            self.lane.learn(segment, entry, answer.rule.name, coding, head, body, status)
         # An answer straight from the origin has no age to tell, unless it came with one.
         head += self._part(trace, serve.age if serve.age or trace.tier is not Tier.ORIGIN else None)
-        if status not in BODILESS:
-            head += b"Content-Length: %d\r\n" % (entry.stored.length if method == "HEAD" and not body else len(body))
         await sender.whole(head, b"" if method == "HEAD" or status in BODILESS else body)
 
     async def _send_stream(
-        self, answer: FromStream, method: str, accepts: str | None, trace: Trace, sender: Sender
+        self, answer: FromStream, request: RequestHead, trace: Trace, sender: Sender
     ) -> None:
         head, reader = answer.head, answer.body
-        status = head.status
-        bodiless = method == "HEAD" or status in BODILESS
+        status, fields = head.status, request.headers
+        bodiless = request.method == "HEAD" or status in BODILESS
+        compression = answer.rule.overrides.compression
         coding = ""
         source: Reader = reader
-        compression = answer.rule.overrides.compression
-        if not bodiless and not answer.shareable and compressible(
-            status, head.headers, compression, reader.length
-        ):
-            coding = choose_coding(accepts, compression.codings)
-            if coding:
+        length = reader.length
+        if bodiless:
+            told = head.headers.get("content-length")
+            length = int(told) if told is not None and DIGITS.fullmatch(told) and status != 204 else None
+        if status == 304:
+            coding = named_coding(head.headers.get("etag"), fields.get("if-none-match"), compression.codings)
+        elif not answer.shareable and compressible(status, head.headers, compression, length):
+            coding = choose_coding(fields.get("accept-encoding"), compression.codings)
+            if coding and not bodiless:
                 source = CodedReader(reader, coding)
         trace.status = status
         trace.coding = coding
-        rendered = self._responder.stream_head(head, answer.rule, coding, shareable=answer.shareable)
+        rendered = self.responder.stream_head(head, answer.rule, coding, length, shareable=answer.shareable)
         rendered += self._part(trace, answer.age)
         if bodiless:
-            length = head.headers.get("content-length")
-            if length is not None and length.isdigit() and status != 204:
-                rendered += b"Content-Length: %b\r\n" % length.encode()
+            if length is not None and not coding:
+                rendered += b"Content-Length: %d\r\n" % length
             await sender.whole(rendered, b"")
             return
         whole = source.take_all()
@@ -272,99 +300,10 @@ class Handler:
             "detail": answer.detail,
             "request_id": trace.request_id,
         })
-        head = self._responder.problem_head(answer.status, answer.fields) + self._part(trace, None)
+        head = self.responder.problem_head(answer.status, answer.fields) + self._part(trace, None)
         head += b"Content-Length: %d\r\n" % len(body)
         await sender.whole(head, b"" if method == "HEAD" else body)
 
     def _part(self, trace: Trace, age: int | None) -> bytes:
         trace.seconds = self._clock.monotonic() - trace.started
-        return self._responder.request_part(trace, age)
-
-
-class Sender:
-    """Writes one answer to one connection; knows whether the connection survives it."""
-
-    __slots__ = ("_http10", "_protocol", "body_octets", "keep_alive", "started")
-
-    def __init__(self, protocol: EdgeProtocol, message: RawRequestMessage | None, *, close: bool) -> None:
-        self._protocol = protocol
-        self._http10 = message is not None and message.version < (1, 1)
-        self.keep_alive = not close
-        self.started = False
-        self.body_octets = 0
-
-    def raw(self, data: bytes) -> None:
-        """An interim answer."""
-        transport = self._protocol.transport
-        if transport is None:
-            raise ClientGone
-        transport.write(data)
-
-    def interim(self, head: ResponseHead) -> None:
-        """A 1xx of the origin, passed on before the final answer (RFC 9110 §15.2)."""
-        if self._http10 or self.started or head.status == 100 or self._protocol.transport is None:
-            return
-        fields = b"".join(b"%b: %b\r\n" % f for f in head.headers.raw)
-        self.raw(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason.encode("latin-1"), fields))
-
-    def _connection(self) -> bytes:
-        if not self.keep_alive:
-            return CLOSE
-        return KEEP_ALIVE if self._http10 else b""
-
-    async def whole(self, head: bytes, body: bytes) -> None:
-        """One write."""
-        protocol = self._protocol
-        transport = protocol.transport
-        if transport is None:
-            raise ClientGone
-        self.started = True
-        head = b"%b%b\r\n" % (head, self._connection())
-        if body:
-            transport.writelines((head, body))
-            self.body_octets += len(body)
-        else:
-            transport.write(head)
-        if protocol.writing_paused:
-            await self._drain()
-
-    async def stream(self, head: bytes, reader: Reader) -> None:
-        """Head at once, then each piece as it comes, no faster than the client reads."""
-        length = reader.length
-        chunked = length is None and not self._http10
-        if length is not None:
-            head += b"Content-Length: %d\r\n" % length
-        elif chunked:
-            head += b"Transfer-Encoding: chunked\r\n"
-        else:
-            self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
-        await self.whole(head, b"")
-        protocol = self._protocol
-        while chunk := await reader.read():
-            transport = protocol.transport
-            if transport is None or transport.is_closing():
-                raise ClientGone
-            if chunked:
-                transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
-            else:
-                transport.write(chunk)
-            self.body_octets += len(chunk)
-            if protocol.writing_paused:
-                await self._drain()
-        if length is not None and self.body_octets != length:
-            raise OriginError(OriginFailure.TRUNCATED, f"{self.body_octets} of {length} octets")
-        if chunked and (transport := protocol.transport) is not None:
-            transport.write(b"0\r\n\r\n")
-
-    async def _drain(self) -> None:
-        try:
-            await self._protocol._drain_helper()  # noqa: SLF001
-        except ConnectionError as error:
-            raise ClientGone from error
-
-    def abort(self) -> None:
-        """End the connection so that no client can take what it has for the whole."""
-        self.keep_alive = False
-        transport = self._protocol.transport
-        if transport is not None:
-            transport.abort()
+        return self.responder.request_part(trace, age)

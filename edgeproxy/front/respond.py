@@ -35,6 +35,8 @@ REASONS = {s.value: s.phrase.encode() for s in HTTPStatus}
 BODILESS = frozenset({204, 304})
 OURS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"age"})
 """Never copied from an answer: framing is ours, and Age is computed."""
+LIFETIME = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control", b"expires", b"pragma"})
+"""Left out of 412 and 416: they speak of the stored answer, and a cache below would keep the error as long."""
 REPRESENTATION = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
 """Left out of a 304: they describe a body that is not there (RFC 9110 §15.4.5)."""
 
@@ -98,17 +100,19 @@ class Responder:
         if serve.form is Form.NOT_MODIFIED:
             status, reason, skipped = 304, "", skipped | REPRESENTATION
         elif serve.form is Form.PARTIAL:
-            status, reason = 206, ""
+            status, reason, skipped = 206, "", skipped | {b"content-range"}
             if len(serve.ranges) == 1:
                 start, stop = serve.ranges[0]
                 extra.append((b"Content-Range", b"bytes %d-%d/%d" % (start, stop - 1, stored.length)))
             else:
                 skipped = skipped | {b"content-type"}
         elif serve.form is Form.NOT_SATISFIABLE:
-            status, reason, skipped = 416, "", skipped | REPRESENTATION
+            status, reason, skipped = 416, "", skipped | REPRESENTATION | LIFETIME
             extra.append((b"Content-Range", b"bytes */%d" % stored.length))
+            extra.append((b"Cache-Control", b"no-store"))
         elif serve.form is Form.PRECONDITION_FAILED:
-            status, reason, skipped = 412, "", skipped | REPRESENTATION
+            status, reason, skipped = 412, "", skipped | REPRESENTATION | LIFETIME
+            extra.append((b"Cache-Control", b"no-store"))
         if coding:
             etag = headers.get("etag")
             if etag is not None:
@@ -121,18 +125,23 @@ class Responder:
 
     # -- answers on their way ---------------------------------------------------------------------------
 
-    def stream_head(self, head: ResponseHead, rule: Rule, coding: str, *, shareable: bool) -> bytes:
-        """The head of a passed or streaming answer, without framing."""
+    def stream_head(
+        self, head: ResponseHead, rule: Rule, coding: str, length: int | None, *, shareable: bool
+    ) -> bytes:
+        """The head of a passed or streaming answer, without framing. ``length``: of its body, if known."""
         headers = self._told(forwardable_answer(head.headers), head.status, rule, shareable=shareable)
         extra: list[RawField] = []
         if coding:
             etag = headers.get("etag")
             if etag is not None:
                 headers = headers.setting("ETag", coded_etag(etag, coding))
-            extra.append((b"Content-Encoding", coding.encode()))
-        if coding or compressible(head.status, head.headers, rule.overrides.compression):
+            if head.status != 304:
+                extra.append((b"Content-Encoding", coding.encode()))
+        if coding or compressible(head.status, head.headers, rule.overrides.compression, length):
             headers = varying(headers)
-        return self._head(head.status, head.reason, headers, self._skipped, extra)
+        # A passed answer keeps the age it came with: whoever stores it below must count that in.
+        skipped = self._skipped if shareable else self._skipped - {b"age"}
+        return self._head(head.status, head.reason, headers, skipped, extra)
 
     def problem_head(self, status: int, fields: tuple[tuple[str, str], ...]) -> bytes:
         """The head of an answer that the edge makes by itself."""
@@ -172,8 +181,25 @@ class Responder:
         lines.append(self._constant)
         return b"".join(lines)
 
+    @property
+    def sends_request_id(self) -> bool:
+        return self._fields.x_request_id
+
+    @property
+    def sends_response_time(self) -> bool:
+        return self._fields.x_response_time
+
     def request_part(self, trace: Trace, age: int | None) -> bytes:
         """What is said of this request alone."""
+        part = self.stable_part(trace, age)
+        if self._fields.x_response_time:
+            part += b"X-Response-Time: %.1fms\r\n" % (trace.seconds * 1000)
+        if self._fields.x_request_id:
+            part += b"X-Request-ID: %b\r\n" % trace.request_id.encode("latin-1")
+        return part
+
+    def stable_part(self, trace: Trace, age: int | None) -> bytes:
+        """What is the same for every hit on one entry within a second."""
         fields = self._fields
         lines = []
         if age is not None and fields.age:
@@ -184,10 +210,6 @@ class Responder:
             lines.append(b"Cache-Status: %b\r\n" % self.cache_status(trace))
         if fields.server_timing:
             lines.append(b"Server-Timing: %b\r\n" % server_timing(trace))
-        if fields.x_request_id:
-            lines.append(b"X-Request-ID: %b\r\n" % trace.request_id.encode("latin-1"))
-        if fields.x_response_time:
-            lines.append(b"X-Response-Time: %.1fms\r\n" % (trace.seconds * 1000))
         return b"".join(lines)
 
     def cache_status(self, trace: Trace) -> bytes:

@@ -14,7 +14,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import http_parser, web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from edgeproxy.engine.exchange import FromEdge
@@ -25,9 +26,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgeproxy.front")
 
+HEAD_END = b"\r\n\r\n"
+TOO_MANY_FIELDS = "Too many headers"
+REFUSALS = {
+    400: "The request is not well-formed HTTP.",
+    414: "The request target is too long.",
+    431: "The request's fields are too many or too large.",
+}
+
 PRIVATE = (
     "_process_keepalive", "_handle_request", "finish_response", "handle_error", "_drain_helper",
-    "_make_error_handler",
+    "_make_error_handler", "_messages", "_waiter", "_close", "_force_close", "_upgraded", "_request_count",
+    "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress",
 )  # fmt: skip
 
 
@@ -43,13 +53,48 @@ def verify() -> None:
 class EdgeProtocol(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("client", "edge", "scheme")
+    __slots__ = ("clean", "client", "edge", "scheme", "segment")
 
     def __init__(self, server: EdgeServer, **options: Any) -> None:
         super().__init__(server, **options)
         self.edge = server
         self.client = ""
         self.scheme = "http"
+        self.clean = True
+        """Every segment so far was one whole head that gave one message without a body: the next segment is
+        the start of a request, and aiohttp's parser holds nothing that it has not told."""
+        self.segment: bytes | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if not self.clean:
+            super().data_received(data)
+            return
+        messages = self._messages
+        waiter = self._waiter
+        idle = waiter is not None and not messages and not waiter.done()
+        if idle and data.endswith(HEAD_END):
+            lane = self.edge.handler.lane
+            if (
+                lane is not None
+                and data.startswith(b"GET ")
+                and not self._close
+                and not self._force_close
+                and lane.answer(self, data)
+            ):
+                self._request_count += 1
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                return
+        whole = data.endswith(HEAD_END) and data.find(HEAD_END) == len(data) - 4
+        before = len(messages)
+        if whole and idle:
+            self.segment = data
+        super().data_received(data)
+        # An error is a message with an empty payload too, but it ends the connection.
+        self.clean = (
+            whole and len(messages) == before + 1 and messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
+        )
+        if not self.clean:
+            self.segment = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -86,19 +131,14 @@ class Refusal(Done):
         self._protocol = protocol
         self._status = status
         if isinstance(exc, LineTooLong):
-            line = exc.args[0]
-            text = line if isinstance(line, bytes) else str(line).encode("latin-1", "replace")
-            self._status = 414 if b" " in text[:32] and b":" not in text[:16] else 431
+            # The two limits differ so that the one that was passed tells where (EdgeServer).
+            self._status = 414 if exc.args[1] == protocol.max_line_size else 431
+        elif isinstance(exc, BadHttpMessage) and exc.message.startswith(TOO_MANY_FIELDS):
+            self._status = 431
 
     async def write_eof(self) -> None:
-        details = {
-            400: "The request is not well-formed HTTP.",
-            414: "The request target is too long.",
-            431: "The request's fields are too large.",
-        }
-        answer = FromEdge(
-            self._status, "The request was refused", details.get(self._status, "The edge failed.")
-        )
+        detail = REFUSALS.get(self._status, "The edge failed.")
+        answer = FromEdge(self._status, "The request was refused", detail)
         await self._protocol.edge.handler.refuse(self._protocol, answer)
 
 
@@ -106,6 +146,7 @@ class EdgeServer(web.Server):
     """Makes an EdgeProtocol for each connection."""
 
     def __init__(self, handler: Handler, *, max_connections: int, **options: Any) -> None:
+        options["max_field_size"] = options["max_line_size"] + 1
         super().__init__(self._serve, request_factory=Wire, **options)  # type: ignore[arg-type]
         self.handler = handler
         self.refused = 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Wire:
-    __slots__ = ("_task", "exchange", "message", "payload", "protocol", "vanished")
+    __slots__ = ("_task", "exchange", "message", "payload", "protocol", "segment", "vanished")
 
     def __init__(
         self,
@@ -37,6 +37,9 @@ class Wire:
         self.protocol = protocol
         self.exchange: Exchange | None = None
         self.vanished = False
+        self.segment = protocol.segment
+        """The octets this request came in, where it came alone and whole (front/lane.py)."""
+        protocol.segment = None
         self._task = task
 
     def _finish(self) -> None:

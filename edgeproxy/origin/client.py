@@ -110,7 +110,10 @@ class OriginClient:
 
     async def probe(self) -> None:
         """Returns when the origin can be connected to. Raises OriginError."""
-        self._pool.give_back(self._pool.take_idle() or await self._pool.connect())
+        connection = self._pool.take_idle()
+        if connection is None:  # not "or": a connection without unread heads counts as empty, so as false
+            connection = await self._pool.connect()
+        self._pool.give_back(connection)
 
     async def aclose(self) -> None:
         """End every connection; a fetch under way fails. Returns when no descriptor is left."""
@@ -157,9 +160,8 @@ class OriginClient:
             if message.code < 200:
                 message, payload = await self._after_interim(connection, forward, message)
             response_time = clock.now()
-            connection.head_done()
+            connection.head_done(payload)
             head, length = response_head(message, method, self._max_head)
-            connection.refuse_extra(payload)
         except BaseException:
             if upload is not None:
                 upload.stop()

@@ -78,6 +78,22 @@ class Limits:
 class Connection(ResponseHandler):
     """States: connected, ``begin()``, head read, body read to its end or not, then reused or closed."""
 
+    # Not for memory: more than thirty attributes in one __dict__ would make every access to any of them slow.
+    __slots__ = (
+        "_clock",
+        "_due",
+        "_due_failure",
+        "_head_octets",
+        "_in_head",
+        "_limits",
+        "_on_lost",
+        "_poll",
+        "_watch",
+        "_watch_every",
+        "answered",
+        "failure",
+    )
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -86,10 +102,7 @@ class Connection(ResponseHandler):
         on_lost: Callable[[Connection], None],
     ) -> None:
         super().__init__(loop)
-        self.reused = False
-        """This is not its first request."""
-        self.answered = False
-        """Some octet came since the request was begun."""
+        self.answered = False  # some octet came since the request was begun
         self.failure: OriginError | None = None
         self._clock = clock
         self._limits = limits
@@ -133,10 +146,14 @@ class Connection(ResponseHandler):
         except EofStream:
             raise self.failure or OriginError(OriginFailure.RESET) from None
 
-    def head_done(self) -> None:
-        """From here on it is the body that is waited for."""
+    def head_done(self, payload: StreamReader) -> None:
+        """From here on it is the body that is waited for. Raises OriginError as ``refuse_extra`` does."""
         self._in_head = False
-        self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+        if payload.is_eof():
+            self._due = math.inf
+            self.refuse_extra(payload)
+        else:
+            self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
 
     def has_extra(self) -> bool:
         """More came than the one message that was asked for."""
@@ -148,7 +165,7 @@ class Connection(ResponseHandler):
         )
 
     def refuse_extra(self, payload: StreamReader) -> None:
-        """Raise OriginError(BAD_RESPONSE) where the body has ended and something follows it."""
+        """Raise OriginError(BAD_RESPONSE) where something follows a body that has ended."""
         if payload.is_eof() and self.has_extra():
             raise OriginError(OriginFailure.BAD_RESPONSE, "octets after the end of the message")
 
@@ -172,7 +189,6 @@ class Connection(ResponseHandler):
     def rest(self) -> None:
         """Between two requests: forget the last body, expire when idle for too long."""
         self._payload = None
-        self.reused = True
         self._expect(self._limits.idle_timeout, None)
 
     def stirs(self) -> bool:
@@ -300,21 +316,6 @@ def _named(error: BaseException) -> OriginError:
     return OriginError(OriginFailure.RESET, str(error))
 
 
-_OWN = [
-    "reused",
-    "answered",
-    "failure",
-    "_clock",
-    "_limits",
-    "_on_lost",
-    "_in_head",
-    "_head_octets",
-    "_due",
-    "_due_failure",
-    "_watch",
-    "_poll",
-    "_watch_every",
-]
 _INSTANCE = [
     "_parser",
     "_skip_payload",
@@ -363,7 +364,7 @@ def verify_aiohttp() -> None:
         missing += [n for n in _METHODS if not hasattr(ResponseHandler, n)]
         missing += [n for n in _PAYLOAD if not hasattr(StreamReader, n)]
         missing += [n for n in _MESSAGE if not hasattr(http_parser.RawResponseMessage, n)]
-        taken = [n for n in _OWN if hasattr(handler, n)]
+        taken = [n for n in Connection.__slots__ if hasattr(handler, n)]
     finally:
         loop.close()
     if missing or taken:

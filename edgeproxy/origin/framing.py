@@ -31,13 +31,47 @@ NO_LENGTH_NEEDED = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 _OURS = frozenset({
     b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"proxy-connection", b"upgrade",
 })  # fmt: skip
-_OURS_IN_HEAD = tuple(b"\r\n" + name + b":" for name in sorted(_OURS))
 _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+")
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CONTROL = bytes(c for c in range(32) if c != 9) + b"\x7f"
+_VERSIONS = ((1, 1), (1, 0))
 _DIGITS = re.compile(rb"[0-9]{1,18}")
+
+
+class _Shape:
+    """What the names of a head's fields say by themselves; the same few lists come again and again."""
+
+    __slots__ = ("codings", "framed", "host", "lengths", "octets", "tokens")
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        lowered = [name.lower() for name in names]
+        joined = b"".join(names)
+        self.tokens = all(names) and not joined.translate(None, _TOKEN)
+        self.octets = len(joined)
+        self.host = b"host" in lowered
+        self.framed = not _OURS.isdisjoint(lowered)
+        self.lengths = [i for i, name in enumerate(lowered) if name == b"content-length"]
+        self.codings = [i for i, name in enumerate(lowered) if name == b"transfer-encoding"]
+
+
+_shapes: dict[tuple[bytes, ...], _Shape] = {}
+_SHAPES_KEPT = 1024
+_SHAPE_OCTETS = 2048
+"""Names longer than this together are looked at each time: the memo's size is bounded."""
+
+
+def _shape_of(raw: tuple[RawField, ...]) -> _Shape:
+    names = tuple([name for name, _ in raw])
+    shape = _shapes.get(names)
+    if shape is None:
+        shape = _Shape(names)
+        if shape.octets <= _SHAPE_OCTETS:
+            if len(_shapes) >= _SHAPES_KEPT:
+                _shapes.clear()
+            _shapes[names] = shape
+    return shape
 
 
 class ResponseMessage(Protocol):
@@ -61,34 +95,32 @@ def request_head(forward: Forward, authority: str) -> bytes:
     ``authority`` goes into Host where the request has none. Raises ValueError where the head could not be
     sent as one: such a head comes from our own side, never from a strictly parsed request.
     """
-    lines = [b": ".join(pair) for pair in forward.headers.raw]
-    joined = b"\r\n".join(lines)
-    if joined.count(b"\n") != max(0, len(lines) - 1) or joined.count(b"\r") != max(0, len(lines) - 1):
-        raise ValueError("a field of the request carries a line end")
-    if b"\0" in joined:
-        raise ValueError("a field of the request carries NUL")
-    known = _METHOD.fullmatch(forward.method) and _TARGET.fullmatch(forward.target)
-    if not known:
-        raise ValueError(f"not a request line: {forward.method!r} {forward.target!r}")
-    start = f"{forward.method} {forward.target} HTTP/1.1".encode("latin-1")
-    found = b"\r\n" + joined.lower()
-    for name in _OURS_IN_HEAD:
-        if name in found:
-            lines = [line for line in lines if line.partition(b":")[0].strip().lower() not in _OURS]
-            joined = b"\r\n".join(lines)
-            break
-    if b"\r\nhost:" not in found:
-        start += b"\r\nHost: " + authority.encode("latin-1")
-    end = _framing(forward)
-    return b"%b\r\n%b%b\r\n\r\n" % (start, joined, end) if joined else b"%b%b\r\n\r\n" % (start, end)
+    raw, method, target = forward.headers.raw, forward.method, forward.target
+    shape = _shape_of(raw)
+    if not shape.tokens:
+        raise ValueError("a field name of the request is not a token")
+    if not (_METHOD.fullmatch(method) and _TARGET.fullmatch(target)):
+        raise ValueError(f"not a request line: {method!r} {target!r}")
+    if shape.framed:
+        raw = tuple(pair for pair in raw if pair[0].lower() not in _OURS)
+    fields = b"\r\n".join([b": ".join(pair) for pair in raw])
+    breaks = max(0, len(raw) - 1)
+    if fields.count(b"\n") != breaks or fields.count(b"\r") != breaks or b"\0" in fields:
+        raise ValueError("a field of the request carries a line end or NUL")
+    start = f"{method} {target} HTTP/1.1\r\n".encode("latin-1")
+    if not shape.host:
+        start += b"Host: %b\r\n" % authority.encode("latin-1")
+    if fields:
+        fields += b"\r\n"
+    return b"%b%b%b\r\n" % (start, fields, _framing(forward))
 
 
 def _framing(forward: Forward) -> bytes:
     if forward.body is None:
-        return b"" if forward.method in NO_LENGTH_NEEDED else b"\r\nContent-Length: 0"
+        return b"" if forward.method in NO_LENGTH_NEEDED else b"Content-Length: 0\r\n"
     if forward.length is None:
-        return b"\r\nTransfer-Encoding: chunked"
-    return b"\r\nContent-Length: %d" % forward.length
+        return b"Transfer-Encoding: chunked\r\n"
+    return b"Content-Length: %d\r\n" % forward.length
 
 
 def response_head(message: ResponseMessage, method: str, limit: int) -> tuple[ResponseHead, int | None]:
@@ -101,40 +133,38 @@ def response_head(message: ResponseMessage, method: str, limit: int) -> tuple[Re
     if not 100 <= status <= 999:
         raise _bad(f"status {status}")
     version = message.version
-    if version not in {(1, 1), (1, 0)}:
+    if version not in _VERSIONS:
         raise _bad(f"version {version[0]}.{version[1]}")
-    names = b"".join([name for name, _ in raw])
+    shape = _shape_of(raw)
     values = b"\t".join([value for _, value in raw])
-    if names.translate(None, _TOKEN):
+    if not shape.tokens:
         raise _bad("a field name is not a token")
     if len(values.translate(None, _CONTROL)) != len(values):
         raise _bad("control octets in a field")
-    if len(names) + len(values) > limit:
-        raise _bad(f"fields of {len(names) + len(values)} octets")
+    if shape.octets + len(values) > limit:
+        raise _bad(f"fields of {shape.octets + len(values)} octets")
     length: int | None = None
-    lowered = names.lower()  # one look for both; a name that merely contains them costs a second look
-    if b"content-length" in lowered or b"transfer-encoding" in lowered:
-        length = _checked_length(raw, status, version)
+    if shape.lengths or shape.codings:
+        length = _checked_length(raw, shape, status, version)
     if method == "HEAD" or status in {204, 304} or status < 200:
         length = 0
     return ResponseHead(status, _reason(message.reason), Headers(raw)), length
 
 
-def _checked_length(raw: tuple[RawField, ...], status: int, version: tuple[int, int]) -> int | None:
-    lengths = [value for name, value in raw if name.lower() == b"content-length"]
-    codings = [value for name, value in raw if name.lower() == b"transfer-encoding"]
-    if codings:
+def _checked_length(
+    raw: tuple[RawField, ...], shape: _Shape, status: int, version: tuple[int, int]
+) -> int | None:
+    if shape.codings:
         # RFC 9112 §6.1: not in 1xx and 204, not by HTTP/1.0, and with Content-Length it is an attack.
-        if lengths or len(codings) > 1 or codings[0].lower() != b"chunked":
+        if shape.lengths or len(shape.codings) > 1 or raw[shape.codings[0]][1].lower() != b"chunked":
             raise _bad("Transfer-Encoding that two readers could understand differently")
         if version != (1, 1) or status < 200 or status == 204:
             raise _bad(f"Transfer-Encoding in {status} of HTTP/{version[0]}.{version[1]}")
         return None
-    if not lengths:
-        return None
-    if len(lengths) > 1 or not _DIGITS.fullmatch(lengths[0]):
+    digits = raw[shape.lengths[0]][1]
+    if len(shape.lengths) > 1 or not _DIGITS.fullmatch(digits):
         raise _bad("Content-Length that two readers could understand differently")
-    length = int(lengths[0])
+    length = int(digits)
     if length and (status < 200 or status == 204):
         raise _bad(f"{status} with content")
     return length

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.cache_control import response_directives, targeted_directives
-from edgeproxy.policy.lists import weighted
+from edgeproxy.policy.lists import split_list, weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,3 +103,26 @@ def coded_etag(etag: str, coding: str) -> str:
     if not coding:
         return etag
     return f'{etag[:-1]}-{coding}"' if etag.endswith('"') else f"{etag}-{coding}"
+
+
+def with_plain_etags(condition: str, codings: Sequence[str]) -> str:
+    """If-Match or If-None-Match for an origin, which knows its own ETags and not those of the codings made
+    here: ``"abc-br"`` -> ``"abc-br", "abc"``. The tag as it came stays, should it be the origin's own."""
+    tags = split_list(condition)
+    plain = [
+        f'{tag[: -len(end)]}"'
+        for tag in tags
+        for coding in codings
+        if len(tag) > len(end := f'-{coding}"') and tag.endswith(end)
+    ]
+    return ", ".join([*tags, *(tag for tag in plain if tag not in tags)]) if plain else condition
+
+
+def named_coding(etag: str | None, if_none_match: str | None, codings: Sequence[str]) -> str:
+    """The coding whose ETag the client has named, where the origin confirmed its plain one; else ""."""
+    if etag is None or if_none_match is None:
+        return ""
+    opaque = {tag.removeprefix("W/") for tag in split_list(if_none_match)}
+    if etag.removeprefix("W/") in opaque:
+        return ""
+    return next((c for c in codings if coded_etag(etag, c).removeprefix("W/") in opaque), "")

@@ -51,6 +51,10 @@ class Headers:
     def __contains__(self, name: str) -> bool:
         return name in self._indexed()
 
+    def isdisjoint(self, names: frozenset[str]) -> bool:
+        """Whether none of the lower-case ``names`` is there."""
+        return names.isdisjoint(self._indexed())
+
     def names(self) -> Iterable[str]:
         """Lower-case names in order of first appearance."""
         return self._indexed().keys()

@@ -33,6 +33,11 @@ _SUFFIXES = (".yaml", ".yml")
 
 def load_rules(directory: Path, *, examples: bool = True) -> RuleSet:
     """All ``*.yaml`` and ``*.yml`` of a directory, or one file. Raises RuleError."""
+    return load_bytes(read_files(directory), source=str(directory), examples=examples)
+
+
+def read_files(directory: Path) -> list[tuple[str, bytes]]:
+    """(name, octets) of each file that ``load_rules`` would load, in order. Raises RuleError."""
     try:
         single = directory.is_file()
         names = [directory] if single else sorted(
@@ -57,7 +62,7 @@ def load_rules(directory: Path, *, examples: bool = True) -> RuleSet:
         if total > MAX_TOTAL:
             raise _refused(str(directory), f"rule files of more than {MAX_TOTAL // 1024**2} MiB together")
     raise_all(gathered)
-    return load_bytes(files, source=str(directory), examples=examples)
+    return files
 
 
 def load_text(text: str, name: str = "rules.yaml", *, examples: bool = True) -> RuleSet:

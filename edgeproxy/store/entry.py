@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- What was stored is never changed: a refresh or a soft purge makes a new Entry. Three slots are run-time
-  caches and counters (``checked``, ``heads``, ``hits``) and one, ``codings``, only ever grows.
+- What was stored is never changed: a refresh or a soft purge makes a new Entry. Four slots are run-time
+  marks (``checked``, ``current``, ``heads``, ``hits``) and one, ``codings``, only ever grows.
 - ``epoch`` is the purge number at which the fetch (or revalidation) *started*; ``started`` the steady
   nanosecond stamp of that start. Readers compare ``epoch`` with the purges (purge.py); stores let the
   higher ``order`` win, so an older, slower fetch never overwrites a newer one.
@@ -40,11 +40,15 @@ class Entry:
     """Coded bodies made here: coding -> octets. The body as stored is not among them."""
     checked: int = -1
     """The purge number this entry was last found good at."""
+    current: bool = False
+    """L1 holds this very entry, and the same request would be given it again."""
     fresh_until: float = 0.0
     """``stored.freshness.fresh_until``, at hand (0 when it must be validated)."""
     heads: dict[object, bytes] = field(default_factory=dict)
     """Rendered constant parts of heads, by whatever the front keys them on."""
     hits: int = 0
+    refined: tuple[str, ...] = ()
+    """Codings that have been made again at the best quality."""
     fetch_seconds: float = 0.0
     """What the fetch cost: the origin's seconds that a hit saves."""
 

@@ -53,9 +53,12 @@ class _Held:
         self.entry = entry
         self.charged = entry.size
         self.marks = marks
+        entry.current = True
         self.found = Found(entry, Tier.L1)
 
     def become(self, entry: Entry) -> None:
+        self.entry.current = False
+        entry.current = True
         self.entry = entry
         self.found = Found(entry, Tier.L1)
 
@@ -125,6 +128,7 @@ class MemoryStore:
         self._make_place(entry)
         held = _Held(entry, marks)
         if held.charged > self.max_bytes:
+            entry.current = False
             return True
         self.bytes += held.charged
         self.entries += 1
@@ -132,13 +136,33 @@ class MemoryStore:
             slot = self._slots.get(entry.primary)
             if not isinstance(slot, _Variants):
                 slot = self._slots[entry.primary] = _Variants()
-            slot.names = with_names(slot.names, entry.stored.vary)
+            names = with_names(slot.names, entry.stored.vary)
+            if names != slot.names and slot.names:
+                # What the key varies on has changed: a request may be given another entry than before.
+                for other in slot.by_id.values():
+                    other.entry.current = False
+            slot.names = names
             slot.by_id[entry.variant] = held
         else:
             self._slots[entry.primary] = held
         self._slots.move_to_end(entry.primary)
         self._shrink()
         return True
+
+    def recheck(self, entry: Entry) -> bool:
+        """For who holds an entry that is ``current``: is it good at the present purge number too?"""
+        held = self._held(entry.primary, entry.variant)
+        if held is None or held.entry is not entry:
+            return False
+        if not self._still_good(held):
+            self._drop(entry.primary, held)
+            return False
+        return held.entry is entry
+
+    def touch(self, primary: str) -> None:
+        """Count as a use of the key."""
+        if primary in self._slots:
+            self._slots.move_to_end(primary)
 
     def remove(self, entry: Entry) -> None:
         """Drop exactly this entry, if it is the one held under its key and variant."""
@@ -181,6 +205,9 @@ class MemoryStore:
         return objects, total
 
     def clear(self) -> None:
+        for slot in self._slots.values():
+            for held in _all_held(slot):
+                held.entry.current = False
         self._slots.clear()
         self.bytes = self.entries = 0
 
@@ -243,6 +270,7 @@ class MemoryStore:
         self._uncharge(held)
 
     def _uncharge(self, held: _Held) -> None:
+        held.entry.current = False
         self.bytes -= held.charged
         self.entries -= 1
 

@@ -27,6 +27,7 @@ class SmallControl:
         self.objects: int | None = 3
         self.reloads = 0
         self.errors: tuple[str, ...] = ()
+        self.missing: tuple[str, ...] = ()
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.stored: Mapping[str, object] | None = {"status": 200, "age": 7}
         self.numbers: Mapping[str, object] = {"requests": 12}
@@ -40,12 +41,12 @@ class SmallControl:
             raise self.fault
         return dict(self.parts)
 
-    def rules(self) -> Mapping[str, object]:
+    async def rules(self) -> Mapping[str, object]:
         return {"version": "v1", "rules": [{"name": "pitches", "at": "a.yaml:2"}]}
 
     async def reload_rules(self) -> ReloadResult:
         self.reloads += 1
-        return ReloadResult("v1" if self.errors else "v2", 4, self.errors)
+        return ReloadResult("v1" if self.errors else "v2", 4, self.errors, self.missing)
 
     async def purge(self, request: PurgeRequest) -> PurgeAnswer:
         if request.value == "relative":
@@ -61,13 +62,13 @@ class SmallControl:
         self.asked.append((url, list(headers)))
         return self.stored
 
-    def stats(self) -> Mapping[str, object]:
+    async def stats(self) -> Mapping[str, object]:
         if self.fault is not None:
             raise self.fault
         return self.numbers
 
-    def performance(self) -> Mapping[str, object]:
+    async def performance(self) -> Mapping[str, object]:
         return {"unit": "seconds"}
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b"edgeproxy_requests_total 1\n"

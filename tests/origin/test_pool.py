@@ -290,3 +290,16 @@ async def test_closing_ends_what_is_under_way(
         await read_all(reply)
     assert caught.value.failure is OriginFailure.TRUNCATED
     assert await failure(client) is OriginFailure.OVERLOADED
+
+
+async def test_a_probe_connects_and_keeps_what_it_opened(origin: LedgerOrigin, client: OriginClient) -> None:
+    await client.probe()
+    assert (client.connects, client.connections_idle, origin.requests) == (1, 1, [])
+    await get(client)
+    await client.probe()
+    assert client.connects == 1
+    await origin.stop()
+    await settle()
+    with pytest.raises(OriginError) as caught:
+        await client.probe()
+    assert caught.value.failure is OriginFailure.REFUSED

@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from edgeproxy.origin.base import OriginError
 from edgeproxy.origin.connection import verify_aiohttp
@@ -280,7 +281,7 @@ def test_addresses(url: str, expected: tuple[object, ...]) -> None:
     ],
 )  # fmt: skip
 def test_wrong_addresses_are_named(url: str) -> None:
-    with pytest.raises(ValueError, match="^origin .*expected http://HOST"):
+    with pytest.raises(ValueError, match=r"^origin .*expected http://HOST"):
         Address.parse(url)
 
 
@@ -295,9 +296,11 @@ def test_another_aiohttp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ("installed_version", lambda _: "3.15.0", r"3\.15\.0 is installed"),
         ("installed_version", lambda _: "3.14.4", r"3\.14\.4 is installed"),
         ("_INSTANCE", ["_parser", "_no_such_thing"], r"missing .'_no_such_thing'"),
-        ("_OWN", ["_payload"], r"new .'_payload'"),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(connection, name, value)
             with pytest.raises(RuntimeError, match=message):
                 verify_aiohttp.__wrapped__()
+    monkeypatch.setattr(ResponseHandler, "_due", 0, raising=False)
+    with pytest.raises(RuntimeError, match=r"new .'_due'"):
+        verify_aiohttp.__wrapped__()

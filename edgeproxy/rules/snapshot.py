@@ -1,0 +1,54 @@
+"""The rule files in force, as a copy: all workers of a node read the same octets, whenever they start.
+
+Rules of this file:
+
+- What is copied is what was read, checked and found right; a copy is never changed, and named by its version.
+- An operator edits the files at leisure: until the next reload, a worker that has to be replaced starts with
+  the rules that the others have.
+- The copy before the present one is kept: a worker that was started a moment ago may be reading it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgeproxy.rules.load import load_bytes, read_files
+from edgeproxy.rules.match import Matcher
+from edgeproxy.rules.model import RuleSet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class RuleSnapshot:
+    """``source`` None: no rules, and nothing is ever copied. ``place``: a directory for the copies."""
+
+    def __init__(self, source: Path | None, place: Path) -> None:
+        self.source = source
+        self.ruleset = RuleSet()
+        """What is in force."""
+        self.directory: Path | None = None
+        """Where its copy is."""
+        self._place = place
+        self._before: Path | None = None
+
+    def take(self) -> RuleSet:
+        """Read the files, check and copy them. Blocks. Raises RuleError and OSError, and then what was in
+        force still is."""
+        if self.source is None:
+            return self.ruleset
+        files = read_files(self.source)
+        ruleset = load_bytes(files, source=str(self.source))
+        Matcher(ruleset)  # what cannot be compiled is refused here, too
+        directory = self._place / f"rules-{ruleset.version}"
+        if directory != self.directory:
+            directory.mkdir(exist_ok=True)
+            for name, octets in files:
+                (directory / name).write_bytes(octets)
+            if self._before is not None and self._before != directory:
+                shutil.rmtree(self._before, ignore_errors=True)
+            self._before, self.directory = self.directory, directory
+        self.ruleset = replace(ruleset, source=str(self.source))
+        return self.ruleset

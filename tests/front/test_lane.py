@@ -1,0 +1,207 @@
+"""The lane against the ordinary way: the same octets, or no lane."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeproxy.front import lane as lane_file
+from edgeproxy.store.purge import PurgeKind, PurgeOrder
+from tests.support.driven import DrivenClock
+from tests.support.edge import Edge, running_edge
+from tests.support.ledger import LedgerOrigin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+BODY = b'{"pitches": [' + b'{"id": 1, "title": "a quiet city"},' * 60 + b"{}]}"
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[LedgerOrigin]:
+    async with LedgerOrigin() as ledger:
+        fields = [
+            ("Cache-Control", "max-age=60, stale-while-revalidate=30"),
+            ("Content-Type", "application/json"),
+            ("ETag", '"e1"'),
+            ("Server-Timing", "db;dur=5"),
+            ("Surrogate-Key", "t1"),
+        ]
+        ledger.reply("/a", headers=fields, body=BODY)
+        ledger.reply("/none", status=404, headers=fields, body=b"no")
+        ledger.reply("/vary", headers=[*fields, ("Vary", "X-Lang")], body=lambda r: (r.get("x-lang") or "-").encode())
+        yield ledger
+
+
+def comparable(raw: bytes) -> bytes:
+    """Without what differs from run to run: the id, the origin's serial, and the milliseconds of a miss."""
+    raw = re.sub(rb"X-(Request-ID|Serial): [^\r]*\r\n", b"", raw)
+    return re.sub(rb"dur=[0-9.]+", b"dur=", raw)
+
+
+async def raw_answers(edge: Edge, segments: list[bytes], times: int = 5) -> list[bytes]:
+    """Each segment ``times`` times on one connection."""
+    answers = []
+    async with edge.client() as client:
+        for segment in segments:
+            for _ in range(times):
+                await client.send(segment)
+                answers.append(comparable((await client.read_answer()).raw))
+    return answers
+
+
+def request(target: str, *fields: str, method: str = "GET") -> bytes:
+    return "\r\n".join([f"{method} {target} HTTP/1.1", "Host: e.test", *fields, "", ""]).encode()
+
+
+SEGMENTS = {
+    "plain": request("/a"),
+    "brotli": request("/a", "Accept-Encoding: gzip, br"),
+    "gzip": request("/a", "Accept-Encoding: gzip"),
+    "304": request("/a", 'If-None-Match: "e1"'),
+    "304 coded": request("/a", "Accept-Encoding: br", 'If-None-Match: "e1-br"'),
+    "404": request("/none"),
+    "one variant": request("/vary", "X-Lang: de"),
+    "another": request("/vary", "X-Lang: fr"),
+}
+ORDINARY = {
+    "no-cache": request("/a", "Cache-Control: no-cache"),
+    "range": request("/a", "Range: bytes=0-4"),
+    "an id of its own": request("/a", "X-Request-ID: mine"),
+    "authorization": request("/a", "Authorization: Bearer x"),
+    "close": request("/a", "Connection: close"),
+}
+
+
+async def lane_hits(edge: Edge) -> int:
+    lane = edge.worker.handler.lane
+    assert lane is not None
+    lane.fold()
+    return lane.hits
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+async def test_both_ways_give_the_same_octets(origin: LedgerOrigin, name: str) -> None:
+    got = []
+    for lane in ("on", "off"):
+        async with running_edge(origin.url, clock=DrivenClock(), lane=lane) as edge:
+            answers = await raw_answers(edge, [SEGMENTS[name]])
+            await edge.clock.advance(7)
+            got.append(answers + await raw_answers(edge, [SEGMENTS[name]]))
+            if lane == "on":
+                # Learned at the third at the latest: fetched, seen, seen again.
+                assert await lane_hits(edge) >= 6
+                stats = edge.worker.operator.stats()
+                assert stats["hits"] == 9  # the lane's hits are counted as all hits are
+    assert got[0] == got[1]
+
+
+@pytest.mark.parametrize("name", [n for n in ORDINARY if n != "close"])
+async def test_requests_that_the_lane_leaves_alone(origin: LedgerOrigin, name: str) -> None:
+    async with running_edge(origin.url, clock=DrivenClock()) as edge:
+        await raw_answers(edge, [ORDINARY[name]])
+        assert await lane_hits(edge) == 0
+
+
+async def test_the_lane_ends_with_freshness_purge_and_reload(origin: LedgerOrigin) -> None:
+    clock = DrivenClock()
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+
+        async def ask() -> str:
+            await client.send(SEGMENTS["plain"])
+            return (await client.read_answer())["X-Cache-Status"]
+
+        assert [await ask() for _ in range(5)] == ["MISS", "HIT", "HIT", "HIT", "HIT"]
+        hits = await lane_hits(edge)
+        assert hits >= 2
+        await edge.worker.store.purge(PurgeOrder(PurgeKind.TAG, "other"))
+        assert await ask() == "HIT"
+        assert await lane_hits(edge) == hits + 1  # a purge of something else costs a look, not the lane
+        await edge.worker.store.purge(PurgeOrder(PurgeKind.TAG, "t1"))
+        assert [await ask() for _ in range(4)] == ["MISS", "HIT", "HIT", "HIT"]
+        await edge.worker.store.purge(PurgeOrder(PurgeKind.URL, "/a", soft=True))
+        assert await ask() == "UPDATING"
+        await edge.settle()
+        assert [await ask() for _ in range(3)] == ["HIT"] * 3
+        await clock.advance(61)
+        assert await ask() == "UPDATING"
+        await edge.settle()
+        assert [await ask() for _ in range(3)] == ["HIT"] * 3
+        hits = await lane_hits(edge)
+        assert edge.worker.handler.lane is not None
+        edge.worker.handler.lane.forget()
+        assert await ask() == "HIT"
+        assert await lane_hits(edge) == hits
+
+
+async def test_a_connection_that_was_not_clean_never_uses_the_lane(origin: LedgerOrigin) -> None:
+    """A head in two pieces leaves aiohttp's parser with bytes that nobody sees."""
+    async with running_edge(origin.url, clock=DrivenClock()) as edge:
+        await raw_answers(edge, [SEGMENTS["plain"]])
+        hits = await lane_hits(edge)
+        for first in (SEGMENTS["plain"][:10], SEGMENTS["plain"] + b"G", SEGMENTS["plain"] * 2):
+            async with edge.client() as client:
+                rest = (SEGMENTS["plain"] * 2)[len(first) :]
+                await client.send(first)
+                await edge.clock.advance(0)
+                await client.send(rest)
+                for _ in range(2):
+                    assert (await client.read_answer()).status == 200
+                await client.send(SEGMENTS["plain"])
+                assert (await client.read_answer()).status == 200
+            assert await lane_hits(edge) == hits
+        async with edge.client() as client:
+            # A body whose octets are a remembered request is a body.
+            smuggled = SEGMENTS["plain"]
+            await client.send(request("/a", f"Content-Length: {len(smuggled)}", method="POST"))
+            await edge.clock.advance(0)
+            await client.send(smuggled)
+            assert (await client.read_answer("POST"))["X-Cache-Status"] == "BYPASS"
+        assert await lane_hits(edge) == hits
+
+
+async def test_memory_is_bounded(origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_file, "MOST_BLOCKS", 8)
+    monkeypatch.setattr(lane_file, "MOST_ANSWERS", 20)
+    monkeypatch.setattr(lane_file, "MOST_SEEN", 16)
+    async with running_edge(origin.url, clock=DrivenClock()) as edge:
+        await raw_answers(edge, [request("/a", f"X-Number: {n}") for n in range(50)], 3)
+        lane = edge.worker.handler.lane
+        assert lane is not None
+        assert len(lane._blocks) <= 8
+        assert len(lane._seen) <= 16
+        assert sum(map(len, lane._blocks.values())) == lane._answers <= 20
+
+
+FIELD = st.sampled_from(
+    ["Accept: */*", "accept-encoding: br", "Accept-Encoding: gzip;q=0", 'If-None-Match: W/"e1"', "If-None-Match: *",
+     "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT", "X-Lang: de", "x-lang: de", "Cookie: a=b", "X : bad",
+     "Connection: keep-alive", "Content-Length: 0", "X-Obs:\tfold", "TE: trailers", "Host: other.test",
+     "Transfer-Encoding: identity", "X-High: \u00e9", "Accept-Encoding: br;q=0.5, identity;q=1", "Expect: nothing"]
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fields=st.lists(FIELD, max_size=5), target=st.sampled_from(["/a", "/a?", "/vary", "//a", "/none", "/a#b"]))
+async def test_any_header_block(origin: LedgerOrigin, fields: list[str], target: str) -> None:
+    """Whatever the block: answered the same, refused the same, three times in a row."""
+    segment = "\r\n".join([f"GET {target} HTTP/1.1", "Host: e.test", *fields, "", ""]).encode("latin-1")
+    got = []
+    for lane in ("on", "off"):
+        async with running_edge(origin.url, clock=DrivenClock(), lane=lane) as edge:
+            answers = []
+            for _ in range(4):
+                async with edge.client() as client:
+                    await client.send(segment)
+                    answers.append(problem_free(comparable((await client.read_answer()).raw)))
+            got.append(answers)
+    assert got[0] == got[1]
+
+
+def problem_free(raw: bytes) -> bytes:
+    """A problem's body names the request id."""
+    return re.sub(rb'"request_id":"[^"]*"', b"", raw)
