@@ -14,9 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproxy.admin.api import AdminServer
+from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.auth import Auth, check_admin_address, is_loopback
 from edgeproxy.admin.control import State
+from edgeproxy.admin.listener import AdminListener
+from edgeproxy.admin.private import make_private
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
 from edgeproxy.clock import Clock
 from edgeproxy.engine.background import Background
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeproxy.observe.trace import Trace
-    from edgeproxy.settings import Settings
+    from edgeproxy.settings import HandedDown, Settings
 
 log = logging.getLogger("edgeproxy")
 
@@ -50,7 +52,8 @@ BACKLOG = 4096
 
 
 class Worker:
-    """One worker. ``listen`` and ``admin`` replace the sockets that the settings would have it bind."""
+    """One worker. ``listen`` and ``admin`` replace the sockets that the settings would have it bind. With
+    ``handed`` it is one of several: its admin application is on its own socket, for the parent alone."""
 
     def __init__(
         self,
@@ -59,13 +62,13 @@ class Worker:
         clock: Clock | None = None,
         listen: socket.socket | None = None,
         admin: socket.socket | None = None,
-        serve_admin: bool = True,
+        handed: HandedDown | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock or Clock()
         self._listen = listen
         self._admin = admin
-        self._serve_admin = serve_admin
+        self._handed = handed
         self.state = State.STARTING
         self.background = Background()
         self.idle: asyncio.Event = asyncio.Event()
@@ -75,29 +78,25 @@ class Worker:
         OSError where an address cannot be had."""
         verify()
         settings, clock = self.settings, self.clock
-        try:
-            parse_store_url(settings.store)
-        except ValueError as error:
-            raise SettingsError(f"--store: {error}") from None
-        try:
-            check_admin_address(settings.admin.host, settings.admin_token)
-            auth = Auth(self._token(), settings.read_token, loopback=is_loopback(settings.admin.host))
-        except ValueError as error:
-            raise SettingsError(f"--admin: {error}") from None
+        check_store(settings)
+        auth = admin_auth(settings) if self._handed is None else None
         ruleset = RuleSet() if settings.rules is None else load_rules(settings.rules)
         matcher = Matcher(ruleset)
         listen = self._listen or bind(settings.listen.host, settings.listen.port, "--listen")
         admin = None
-        if self._serve_admin:
+        if self._handed is None:
             admin = self._admin or bind(settings.admin.host, settings.admin.port, "--admin")
         self.store = await open_store(
             settings.store,
             clock=clock,
             spawn=self.background.spawn,
+            state_dir=self._state_dir(),
             l1_bytes=settings.memory,
             l2_bytes=settings.store_size,
             budget=settings.store_budget,
         )
+        if self._handed is not None and not self.store.table.is_shared:
+            raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
         self.origin = OriginClient(
             settings.origin,
             clock=clock,
@@ -146,10 +145,14 @@ class Worker:
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()
-        self.admin = AdminServer(self.operator, auth, clock)
+        if self._handed is not None:
+            self.admin = AdminListener(make_private(self.operator, clock))
+            await self.admin.serve_path(Path(self._handed.control))
+        else:
+            self.admin = AdminListener(make_admin(self.operator, auth, clock))
         if admin is not None:
-            await self.admin.start(admin)
-            self.admin_port = int(admin.getsockname()[1])
+            await self.admin.serve(admin)
+            self.admin_port = self.admin.port
         self._socket = listen
         self._listening = await loop.create_server(self.server, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
@@ -170,16 +173,18 @@ class Worker:
             hot=self.compressor.hot,
         )
 
-    def _token(self) -> str | None:
-        """The admin token; on one's own machine, where none is set, one in a file that only we can read."""
-        if self.settings.admin_token:
-            return self.settings.admin_token
+    def _state_dir(self) -> Path | None:
+        """Where the purge table goes. One worker with memory alone needs none: both end together."""
+        if self._handed is not None:
+            return Path(self._handed.state)
+        if parse_store_url(self.settings.store).kind in ("memory", "lmdb"):
+            return None
         try:
             self.settings.cache_dir.mkdir(parents=True, exist_ok=True)
-            return make_token(self.settings.cache_dir / TOKEN_FILE)
-        except (OSError, ValueError) as error:
-            log.warning("no admin token, so nothing can be changed: %s", error)
+        except OSError as error:
+            log.warning("purges are forgotten at the end: %s: %s", self.settings.cache_dir, error.strerror)
             return None
+        return self.settings.cache_dir
 
     def _open_log(self) -> AccessLog | None:
         where = self.settings.access_log
@@ -187,7 +192,8 @@ class Worker:
             return None
         try:
             path = None if where == "-" else Path(where)
-            return AccessLog(self.clock, path, sample=self.settings.access_log_sample)
+            turns = None if self._handed is None else Path(self._handed.directory) / "access-log-turns"
+            return AccessLog(self.clock, path, sample=self.settings.access_log_sample, turns=turns)
         except OSError as error:
             raise SettingsError(f"--access-log: {where}: {error.strerror}") from None
 
@@ -238,6 +244,35 @@ class Worker:
                         await result
                 except Exception:
                     log.exception("%s did not end cleanly", name)
+
+
+def check_store(settings: Settings) -> None:
+    """Raise SettingsError for a --store that means nothing."""
+    try:
+        parse_store_url(settings.store)
+    except ValueError as error:
+        raise SettingsError(f"--store: {error}") from None
+
+
+def admin_auth(settings: Settings) -> Auth:
+    """Who may do what on the admin port. Raises SettingsError."""
+    try:
+        check_admin_address(settings.admin.host, settings.admin_token)
+        return Auth(admin_token(settings), settings.read_token, loopback=is_loopback(settings.admin.host))
+    except ValueError as error:
+        raise SettingsError(f"--admin: {error}") from None
+
+
+def admin_token(settings: Settings) -> str | None:
+    """The admin token; on one's own machine, where none is set, one in a file that only we can read."""
+    if settings.admin_token:
+        return settings.admin_token
+    try:
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+        return make_token(settings.cache_dir / TOKEN_FILE)
+    except (OSError, ValueError) as error:
+        log.warning("no admin token, so nothing can be changed: %s", error)
+        return None
 
 
 def edge_fields(settings: Settings) -> EdgeFields:

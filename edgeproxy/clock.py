@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Protocol, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,9 +42,7 @@ class Clock:
         """Seconds, for measuring how long something took."""
         return time.perf_counter()
 
-    def call_later(
-        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: Unpack[Ts]
-    ) -> Timer:
+    def call_later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts) -> Timer:
         """Call back after ``delay`` seconds, on the running loop."""
         return asyncio.get_running_loop().call_later(delay, callback, *args)
 

@@ -23,6 +23,7 @@ from edgeproxy.store.purge import PurgeKind, PurgeOrder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from edgeproxy.admin.control import PurgeRequest, State
     from edgeproxy.app import Worker
@@ -38,6 +39,7 @@ class Operator:
     def __init__(self, worker: Worker, ruleset: RuleSet) -> None:
         self._worker = worker
         self._ruleset = ruleset
+        self._directory = worker.settings.rules
         self._reloading = asyncio.Lock()
 
     @property
@@ -46,7 +48,7 @@ class Operator:
 
     # -- rules ------------------------------------------------------------------------------------------
 
-    def rules(self) -> Mapping[str, object]:
+    async def rules(self) -> Mapping[str, object]:
         ruleset = self._ruleset
         return {
             "version": ruleset.version,
@@ -54,10 +56,11 @@ class Operator:
             "rules": [{"name": r.name, "at": r.at} for r in ruleset.rules],
         }
 
-    async def reload_rules(self) -> ReloadResult:
+    async def reload_rules(self, directory: Path | None = None) -> ReloadResult:
+        """From ``directory``, where one is given, and from then on."""
         worker = self._worker
-        directory = worker.settings.rules
         async with self._reloading:
+            directory = directory or self._directory
             if directory is None:
                 return ReloadResult(self._ruleset.version, 0)
             try:
@@ -68,6 +71,7 @@ class Operator:
                 lines = tuple(str(error).splitlines())
                 log.error("rules not reloaded, the old ones go on:\n%s", error)
                 return ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
+            self._directory = directory
             self._ruleset = ruleset
             worker.engine.matcher = matcher
             worker.handler.rules_version = ruleset.version
@@ -141,15 +145,20 @@ class Operator:
         if self._worker.handler.lane is not None:
             self._worker.handler.lane.fold()
 
-    def stats(self) -> Mapping[str, object]:
+    async def stats(self) -> Mapping[str, object]:
         self._fold()
         return self._worker.metrics.snapshot()
 
-    def performance(self) -> Mapping[str, object]:
+    async def performance(self) -> Mapping[str, object]:
         self._fold()
         return self._worker.percentiles.report()
 
-    def metrics(self) -> bytes:
+    async def latencies(self) -> Mapping[str, object]:
+        """What ``performance`` is made of, to be added to other workers'."""
+        self._fold()
+        return self._worker.percentiles.dump()
+
+    async def metrics(self) -> bytes:
         self._fold()
         return self._worker.metrics.render()
 

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -54,12 +53,14 @@ def text(value: str) -> str:
     return value
 
 
+_HOST = re.compile(r"\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9]+)?\]|[A-Za-z0-9._-]*")
+
+
 def address(value: str) -> Address:
     host, mark, port = value.strip().rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not mark or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("expected HOST:PORT, such as 127.0.0.1:8080")
-    return Address(host or "0.0.0.0", int(port))  # noqa: S104
+    if not mark or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or not _HOST.fullmatch(host):
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104
 
 
 _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
@@ -67,24 +68,43 @@ _UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4
 
 
 def size(value: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", value.strip())
-    if found is None or found[2].lower() not in _UNITS:
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?) ?([a-zA-Z]*)", value.strip())
+    octets = float(found[1]) * _UNITS.get(found[2].lower(), 0) if found else 0.0
+    if found is None or found[2].lower() not in _UNITS or octets >= 2**63:
         raise ValueError("expected a size, such as 256MiB or 1GB")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    return int(octets)
+
+
+def store_size(value: str) -> int:
+    if size(value) < 1024**2:
+        raise ValueError("expected a size of 1MiB or more")
+    return size(value)
+
+
+def head_size(value: str) -> int:
+    if not 1024 <= size(value) <= 1024**2:
+        raise ValueError("expected a size from 1KiB to 1MiB")
+    return size(value)
 
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def seconds(value: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|[smhd]?)", value.strip())
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(ms|[smhd]?)", value.strip())
     if found is None:
         raise ValueError("expected a duration, such as 500ms, 10s or 1h")
     return float(found[1]) * _SECONDS[found[2]]
 
 
+def timeout(value: str) -> float:
+    if not seconds(value):
+        raise ValueError("expected a duration longer than 0, such as 500ms or 10s")
+    return seconds(value)
+
+
 def count(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
+    if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < 1:
         raise ValueError("expected a whole number, 1 or more")
     return int(value)
 
@@ -99,18 +119,18 @@ def rate(value: str) -> float:
     return number
 
 
+_ORIGIN = re.compile(
+    r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?", re.ASCII | re.IGNORECASE
+)
+
+
 def origin_url(value: str) -> str:
-    if value.startswith("unix:/"):
+    if value.startswith("unix:/") and value.isprintable():
         return value
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    good = parts.scheme in ("http", "https") and parts.hostname and port != 0 and not parts.username
-    if not good or parts.path not in ("", "/") or parts.query or parts.fragment:
+    found = _ORIGIN.fullmatch(value)
+    if found is None or (found[3] is not None and not 0 < int(found[3]) <= 65535):
         raise ValueError("expected a URL without a path, such as http://127.0.0.1:9000")
-    return value.rstrip("/")
+    return f"{found[1].lower()}://{found[2]}{'' if found[3] is None else f':{found[3]}'}"
 
 
 FIELDS = (
@@ -164,20 +184,20 @@ OPTIONS = (
     Option("store", text, "", "URL", "shared store: memory:, lmdb:PATH, redis://…, memcached://… (default: LMDB in the cache directory)"),
     Option("cache_dir", text, "", "DIR", "where the default store and the purge numbers live"),
     Option("memory", size, "256MiB", "SIZE", "L1: memory for entries in each worker, overhead counted"),
-    Option("store_size", size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
-    Option("store_budget", seconds, "50ms", "TIME", "the longest a request waits for the shared store"),
+    Option("store_size", store_size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
+    Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
     Option("workers", count, "1", "N", "worker processes"),
     Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
     Option("location", text, "", "NAME", "names this edge in X-Edge-Location"),
     Option("name", text, "edgeproxy", "NAME", "our name in Cache-Status and Via"),
-    Option("connect_timeout", seconds, "3s", "TIME", "to connect to the origin"),
-    Option("first_byte_timeout", seconds, "10s", "TIME", "for the head of the origin's answer"),
-    Option("read_timeout", seconds, "30s", "TIME", "between two pieces of the origin's body"),
+    Option("connect_timeout", timeout, "3s", "TIME", "to connect to the origin"),
+    Option("first_byte_timeout", timeout, "10s", "TIME", "for the head of the origin's answer"),
+    Option("read_timeout", timeout, "30s", "TIME", "between two pieces of the origin's body"),
     Option("origin_connections", count, "256", "N", "requests in flight at the origin, for each worker"),
     Option("max_connections", count, "10000", "N", "client connections, for each worker"),
     Option("max_body", size, "1TiB", "SIZE", "largest request body"),
-    Option("max_head", size, "16KiB", "SIZE", "longest request line and largest field"),
-    Option("keepalive", seconds, "75s", "TIME", "how long an idle client connection is kept"),
+    Option("max_head", head_size, "16KiB", "SIZE", "longest request line and largest field"),
+    Option("keepalive", timeout, "75s", "TIME", "how long an idle client connection is kept"),
     Option("drain_timeout", seconds, "30s", "TIME", "how long requests may take to end on SIGTERM"),
     Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
     Option("access_log_sample", rate, "1", "RATE", "share of the requests that is logged, 0 to 1"),
@@ -198,7 +218,7 @@ class Settings:
     rules: Path | None
     listen: Address
     admin: Address
-    store: str
+    store: str = field(repr=False)
     cache_dir: Path
     memory: int
     store_size: int
@@ -267,7 +287,9 @@ def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None = N
                 option.flag, dest=option.name, metavar=option.metavar, help=option.help + shown
             )
     if names is None:
-        parser.add_argument("--config", metavar="FILE", help="YAML or TOML file that holds any of these flags")
+        parser.add_argument(
+            "--config", metavar="FILE", help="YAML or TOML file that holds any of these flags"
+        )
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -278,7 +300,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     directory = Path(given.pop("cache_dir") or default_cache_dir(environ))
     token_file, read_file = given.pop("admin_token_file"), given.pop("read_token_file")
     hidden = given["hide_fields"]
-    if given["name"] and not re.fullmatch(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*", given["name"]):
+    if not re.fullmatch(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~-]*", given["name"]):
         raise SettingsError(f"--name: {given['name']!r}: expected a token (letters, digits, - . _)")
     if not given["location"].isprintable() or not given["location"].isascii():
         raise SettingsError(f"--location: {given['location']!r}: expected printable ASCII")
@@ -312,14 +334,22 @@ def gather(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, An
         try:
             values[option.name] = option.kind(raw)
         except ValueError as error:
-            raise SettingsError(f"{where}: {raw!r}: {error}") from None
+            raise SettingsError(f"{where}: {_shown(raw)}: {error}") from None
     return values
+
+
+def _shown(raw: str) -> str:
+    """What was given, short, and without what may be a password in a URL."""
+    scheme, mark, rest = raw.partition("://")
+    if mark and "@" in rest:
+        raw = f"{scheme}://***@{rest.rpartition('@')[2]}"
+    return repr(raw if len(raw) <= 200 else f"{raw[:200]}...")
 
 
 def _config_file(path: Path) -> dict[str, str]:
     try:
         content = path.read_bytes()
-        data = tomllib.loads(content.decode()) if path.suffix == ".toml" else yaml.safe_load(content)
+        data = tomllib.loads(content.decode()) if path.suffix == ".toml" else _yaml(content)
     except OSError as error:
         raise SettingsError(f"--config: {path}: {error.strerror}") from None
     except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -327,19 +357,34 @@ def _config_file(path: Path) -> dict[str, str]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise SettingsError(f"--config: {path}: expected flags and their values, such as 'listen: 0.0.0.0:80'")
+        raise SettingsError(
+            f"--config: {path}: expected flags and their values, such as 'listen: 0.0.0.0:80'"
+        )
     known = {o.name for o in OPTIONS}
     values: dict[str, str] = {}
     for key, value in data.items():
         name = str(key).removeprefix("--").replace("-", "_")
         if name not in known:
-            raise SettingsError(f"--config: {path}: unknown key {key!r}; expected a flag of 'edgeproxy serve'")
-        if isinstance(value, list):
-            value = ",".join(map(str, value))  # noqa: PLW2901
-        if not isinstance(value, str | int | float):
-            raise SettingsError(f"--config: {path}: {key}: expected a single value")
-        values[name] = str(value)
+            raise SettingsError(
+                f"--config: {path}: unknown key {key!r}; expected a flag of 'edgeproxy serve'"
+            )
+        values[name] = _single(value, f"--config: {path}: {key}")
     return values
+
+
+def _yaml(content: bytes) -> Any:
+    """Every scalar as it is written: YAML would take ``off`` for false and ``1:20`` for 80."""
+    return yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 - makes strings, lists and dicts only
+
+
+def _single(value: object, where: str) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if not isinstance(value, str | int | float):
+        raise SettingsError(f"{where}: expected a single value")
+    return str(value)
 
 
 def _secret(path: str, flag: str, given: str | None) -> str | None:
@@ -349,6 +394,8 @@ def _secret(path: str, flag: str, given: str | None) -> str | None:
         token = Path(path).read_text().strip()
     except OSError as error:
         raise SettingsError(f"{flag}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{flag}: {path}: expected a token, the file is not text") from None
     if not token:
         raise SettingsError(f"{flag}: {path}: expected a token, the file is empty")
     return token

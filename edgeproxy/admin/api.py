@@ -27,7 +27,6 @@ from edgeproxy.admin.problem import Problem, problems, to_json
 from edgeproxy.clock import Clock
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Mapping
 
     from edgeproxy.admin.auth import Auth
@@ -189,20 +188,6 @@ def make_admin(
             app.router.add_route("HEAD", route.path, _guarded(api, auth, route))
     app.on_response_prepare.append(_add_fields)
     return app
-
-
-class AdminServer:
-    """The application on a socket that is bound already."""
-
-    def __init__(self, control: Control, auth: Auth, clock: Clock | None = None) -> None:
-        self._runner = web.AppRunner(make_admin(control, auth, clock), access_log=None)
-
-    async def start(self, sock: socket.socket) -> None:
-        await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
-
-    async def close(self) -> None:
-        await self._runner.cleanup()
 
 
 def _guarded(

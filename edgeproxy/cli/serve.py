@@ -39,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
     except settings.SettingsError as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        # Between binding an address and listening on it another process may take it.
+        print(f"edgeproxy: {error.strerror or error}", file=sys.stderr)
+        return 2
     except RuleError as error:
         print(f"edgeproxy: the rules are refused:\n{error}", file=sys.stderr)
         return 2

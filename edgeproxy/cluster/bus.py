@@ -104,6 +104,8 @@ class RedisBus:
         self._closed = False
         self._follower: asyncio.Task[object] | None = None
         self.ready = False
+        self.followed = asyncio.Event()
+        """Set while ``ready``, to wait for."""
         self.heard = 0.0
         """clock.monotonic() when the log was last read to its end."""
         self.error = "not connected yet"
@@ -235,12 +237,14 @@ class RedisBus:
         if not self.ready:
             log.warning("purge log: followed")
         self.ready, self.error = True, ""
+        self.followed.set()
         self.heard = self._clock.monotonic()
 
     def _down(self, error: Exception) -> None:
         if self.ready:
             log.warning("purge log: lost (%s)", error)
         self.ready = False
+        self.followed.clear()
         self.error = f"{type(error).__name__}: {error}"
 
     async def close(self) -> None:

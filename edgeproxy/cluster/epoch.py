@@ -154,6 +154,11 @@ class PurgeTable:
         return self.words[CURRENT]
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes see it."""
+        return self._region.is_file
+
+    @property
     def incarnation(self) -> bytes:
         """8 octets that name this table (or, on many nodes, the log it follows)."""
         return self.words[_INCARNATION].to_bytes(8, "little")

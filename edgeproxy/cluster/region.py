@@ -64,6 +64,10 @@ class Region:
                 raise
             return cls(mapped, fd)
 
+    @property
+    def is_file(self) -> bool:
+        return self._fd is not None
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """One writer at a time, of all threads of all processes. Blocks; held for microseconds."""

@@ -154,7 +154,6 @@ async def pump(source: AnswerBody, into: SharedBody) -> None:
         source.close()
 
 
-
 class SlicedReader:
     """The octets [start, stop) of another reader's body."""
 

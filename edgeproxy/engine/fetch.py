@@ -247,9 +247,7 @@ class Fetcher:
             trace.not_stored = NotStored.PURGED if self._store.overtaken(entry) else NotStored.OVERTAKEN
         self._resolve(flight, Landed(entry, published))
 
-    def _discard(
-        self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None
-    ) -> Answer:
+    def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
         exchange = ask.exchange
         exchange.trace.not_stored = conclusion.reason
         if conclusion.reason is NotStored.SERVER_ERROR and not conclusion.remember:
@@ -268,9 +266,7 @@ class Fetcher:
             self._store.note_uncacheable(ask.key.primary)
         self._resolve(flight, Uncacheable(reason))
 
-    def _on_failure(
-        self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError
-    ) -> Answer:
+    def _on_failure(self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError) -> Answer:
         if error.failure is not OriginFailure.ABANDONED:
             self.last_failure = error.failure
         self._cool(ask, flight)
@@ -286,7 +282,11 @@ class Fetcher:
         ask.exchange.trace.failure = error.failure
         if entry is not None and not self._store.overtaken(entry):
             conclusion = conclude(
-                ask.exchange.head, entry.stored, d.Failed(error.failure), ask.rule.overrides, self._clock.now()
+                ask.exchange.head,
+                entry.stored,
+                d.Failed(error.failure),
+                ask.rule.overrides,
+                self._clock.now(),
             )
             if isinstance(conclusion, d.ServeStaleOnError):
                 return self.stale(ask, entry, conclusion.reason)
@@ -308,12 +308,15 @@ class Fetcher:
         fields = (("Retry-After", "1"),) if error.status == 503 else ()
         title = "The origin did not answer"
         if error.failure is OriginFailure.REQUEST_BODY:
-            title = "The request's body is too large" if error.status == 413 else "The request's body broke off"
+            title = (
+                "The request's body is too large" if error.status == 413 else "The request's body broke off"
+            )
         return FromEdge(error.status, title, error.failure.value, fields)
 
     # -- small parts ------------------------------------------------------------------------------------
 
-    def validation(self, ask: Ask, entry: Entry, reason: Forwarded) -> d.Fetch | d.Revalidate:
+    @staticmethod
+    def validation(entry: Entry, reason: Forwarded) -> d.Fetch | d.Revalidate:
         """How to refresh ``entry``: with its validators, where it has any."""
         conditions = conditions_for(entry.stored)
         return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
@@ -337,7 +340,11 @@ class Fetcher:
         )
 
     def _resolve(
-        self, flight: Flight | None, outcome: Landed | Streaming | Stale | Uncacheable | Failed, *, joinable: bool = False
+        self,
+        flight: Flight | None,
+        outcome: Landed | Streaming | Stale | Uncacheable | Failed,
+        *,
+        joinable: bool = False,
     ) -> None:
         if flight is None:
             return
@@ -350,4 +357,3 @@ class Fetcher:
 
     def _cooldown_over(self, ask: Ask, flight: Flight | None) -> None:
         self._cooldown.succeeded(flight.key if flight else ask.key.primary)
-

@@ -57,9 +57,7 @@ class ForwardBuilder:
         With ``conditionals`` the client's own conditions and ranges stay (hit-for-miss: the answer is most
         likely for this client alone).
         """
-        headers = forwardable_request(
-            exchange.head.headers, conditionals=conditionals, ranges=conditionals
-        )
+        headers = forwardable_request(exchange.head.headers, conditionals=conditionals, ranges=conditionals)
         if conditionals:
             headers = _with_plain_etags(headers, rule)
         headers = reduced_for_origin(headers, rule.overrides)
@@ -105,4 +103,3 @@ def _with_plain_etags(headers: Headers, rule: Rule) -> Headers:
 
 
 _DROPPED = SPOKEN_FOR | {"via"}
-

@@ -99,7 +99,7 @@ class Engine:
 
     async def _once(self, ask: Ask) -> Answer | None:
         """Look, decide, act. None: a flight that was followed was not for this request; look again."""
-        head, overrides, trace = ask.exchange.head, ask.rule.overrides, ask.exchange.trace
+        trace = ask.exchange.trace
         found = self._store.peek(ask.key.primary, ask.select)
         decision = self._decide(ask, found)
         if not isinstance(decision, d.Serve):
@@ -125,7 +125,9 @@ class Engine:
             case d.Unsatisfiable():
                 trace.unsatisfied = decision.reason
                 trace.tier = Tier.EDGE
-                return FromEdge(504, "Nothing stored", "The request said only-if-cached; nothing usable is stored.")
+                return FromEdge(
+                    504, "Nothing stored", "The request said only-if-cached; nothing usable is stored."
+                )
             case d.Fetch() | d.Revalidate():
                 return await self._forward_once(ask, decision, entry)
             case _:
@@ -183,7 +185,7 @@ class Engine:
             client=ask.exchange.client,
         )
         again = Ask(background, ask.matched, ask.key, ask.select)
-        decision = self._fetcher.validation(again, entry, Forwarded.STALE)
+        decision = self._fetcher.validation(entry, Forwarded.STALE)
         self._background.spawn(self._fetch_in_background(again, decision, entry, flight), f"refresh {key}")
 
     async def _fetch_in_background(
@@ -206,7 +208,13 @@ class Engine:
         key = self._flight_key(ask, entry)
         if entry is not None and self._cooldown.active(key, now):
             # A refresh failed a moment ago: treat the origin as failed where that lets us serve stale.
-            calm = conclude(head, entry.stored, d.Failed(self._fetcher.last_failure), ask.rule.overrides, self._clock.now())
+            calm = conclude(
+                head,
+                entry.stored,
+                d.Failed(self._fetcher.last_failure),
+                ask.rule.overrides,
+                self._clock.now(),
+            )
             if isinstance(calm, d.ServeStaleOnError):
                 return self._stale(ask, entry, StaleReason.COOL_DOWN)
         # A request that insists on a new answer must not get one that was under way before it.

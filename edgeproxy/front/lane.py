@@ -53,7 +53,18 @@ _END = b" HTTP/1.1\r\n"
 class Ready:
     """One answer, ready but for the request's id. ``until``: when the rendered head is no longer true."""
 
-    __slots__ = ("body", "coding", "entry", "fixed", "length", "not_modified", "rendered", "rule", "sums", "until")
+    __slots__ = (
+        "body",
+        "coding",
+        "entry",
+        "fixed",
+        "length",
+        "not_modified",
+        "rendered",
+        "rule",
+        "sums",
+        "until",
+    )
 
     def __init__(
         self, entry: Entry, rule: str, coding: str, fixed: bytes, body: bytes, status: int, sums: Sums

@@ -43,7 +43,7 @@ PRIVATE = (
 
 def verify() -> None:
     """Raises RuntimeError where aiohttp is not as this file expects it."""
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:  # type: ignore[comparison-overlap]
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise RuntimeError("aiohttp's C parser is missing; edgeproxy does not serve with the Python one.")
     missing = [name for name in PRIVATE if not hasattr(RequestHandler, name)]
     if missing:

@@ -8,7 +8,10 @@ Rules of this file:
 - A line is pure ASCII: what clients sent cannot put a control character, DEL, C1 or anything else into a
   terminal or a parser. orjson escapes below 0x20 only, so a line with more in it is written the slow way.
 - Values of query parameters that usually hold secrets are masked.
-- A file is opened to append, so that several workers may share it, and is opened anew by ``reopen()``
+- Several workers may write to one file or pipe: a file is opened to append, and they take turns, by a lock
+  on a file of their own, so that a batch which a pipe takes in pieces stays in one piece. A worker that is
+  killed loses the lock with its life.
+- A file is opened anew by ``reopen()``
   (SIGHUP after a rotation); lines gathered before go to the old one. The thread starts with the first
   batch: after any fork.
 - ``time`` is when the answer was out; the request came ``seconds`` before.
@@ -17,6 +20,7 @@ Rules of this file:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -32,6 +36,7 @@ from urllib.parse import unquote
 import orjson
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edgeproxy.clock import Clock, Timer
@@ -55,7 +60,8 @@ _REOPEN, _CLOSE = "reopen", "close"
 
 
 class AccessLog:
-    """``path`` None: standard output. ``sample``: the share of requests logged, 0 to 1.
+    """``path`` None: standard output. ``sample``: the share of requests logged, 0 to 1. ``turns``: a file
+    whose lock those take in turn who write to the same place.
 
     Raises OSError if the file cannot be opened, ValueError if the share is none.
     """
@@ -67,6 +73,7 @@ class AccessLog:
         *,
         sample: float = 1.0,
         masked: frozenset[str] = MASKED,
+        turns: Path | None = None,
     ) -> None:
         if not 0 <= sample <= 1:
             raise ValueError(f"the share of requests to log is between 0 and 1, not {sample:g}")
@@ -77,7 +84,7 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._gathered = 0
         self._timer: Timer | None = None
-        self._writer = _Writer(path)
+        self._writer = _Writer(path, turns)
         self._dropped = 0
         self._second = -1
         self._stamp = ""
@@ -198,7 +205,8 @@ def mask(target: str, names: frozenset[str] = MASKED) -> str:
 class _Writer:
     """The thread and its file. ``written``, ``lost`` in lines; ``pending`` in octets."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, turns: Path | None = None) -> None:
+        self._turns = None if turns is None else _open(turns)
         self._path = path
         self._fd = 1 if path is None else _open(path)
         self._queue: SimpleQueue[tuple[bytes, int] | str] = SimpleQueue()
@@ -233,6 +241,9 @@ class _Writer:
             if self._thread.is_alive():
                 return  # inside a write that blocks: the descriptor is not ours to close
         self._closing.set()
+        if self._turns is not None:
+            os.close(self._turns)
+            self._turns = None
         if self._path is not None and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -253,7 +264,8 @@ class _Writer:
                 continue
             batch, lines = item
             try:
-                self._write(batch)
+                with self._turn():
+                    self._write(batch)
             except OSError as error:
                 self.lost += lines
                 if not self._failing:
@@ -266,6 +278,24 @@ class _Writer:
                     _LOG.warning("the access log is written again; %d lines were lost", self.lost)
             with self._lock:
                 self.pending -= len(batch)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Alone among those who take turns; at the end of all things without waiting any longer."""
+        pause = 0.001
+        while self._turns is not None:
+            try:
+                fcntl.flock(self._turns, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if self._closing.wait(pause):
+                    break
+                pause = min(0.05, pause * 2)
+        try:
+            yield
+        finally:
+            if self._turns is not None:
+                fcntl.flock(self._turns, fcntl.LOCK_UN)
 
     def _write(self, batch: bytes) -> None:
         """All of it, or OSError. After a line that was cut off, the next one starts on a new line."""

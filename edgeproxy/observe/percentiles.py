@@ -8,6 +8,7 @@ Rules of this file:
   all windows and emptied, so a request costs one lookup, one logarithm and a few additions.
 - A window covers at least what its name says and at most one of its slots more. Hours are those of the
   clock (UTC); the one going on is the last in the list.
+- What one worker has can be added to another's (``dump``, ``absorb``): slots are numbered by the wall clock.
 - Bounded: WINDOWS and the hours are 61 slots of BUCKETS counters of 4 octets, about 42 KiB a rule when all
   are in use, and a slot is made only for a time with requests. Beyond MAX_RULES rules share "other".
 """
@@ -17,12 +18,12 @@ from __future__ import annotations
 from array import array
 from datetime import UTC, datetime
 from math import exp, log, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy.observe.tally import MAX_RULES, OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 GROWTH = 1.1
 LEAST = 1e-5
@@ -98,6 +99,12 @@ class _Ring:
             self.slots[number % self.size] = held
         held[1].add(times)
 
+    def absorb(self, number: int, times: _Times) -> None:
+        """Add another ring's slot, unless its place is taken by a later one."""
+        held = self.slots.get(number % self.size)
+        if held is None or held[0] <= number:
+            self.pour(number * self.seconds, times)
+
     def live(self, now: float) -> list[tuple[int, _Times]]:
         """(number, times) of the slots that still count, oldest first."""
         oldest = int(now // self.seconds) - self.size + 1
@@ -162,6 +169,35 @@ class Percentiles:
         if held is None:
             held = self._rules[name] = _Rule(now // STEP * STEP)
         return held
+
+    def dump(self) -> dict[str, object]:
+        """JSON-ready: ``{"rules": {name: [ring, ...]}}``, a ring for each window and one for the hours; a ring
+        is a list of slots, ``[number, requests, hits, seconds, {bucket: count}]``."""
+        now = self._now()
+        told: dict[str, object] = {}
+        for name, held in self._rules.items():
+            held.settle(now // STEP * STEP)
+            told[name] = [
+                [
+                    [number, t.requests, t.hits, t.total, {i: c for i, c in enumerate(t.counts) if c}]
+                    for number, t in ring.live(now)
+                ]
+                for ring in (*held.windows, held.hours)
+            ]
+        return {"rules": told}
+
+    def absorb(self, dump: Mapping[str, Any]) -> None:
+        """Add what another worker has dumped. Raises LookupError, TypeError or ValueError if it is no dump."""
+        now = self._now()
+        for name, rings in dump["rules"].items():
+            held = self._rules.get(name) or self._place(name, now)
+            for ring, slots in zip((*held.windows, held.hours), rings, strict=True):
+                for number, requests, hits, total, counts in slots:
+                    times = _Times()
+                    times.requests, times.hits, times.total = requests, hits, total
+                    for index, count in counts.items():
+                        times.counts[int(index)] += count
+                    ring.absorb(number, times)
 
     def report(self) -> dict[str, object]:
         """JSON-ready: ``{"unit": "seconds", "all": {...}, "rules": {name: {...}}}``.

@@ -9,7 +9,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,10 @@ from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping
 
+PLAIN_HTTP = Overrides()
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -156,7 +157,7 @@ class Rule:
     name: str
     at: str
     match: Match = Match()
-    overrides: Overrides = Overrides()
+    overrides: Overrides = PLAIN_HTTP
     key: KeyPolicy = KeyPolicy()
     tags: TagPolicy = TagPolicy()
     invalidates: tuple[Invalidation, ...] = ()

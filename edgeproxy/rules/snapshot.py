@@ -44,9 +44,13 @@ class RuleSnapshot:
         Matcher(ruleset)  # what cannot be compiled is refused here, too
         directory = self._place / f"rules-{ruleset.version}"
         if directory != self.directory:
-            directory.mkdir(exist_ok=True)
-            for name, octets in files:
-                (directory / name).write_bytes(octets)
+            if not directory.exists():
+                fresh = self._place / "rules.new"
+                shutil.rmtree(fresh, ignore_errors=True)
+                fresh.mkdir()
+                for name, octets in files:
+                    (fresh / name).write_bytes(octets)
+                fresh.rename(directory)
             if self._before is not None and self._before != directory:
                 shutil.rmtree(self._before, ignore_errors=True)
             self._before, self.directory = self.directory, directory

@@ -4,10 +4,10 @@ Rules of this file:
 
 - One fixed head, then the meta (msgpack), the body, the coded bodies. Nothing is taken from the data
   before the lengths agree with each other and the checksum with everything else.
-- ``order`` (epoch and start of the fetch, 16 octets, big-endian) stands at a fixed offset: a store compares it
-  without decoding, octet by octet.
+- ``order`` (epoch and start of the fetch, 16 octets, big-endian) stands at a fixed offset: a store
+  compares it without decoding, octet by octet.
 - The full key and the namespace stand inside and are compared: a reply that belongs to another key (a
-  crossed connection, a copy) is FOREIGN, as is an unknown format version.
+  crossed reply, a copy) is FOREIGN, as is an unknown format version.
 - Any other doubt is CORRUPT. ``decode`` returns one of the two and raises nothing, whatever it is given.
 - Never pickle, never a type chosen by the data: msgspec decodes into the types written here, strictly.
 - A change of the format gets a new VERSION. Versions have different keys (record_key), so that old and new

@@ -5,7 +5,8 @@ Rules of this file:
 - A URL that means nothing is refused with one clear line (ValueError), before anything is opened.
 - A store that cannot be opened is not fatal: the process runs on L1 alone and says that it is degraded.
 - The purge table lies where the workers of the node find the same one: beside the LMDB file, or in the
-  state directory. Where there is no such place it is private to the process: one worker only.
+  state directory (also where the place of the LMDB file is unusable). Where there is no such place it is
+  private to the process: one worker only.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ async def open_store(
     except StoreUnusable as error:
         degraded = str(error)
         log.error("store %s cannot be used, going on with memory alone: %s", place.shown, error)  # noqa: TRY400
-    table, problem = _table(place, None if degraded and place.kind == "lmdb" else state_dir)
+    table, problem = _table(place, state_dir)
     degraded = degraded or problem
     memory = MemoryStore(l1_bytes, table)
     if cache is None:
@@ -136,19 +137,20 @@ def _cache(place: StoreUrl, clock: Clock, max_bytes: int) -> ByteCache | None:
 
 def _table(place: StoreUrl, state_dir: Path | None) -> tuple[PurgeTable, str]:
     """The node's purge table, and what is wrong with it ("" if nothing is)."""
-    path = None
+    paths = []
     if place.kind == "lmdb" and place.path is not None:
-        path = place.path / "purges"
-    elif state_dir is not None:
+        paths.append(place.path / "purges")
+    if state_dir is not None:
         digest = blake2b(place.url.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-        path = state_dir / f"purges-{digest}"
-    if path is not None:
+        paths.append(state_dir / f"purges-{digest}")
+    problem = ""
+    for path in paths:
         try:
-            return PurgeTable.open(path), ""
+            return PurgeTable.open(path), problem
         except OSError as error:
             log.error("purge table %s cannot be used: %s", path, error)  # noqa: TRY400
-            return PurgeTable.anonymous(), f"purge table {path}: {error}"
-    return PurgeTable.anonymous(), ""
+            problem = problem or f"purge table {path}: {error}"
+    return PurgeTable.anonymous(), problem
 
 
 def _printable(text: str) -> str:

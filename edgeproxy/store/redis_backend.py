@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from edgeproxy.cluster.redis_link import connect
 from edgeproxy.store.codec import MAGIC, ORDER_AT, ORDER_END
@@ -85,8 +85,9 @@ class RedisCache(ByteCache):
 
 def _outcome(write: Write, result: object) -> Wrote:
     if isinstance(result, Exception):
-        # OOM: maxmemory is reached and nothing may be evicted.
-        return Wrote.FULL if str(result).startswith("OOM") else Wrote.FAILED
+        # maxmemory is reached and nothing may be evicted.
+        full = isinstance(result, OutOfMemoryError) or "OOM" in str(result)
+        return Wrote.FULL if full else Wrote.FAILED
     if write.data is None:
         return Wrote.STORED
     if len(write.data) > LARGEST:

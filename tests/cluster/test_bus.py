@@ -40,7 +40,7 @@ class _Node:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Real processes answer when they answer; the test's own time limit is the limit."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 

@@ -60,7 +60,7 @@ orders = st.builds(
     st.integers(0, 8),
     st.sampled_from([3, 2**18]),
 )
-def test_never_less_than_the_orders_say(  # noqa: PLR0917
+def test_never_less_than_the_orders_say(
     made: list[PurgeOrder], host: str, target: str, tags: list[str], epoch: int, buckets: int
 ) -> None:
     """With three buckets nearly everything collides: more may be purged, never less. With many, exactly."""
@@ -154,7 +154,9 @@ def test_it_survives_its_process(tmp_path: Path) -> None:
     lost.close()
 
 
-@pytest.mark.parametrize("garbage", [b"", b"x", b"\0" * 100_000, None], ids=["empty", "short", "long", "size"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"x", b"\0" * 100_000, None], ids=["empty", "short", "long", "size"]
+)
 def test_a_foreign_file_is_replaced(tmp_path: Path, garbage: bytes | None) -> None:
     path = tmp_path / "purges"
     path.write_bytes(b"\xa5" * PurgeTable.size(SMALL) if garbage is None else garbage)
@@ -250,7 +252,8 @@ def test_writers_in_processes_and_threads_lose_no_number(tmp_path: Path) -> None
         for worker in workers:
             worker.say("many 500 /x")
         threads = [
-            threading.Thread(target=lambda: [table.apply(url("/y"), 0.0) for _ in range(250)]) for _ in range(2)
+            threading.Thread(target=lambda: [table.apply(url("/y"), 0.0) for _ in range(250)])
+            for _ in range(2)
         ]
         for thread in threads:
             thread.start()

@@ -109,7 +109,7 @@ async def test_a_broken_off_body_is_truncated(
     try:
         reply = await client.fetch(forward())
     except OriginError as error:  # the reset overtook the head
-        assert end is RST  # noqa: PT017
+        assert end is RST
         assert error.failure is OriginFailure.RESET  # noqa: PT017
         return
     assert reply.body.take_all() is None

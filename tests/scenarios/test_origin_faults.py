@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.edge import running_edge
-from tests.support.ledger import FIN, RST, Gate, chunk, head
+from tests.support.ledger import FIN, RST, Gate, Step, chunk, head
 
 if TYPE_CHECKING:
     from tests.support.driven import DrivenClock
-    from tests.support.edge import Edge
     from tests.support.ledger import LedgerOrigin
 
 CACHEABLE = ("Cache-Control", "max-age=60")
 HALF = b"x" * 500
-BROKEN = {
+BROKEN: dict[str, list[Step]] = {
     "short length": [head(200, [CACHEABLE, ("Content-Length", "1000")]), HALF, FIN],
     "no last chunk": [head(200, [CACHEABLE, ("Transfer-Encoding", "chunked")]), chunk(HALF), FIN],
     "reset, length": [head(200, [CACHEABLE, ("Content-Length", "1000")]), HALF, Gate("rst"), RST],
-    "reset, chunked": [head(200, [CACHEABLE, ("Transfer-Encoding", "chunked")]), chunk(HALF), Gate("rst"), RST],
+    "reset, chunked": [
+        head(200, [CACHEABLE, ("Transfer-Encoding", "chunked")]),
+        chunk(HALF),
+        Gate("rst"),
+        RST,
+    ],
     "reset, to the end": [head(200, [CACHEABLE]), HALF, Gate("rst"), RST],
 }
 
@@ -48,12 +52,6 @@ async def test_a1_a_body_that_breaks_off(
         assert (again.status, again.body, again["X-Cache-Status"]) == (200, origin.stamp("/a", 1), "MISS")
 
 
-async def all_waiting(edge: Edge, followers: int) -> None:
-    async with asyncio.timeout(5):
-        while sum(f.followers for f in edge.worker.engine.flights.all()) < followers:
-            await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize("case", ["refused", "garbage", "silent", "503"])
 @pytest.mark.parametrize("stale", [False, True])
 async def test_a2_one_failure_for_all_who_wait(
@@ -75,7 +73,7 @@ async def test_a2_one_failure_for_all_who_wait(
             origin.script("/a", [Gate("g"), RST])
         asked = [asyncio.create_task(edge.get("/a")) for _ in range(50)]  # noqa: TID251
         await origin.arrived("/a", before + 1)
-        await all_waiting(edge, 49)
+        await edge.waiting(49)
         if case == "silent":
             await clock.advance(10.1)
         else:
@@ -237,32 +235,28 @@ async def test_a13_the_leader_leaves(
             await origin.gate("g").reached()
             asked = [asyncio.create_task(edge.get("/a")) for _ in range(followers)]  # noqa: TID251
             if when == "before the head":
-                await all_waiting(edge, followers)
+                await edge.waiting(followers)
             else:
                 await leader.read_head()
             leader.reset()
         origin.gate("g").open()
         for answer in await asyncio.gather(*asked):
             assert (answer.body, answer.complete) == (origin.stamp("/a", 1), True)
-        async with asyncio.timeout(5):
-            while edge.worker.store.stats()["l1_entries"] == 0:
-                await asyncio.sleep(0)
+        await edge.until(lambda: edge.worker.store.stats()["l1_entries"] == 1)
         assert (await edge.get("/a"))["X-Cache-Status"] == "HIT"
         assert origin.count("/a") == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_a13_a_pass_ends_with_its_client(
-    origin: LedgerOrigin, clock: DrivenClock, method: str
-) -> None:
+async def test_a13_a_pass_ends_with_its_client(origin: LedgerOrigin, clock: DrivenClock, method: str) -> None:
     """Nobody else waits for it: the origin's place is free as soon as the client is gone."""
-    origin.script("/a", [head(200, [("Cache-Control", "no-store"), ("Content-Length", "9")]), b"x", Gate("never")])
+    origin.script(
+        "/a", [head(200, [("Cache-Control", "no-store"), ("Content-Length", "9")]), b"x", Gate("never")]
+    )
     async with running_edge(origin.url, clock=clock) as edge:
         async with edge.client() as client:
             await client.start(method, "/a", body=b"" if method == "POST" else None)
             await client.read_head()
             client.reset()
-        async with asyncio.timeout(5):
-            while edge.worker.origin.in_flight:
-                await asyncio.sleep(0)
+        await edge.until(lambda: not edge.worker.origin.in_flight)
         assert edge.traces[-1].aborted

@@ -79,7 +79,7 @@ async def test_d9_uncacheable_answers_release_all_at_once(origin: LedgerOrigin, 
     async with running_edge(origin.url, clock=clock) as edge:
         asked = [asyncio.create_task(edge.get("/a")) for _ in range(100)]  # noqa: TID251
         await origin.gate("first").reached()
-        await _all_waiting(edge, 99)
+        await edge.waiting(99)
         origin.gate("first").open()
         await origin.gate("rest").reached(99)  # all of them at the origin at the same time
         origin.gate("rest").open()
@@ -99,9 +99,3 @@ async def test_d9_uncacheable_answers_release_all_at_once(origin: LedgerOrigin, 
         origin.reply("/a", headers=[("Cache-Control", "max-age=60")])
         await edge.get("/a")
         assert (await edge.get("/a"))["X-Cache-Status"] == "HIT"
-
-
-async def _all_waiting(edge: Edge, followers: int) -> None:
-    async with asyncio.timeout(5):
-        while sum(f.followers for f in edge.worker.engine.flights.all()) < followers:
-            await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.edge import running_edge
-from tests.support.ledger import READ_BODY, Gate, chunk, head
+from tests.support.ledger import READ_BODY, Gate, Step, chunk, head
 from tests.support.rawclient import RawClient
 
 if TYPE_CHECKING:
@@ -16,23 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.driven import DrivenClock
-    from tests.support.edge import Edge
     from tests.support.ledger import LedgerOrigin
 
 MIB = 1024 * 1024
-
-
-async def all_waiting(edge: Edge, followers: int) -> None:
-    async with asyncio.timeout(30):
-        while sum(f.followers for f in edge.worker.engine.flights.all()) < followers:
-            await asyncio.sleep(0.001)
 
 
 async def test_a_thousand_clients_and_one_fetch(origin: LedgerOrigin, clock: DrivenClock) -> None:
     origin.reply("/a", gate="g")
     async with running_edge(origin.url, clock=clock) as edge:
         asked = [asyncio.create_task(edge.get("/a")) for _ in range(1000)]  # noqa: TID251
-        await all_waiting(edge, 999)
+        await edge.waiting(999)
         origin.gate("g").open()
         answers = await asyncio.gather(*asked)
         assert {a.body for a in answers} == {origin.stamp("/a", 1)}
@@ -45,7 +38,8 @@ async def test_a_thousand_clients_and_one_fetch(origin: LedgerOrigin, clock: Dri
 async def test_followers_stream_while_the_leader_reads(origin: LedgerOrigin, clock: DrivenClock) -> None:
     part = b"p" * 70_000
     origin.script(
-        "/a", [head(200, [("Cache-Control", "max-age=60"), ("Content-Length", "140000")]), part, Gate("g"), part]
+        "/a",
+        [head(200, [("Cache-Control", "max-age=60"), ("Content-Length", "140000")]), part, Gate("g"), part],
     )
     async with running_edge(origin.url, clock=clock) as edge, edge.client() as first, edge.client() as second:
         await first.start("GET", "/a")
@@ -58,14 +52,17 @@ async def test_followers_stream_while_the_leader_reads(origin: LedgerOrigin, clo
         assert origin.count("/a") == 1
 
 
-LARGE = {
-    "with length": lambda body: [head(200, [("Cache-Control", "max-age=60"), ("Content-Length", str(len(body)))]), body],
-    "chunked": lambda body: [
-        head(200, [("Cache-Control", "max-age=60"), ("Transfer-Encoding", "chunked")]),
-        *(chunk(body[i : i + MIB]) for i in range(0, len(body), MIB)),
-        chunk(b""),
-    ],
-}
+def with_length(body: bytes) -> list[Step]:
+    return [head(200, [("Cache-Control", "max-age=60"), ("Content-Length", str(len(body)))]), body]
+
+
+def in_chunks(body: bytes) -> list[Step]:
+    pieces = [chunk(body[i : i + MIB]) for i in range(0, len(body), MIB)]
+    fields = [("Cache-Control", "max-age=60"), ("Transfer-Encoding", "chunked")]
+    return [head(200, fields), *pieces, chunk(b"")]
+
+
+LARGE = {"with length": with_length, "chunked": in_chunks}
 
 
 @pytest.mark.parametrize("case", LARGE)
@@ -92,11 +89,18 @@ async def test_b5_a_range_of_something_large(
 ) -> None:
     """Once it is known to be too large, ranges are the origin's."""
     body = bytes(range(256)) * (2 * MIB // 256)
-    origin.script("/a", LARGE["with length"](body), times=1)
+    origin.script("/a", with_length(body), times=1)
     origin.script(
         "/a",
         [
-            head(206, [("Content-Length", "5"), ("Content-Range", f"bytes 0-4/{len(body)}"), ("Cache-Control", "max-age=60")]),
+            head(
+                206,
+                [
+                    ("Content-Length", "5"),
+                    ("Content-Range", f"bytes 0-4/{len(body)}"),
+                    ("Cache-Control", "max-age=60"),
+                ],
+            ),
             body[:5],
         ],
     )
@@ -113,7 +117,7 @@ async def test_b5_a_range_of_something_large(
 async def test_d10_waiting_and_lease(
     origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path]
 ) -> None:
-    """Wait 200 ms, lease 1 s, the leader takes 5 s: the waiter goes alone at 200 ms, a newcomer leads at 1 s."""
+    """Wait 200 ms, lease 1 s, a slow leader: the waiter goes alone at 200 ms, a newcomer leads at 1 s."""
     origin.reply("/a", gate="g")
     directory = rules(
         "rules: [{name: all, match: {path: '/**'}, ttl: 1m, coalesce: {wait: 200ms, lease: 1s}}]"
@@ -122,7 +126,7 @@ async def test_d10_waiting_and_lease(
         leader = asyncio.create_task(edge.get("/a"))  # noqa: TID251
         await origin.arrived("/a", 1)
         waiter = asyncio.create_task(edge.get("/a"))  # noqa: TID251
-        await all_waiting(edge, 1)
+        await edge.waiting(1)
         await clock.advance(0.19)
         assert origin.count("/a") == 1
         await clock.advance(0.02)
@@ -131,7 +135,7 @@ async def test_d10_waiting_and_lease(
         newcomer = asyncio.create_task(edge.get("/a"))  # noqa: TID251
         await origin.arrived("/a", 3)
         follower = asyncio.create_task(edge.get("/a"))  # noqa: TID251
-        await all_waiting(edge, 1)
+        await edge.waiting(1)
         assert origin.count("/a") == 3
         origin.gate("g").open()
         for task in (leader, waiter, newcomer, follower):

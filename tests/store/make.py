@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NOW = 1_700_000_000.0
 
 
-def make_entry(  # noqa: PLR0917
+def make_entry(
     target: str = "/a",
     body: bytes = b"body",
     *,

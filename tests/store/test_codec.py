@@ -35,6 +35,8 @@ from tests.store.make import NOW, make_entry, same
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edgeproxy.policy.stored import Freshness
+
 SPACE = b"namespac"
 HEAD = 60
 
@@ -200,12 +202,17 @@ def test_heads_and_times_not_of_this_world_are_refused() -> None:
         return entry
 
     fresh = full().stored.freshness
+
+    def changed(name: str, value: Any) -> Freshness:
+        return replace(fresh, **{name: value})
+
     wrong = [bad(status=status) for status in (0, 100, 199, 600, 2**40)]
     wrong += [bad(reason="OK\r\nX: y"), bad(selecting=("x",))]
     wrong += [
-        bad(freshness=replace(fresh, **{name: value}))
+        bad(freshness=changed(name, value))
         for name, value in (
-            ("received", NOW + FUTURE + 1), ("received", -1.0), ("received", math.nan), ("received", math.inf),
+            ("received", NOW + FUTURE + 1),
+            ("received", -1.0), ("received", math.nan), ("received", math.inf),
             ("initial_age", -1.0), ("initial_age", math.inf), ("lifetime", math.nan), ("lifetime", math.inf),
             ("keep", -1.0), ("stale_if_error", math.nan), ("stale_while_revalidate", math.inf),
         )

@@ -52,9 +52,9 @@ def url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 async def caught_up(store: TieredStore) -> None:
-    """Until the node follows the purge log (a real Redis answers within a few turns of the loop)."""
-    while store.bus is not None and not store.bus.ready:
-        await asyncio.sleep(0.001)
+    """Until the node follows the purge log."""
+    if store.bus is not None:
+        await store.bus.followed.wait()
 
 
 async def opened(url: str, clock: DrivenClock, background: Background, state: Path) -> TieredStore:
@@ -328,9 +328,7 @@ class _Held:
 
 @shared_only
 @pytest.mark.parametrize("overtaken_by", ["purge", "newer"])
-async def test_a_promotion_is_fenced(
-    reopen: Callable[[], Awaitable[TieredStore]], overtaken_by: str
-) -> None:
+async def test_a_promotion_is_fenced(reopen: Callable[[], Awaitable[TieredStore]], overtaken_by: str) -> None:
     # E6: v1 has been read from L2, and something happens before it goes into L1.
     store = await reopen()
     store.put(make_entry(body=b"v1", epoch=store.epoch))

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.cluster.epoch import PurgeTable
 from edgeproxy.policy.vocabulary import LookupMiss
-from edgeproxy.store.memory import MemoryStore
+from edgeproxy.store.memory import MemoryStore, _Held
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from tests.store.make import asking, make_entry
+
+if TYPE_CHECKING:
+    import pytest
+
+    from edgeproxy.cluster.epoch import Verdict
 
 nothing = asking()
 
@@ -65,7 +69,12 @@ def test_the_usual_check_asks_the_table_nothing(monkeypatch: pytest.MonkeyPatch)
     memory.put(entry)
     asked = []
     judge = memory._table.judge
-    monkeypatch.setattr(memory._table, "judge", lambda *a: asked.append(a) or judge(*a))
+
+    def counted(*question: Any) -> Verdict:
+        asked.append(question)
+        return judge(*question)
+
+    monkeypatch.setattr(memory._table, "judge", counted)
     for _ in range(3):
         assert memory.peek(entry.primary, nothing).entry is entry
     assert asked == []
@@ -141,9 +150,7 @@ def test_the_books_always_balance(made: list[tuple[str, int, str | None, int]]) 
         assert memory.entries == len(held)
         assert memory.bytes == sum(h.charged for h in held) == sum(h.entry.size for h in held)
         assert memory.bytes <= memory.max_bytes
-    assert isinstance(memory._slots, OrderedDict)
 
 
-def _held(slot: object) -> list[object]:
-    by_id = getattr(slot, "by_id", None)
-    return [slot] if by_id is None else list(by_id.values())
+def _held(slot: Any) -> list[_Held]:
+    return [slot] if isinstance(slot, _Held) else list(slot.by_id.values())

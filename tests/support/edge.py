@@ -6,6 +6,7 @@ behind (a task, a descriptor) fails the test that used it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from tests.support.driven import DrivenClock
 from tests.support.rawclient import RawAnswer, RawClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
 
     from edgeproxy.observe.trace import Trace
@@ -49,6 +50,18 @@ class Edge:
 
     async def get(self, target: str, *headers: tuple[str, str]) -> RawAnswer:
         return await self.request("GET", target, headers)
+
+    async def waiting(self, followers: int) -> None:
+        """Until so many requests wait for the fetches of others."""
+        async with asyncio.timeout(30):
+            while sum(f.followers for f in self.worker.engine.flights.all()) < followers:  # noqa: ASYNC110
+                await asyncio.sleep(0)  # the product rings no bell for this
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Until what the loop has under way has made it so."""
+        async with asyncio.timeout(5):
+            while not condition():  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
 
     async def settle(self) -> None:
         """Until what was begun for requests has ended and L2 has what was written."""

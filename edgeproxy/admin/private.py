@@ -1,0 +1,59 @@
+"""What one worker answers on its private socket: the admin application, open, and what only the parent asks.
+
+Rules of this file: the socket is in a directory that only we can open, so nothing here asks for a token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from aiohttp import web
+
+from edgeproxy.admin.api import make_admin
+from edgeproxy.admin.control import Control, ReloadResult
+from edgeproxy.admin.problem import Problem, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeproxy.clock import Clock
+
+LATENCIES = "/worker/latencies"
+RULES = "/worker/rules"
+
+
+class WorkerControl(Control, Protocol):
+    async def latencies(self) -> Mapping[str, object]:
+        """Percentiles.dump()."""
+
+    async def reload_rules(self, directory: Path | None = None) -> ReloadResult:
+        """Read ``directory``, and from then on."""
+
+
+class RulesOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """Take over the rules in this directory."""
+
+    directory: str
+
+
+def make_private(control: WorkerControl, clock: Clock) -> web.Application:
+    """The application of a worker's own socket."""
+
+    async def latencies(_: web.Request) -> web.Response:
+        return web.Response(body=to_json(await control.latencies()), content_type="application/json")
+
+    async def rules(request: web.Request) -> web.Response:
+        try:
+            order = msgspec.json.decode(await request.read(), type=RulesOrder)
+        except msgspec.DecodeError as error:
+            raise Problem(400, str(error)) from None
+        result = await control.reload_rules(Path(order.directory))
+        told = {"version": result.version, "rules": result.rules, "errors": list(result.errors)}
+        return web.Response(body=to_json(told), content_type="application/json")
+
+    app = make_admin(control, None, clock)
+    app.router.add_get(LATENCIES, latencies)
+    app.router.add_post(RULES, rules)
+    return app
