@@ -30,7 +30,7 @@ from edgeproxy.policy.decisions import (
 )
 from edgeproxy.policy.freshness import freshness_of
 from edgeproxy.policy.head import ResponseHead
-from edgeproxy.policy.header_table import dated, merge_304, storable_headers
+from edgeproxy.policy.header_table import dated, merge_304, storable_headers, withheld_headers
 from edgeproxy.policy.storable import forbidden, storable
 from edgeproxy.policy.stored import Stored, Unsafe
 from edgeproxy.policy.validate import confirms
@@ -76,6 +76,10 @@ def conclude(
             return Discard(NotStored.SERVER_ERROR, remember=False)
     if answer.head.status == 304:
         return _confirmed(request, stored, answer, overrides)
+    if request.method == "HEAD" and stored is not None and _vouches(answer.head, stored):
+        updated = _merged(request, stored, answer, overrides)
+        if storable(replace(request, method="GET"), updated[0], overrides, updated[1].freshness) is None:
+            return Refresh(updated[1])
     return _stored_or_not(request, stored, answer, overrides)
 
 
@@ -107,22 +111,39 @@ def _confirmed(
 ) -> Refresh | Refetch:
     if stored is None or not confirms(stored, answer.head):
         return Refetch()
-    update = dated(answer.head.headers, answer.response_time)
-    merged = ResponseHead(stored.status, stored.reason, merge_304(stored.headers, update))
+    merged, refreshed = _merged(request, stored, answer, overrides)
     if forbidden(merged, overrides):
         # The origin no longer wants it stored: ask for an answer that is delivered and nothing else.
         return Refetch()
-    freshness = freshness_of(merged, answer.request_time, answer.response_time, overrides)
+    return Refresh(refreshed)
+
+
+def _merged(
+    request: RequestHead, stored: Stored, answer: OriginAnswer, overrides: Overrides
+) -> tuple[ResponseHead, Stored]:
+    """The stored answer as a 304 (or a HEAD answer) updates it (RFC 9111 §3.2): as it came, and as it is
+    stored."""
+    update = dated(answer.head.headers, answer.response_time)
+    merged = ResponseHead(stored.status, stored.reason, merge_304(stored.headers, update))
     vary = vary_names(merged.headers) or ()
-    return Refresh(
-        replace(
-            stored,
-            headers=_storable_headers(merged.headers, overrides),
-            freshness=freshness,
-            vary=vary,
-            selecting=selecting_values(vary, request, overrides),
-        )
+    return merged, replace(
+        stored,
+        headers=_storable_headers(merged.headers, overrides),
+        freshness=freshness_of(merged, answer.request_time, answer.response_time, overrides),
+        vary=vary,
+        selecting=selecting_values(vary, request, overrides),
     )
+
+
+def _vouches(head: ResponseHead, stored: Stored) -> bool:
+    """Whether a HEAD answer describes the stored one, so that it updates it (RFC 9111 §4.3.5).
+
+    §4.3.5 would be content with an answer that has no validator at all. That one says nothing of the body,
+    and a body must not become fresh again because nothing was said against it.
+    """
+    if head.status != 200 or stored.status != 200 or _described_differently(stored, head.headers):
+        return False
+    return any(name in head.headers and name in stored.headers for name in ("etag", "last-modified"))
 
 
 def _stored_or_not(
@@ -149,7 +170,8 @@ def _stored_or_not(
             vary=vary,
             selecting=selecting_values(vary, request, overrides),
             coding=content_coding(head.headers),
-        )
+        ),
+        withheld_headers(head.headers),
     )
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from edgeproxy.policy.head import EMPTY
+
 if TYPE_CHECKING:
-    from edgeproxy.policy.head import ResponseHead
+    from edgeproxy.policy.head import Headers, ResponseHead
     from edgeproxy.policy.stored import Stored
     from edgeproxy.policy.vocabulary import (
         Forwarded,
@@ -114,9 +116,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Store this, once its body is complete (``stored.length`` is -1 while it is not known)."""
+    """Store this, once its body is complete (``stored.length`` is -1 while it is not known). ``withheld``
+    are fields that are not stored, but sent to the one who asked (RFC 9111 §5.2.2.4, §5.2.2.7)."""
 
     stored: Stored
+    withheld: Headers = EMPTY
 
 
 @dataclass(frozen=True, slots=True)

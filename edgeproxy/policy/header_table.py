@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.cache_control import effective_directives
-from edgeproxy.policy.head import Headers
+from edgeproxy.policy.head import EMPTY, Headers
 from edgeproxy.policy.http_date import format_http_date, parse_http_date
 from edgeproxy.policy.lists import split_list
 
@@ -80,6 +80,9 @@ TABLE: dict[str, Row] = {
     # What the stored body depends upon (RFC 9111 §3.2): a 304 must not describe it anew.
     "content-encoding": Row(update=False, kept=True),
     "content-range": Row(update=False, kept=True),
+    # Digests of the content, not of the representation: that of a 304 is empty.
+    "content-digest": Row(update=False),
+    "content-md5": Row(update=False),
     # A 304 confirms the stored answer by its validator (validate.py), so the same one, or a weak one
     # for a strong one: the stored one stays.
     "etag": Row(update=False, kept=True),
@@ -121,12 +124,26 @@ def storable_headers(headers: Headers, *, set_cookie: bool = False) -> Headers:
     Fields named by a qualified no-cache or private are left out: they are not sent without validation, or
     not shared (RFC 9111 §5.2.2.4, §5.2.2.7). Set-Cookie is kept with ``set_cookie`` only.
     """
-    directives = effective_directives(headers)
-    omitted = {*directives.no_cache_fields, *directives.private_fields}
+    omitted = _qualified(headers)
     if not set_cookie:
         omitted.add("set-cookie")
     kept = _filtered(headers, lambda row: row.store)
     return kept.without(omitted) if omitted else kept
+
+
+def withheld_headers(headers: Headers) -> Headers:
+    """What ``storable_headers`` leaves out for a qualified no-cache or private: it belongs to the answer
+    that it came with, so the one who asked for that is sent it."""
+    named = _qualified(headers)
+    if not named:
+        return EMPTY
+    kept = _filtered(headers, lambda row: row.store)
+    return kept.without(set(kept.names()) - named)
+
+
+def _qualified(headers: Headers) -> set[str]:
+    directives = effective_directives(headers)
+    return {*directives.no_cache_fields, *directives.private_fields}
 
 
 def merge_304(stored: Headers, update: Headers) -> Headers:

@@ -90,6 +90,14 @@ def test_set_cookie_is_stored_where_the_rule_says_the_word() -> None:
     assert conclusion.stored.headers.get("set-cookie") == "a=1"
 
 
+def test_what_is_withheld_goes_to_the_one_who_asked() -> None:
+    origin = came(200, {CC: 'max-age=60, no-cache="set-cookie"', "Set-Cookie": "a=1", "X": "1"})
+    conclusion = concluded(None, origin)
+    assert isinstance(conclusion, Store)
+    assert "set-cookie" not in conclusion.stored.headers
+    assert conclusion.withheld.raw == ((b"Set-Cookie", b"a=1"),)
+
+
 # --- not stored
 
 
@@ -134,7 +142,6 @@ def test_hit_for_miss_only_where_the_reason_lies_in_the_answer(
         (came(429), request(), False),
         (came(206), request(), False),
         (came(200, {CC: "max-age=9"}), request({"Authorization": "x"}), False),
-        (came(200, {"ETag": '"a"'}), HEAD, False),
         (came(200, {"ETag": '"b"'}), HEAD, True),
         (came(200, {"Content-Length": "10000"}), HEAD, False),
         (came(200, {"Content-Length": "9999"}), HEAD, True),
@@ -147,6 +154,38 @@ def test_what_outdates_the_stored_answer(origin: OriginAnswer, asked: RequestHea
     conclusion = concluded(OLD, origin, asked=asked, at=NOW + 70)
     assert isinstance(conclusion, Discard)
     assert conclusion.forget is forget
+
+
+def test_a_head_answer_with_the_same_validator_updates_what_is_stored() -> None:
+    came_to_head = came(200, {"ETag": '"a"', CC: "max-age=600", "X": "2"}, at=NOW + 70)
+    conclusion = concluded(OLD, came_to_head, asked=HEAD, at=NOW + 70)
+    assert isinstance(conclusion, Refresh)
+    assert conclusion.stored.headers.get("x") == "2"
+    assert conclusion.stored.length == OLD.length
+    assert conclusion.stored.freshness.fresh_until == NOW + 670
+
+
+@pytest.mark.parametrize(
+    ("entry", "described", "asked"),
+    [
+        # Nothing in it speaks of the body.
+        (OLD, {CC: "max-age=600"}, HEAD),
+        (OLD, {"Content-Length": "10000"}, HEAD),
+        (stored({CC: "max-age=60"}), {"ETag": '"a"'}, HEAD),
+        # It could not be stored were it an answer to GET.
+        (OLD, {"ETag": '"a"', CC: "private"}, HEAD),
+        (OLD, {"ETag": '"a"', "Set-Cookie": "a=b"}, HEAD),
+        (OLD, {"ETag": '"a"'}, request({"Authorization": "x"}, method="HEAD")),
+        # What is stored is no 200.
+        (stored({CC: "max-age=60", "ETag": '"a"'}, status=404), {"ETag": '"a"'}, HEAD),
+    ],
+)
+def test_other_head_answers_update_nothing(
+    entry: Stored, described: dict[str, str], asked: RequestHead
+) -> None:
+    conclusion = concluded(entry, came(200, described, at=NOW + 70), asked=asked, at=NOW + 70)
+    assert isinstance(conclusion, Discard)
+    assert conclusion.reason is NotStored.METHOD
 
 
 def test_a_length_not_known_says_nothing_against_a_head_answer() -> None:

@@ -10,6 +10,7 @@ from edgeproxy.policy.header_table import (
     forwardable_request,
     merge_304,
     storable_headers,
+    withheld_headers,
 )
 from tests.policy.make import NOW, date, fields
 
@@ -102,6 +103,15 @@ def test_fields_named_by_a_qualified_directive_are_not_stored(directive: str) ->
          ("Cache-Control", "max-age=5")]
     )  # fmt: skip
     assert names(storable_headers(headers, set_cookie=True)) == ["cache-control", "b"]
+    assert names(withheld_headers(headers)) == ["a", "set-cookie"]
+
+
+def test_only_what_is_named_is_withheld_and_never_framing() -> None:
+    assert withheld_headers(fields({"Cache-Control": "max-age=5", "Set-Cookie": "a=b"})) == Headers()
+    named = fields(
+        {"Cache-Control": 'no-cache="age, connection, content-length"', "Age": "1", "Content-Length": "2"}
+    )
+    assert withheld_headers(named) == Headers()
 
 
 def test_a_304_replaces_every_line_of_what_it_carries() -> None:
@@ -114,7 +124,17 @@ def test_a_304_replaces_every_line_of_what_it_carries() -> None:
     assert merged.get("etag") == '"a"'
 
 
-@pytest.mark.parametrize("name", ["Content-Length", "Content-Encoding", "Content-Range", "Transfer-Encoding"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Content-Length",
+        "Content-Encoding",
+        "Content-Range",
+        "Transfer-Encoding",
+        "Content-MD5",
+        "Content-Digest",
+    ],
+)
 def test_a_304_does_not_describe_the_body_anew(name: str) -> None:
     assert merge_304(fields({name: "old"}), fields({name: "new"})).get(name.lower()) == "old"
 
