@@ -1,96 +1,420 @@
-"""Runs the worker in this process, with signals: SIGTERM and SIGINT drain, a second one ends at once, SIGHUP
-reloads the rules and reopens the access log.
+"""The parent of several workers: it owns the listening socket and the admin port, and keeps the workers running.
 
-Rules of this file: processes and signals; what they do to a worker is the worker's own affair.
+Rules of this file:
+
+- The parent serves no client and touches no cache, so that there is little in it that could fail. With one
+  worker there is no parent.
+- Settings, rules and addresses are checked here first: what is wrong is one line and status 2, not N of them.
+- A worker that ends is replaced, at once if it is the first in a while. Too many crashes within CRASH_SECONDS
+  end the parent with the reason: whoever supervises *it* has to know.
+- A worker that does not start for its settings or rules (status 2) ends the node while that is starting; later
+  the others go on with what they have, and it is tried again.
+- A replacement (SIGUSR2) serves before the one that it replaces is told to end; if it does not start, the
+  old ones go on and no further one is replaced.
+- SIGTERM, SIGINT: not ready at once, all workers drain; what is left after the drain timeout and GRACE, or
+  FORCE seconds after a second signal, is killed. SIGHUP: the rules are reloaded, access logs reopened.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
+import fcntl
 import logging
-import resource
+import os
+import shutil
 import signal
+import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import uvloop
-
-from edgeproxy.app import Worker
-from edgeproxy.settings import SettingsError
+from edgeproxy.admin.api import make_admin
+from edgeproxy.admin.control import State
+from edgeproxy.admin.listener import AdminListener
+from edgeproxy.admin.node import HEALTH_LIMIT, Node
+from edgeproxy.app import BACKLOG, admin_auth, bind, check_store
+from edgeproxy.child import Child, start_child, within
+from edgeproxy.clock import Clock
+from edgeproxy.engine.background import Background
+from edgeproxy.rules.snapshot import RuleSnapshot
+from edgeproxy.settings import SettingsError, environment, handed_down
+from edgeproxy.store.open import parse_store_url
+from edgeproxy.worker_process import described, run_alone, run_handed
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator, Sequence
+
+    from edgeproxy.admin.auth import Auth
+    from edgeproxy.admin.node import Member
     from edgeproxy.settings import Settings
 
 log = logging.getLogger("edgeproxy")
 
+CRASH_SECONDS = 30.0
+START_SECONDS = 60.0
+"""A worker that is not ready by then is killed."""
+RETRY_SECONDS = 5.0
+"""Between two starts of a worker that is refused its settings."""
+GRACE = 5.0
+FORCE = 3.0
+_SOCKET_PATH = 100
+"""Octets that the path of a Unix socket may have, everywhere."""
+
 
 def run_workers(settings: Settings) -> int:
-    """Serve until told to end. Raises SettingsError and RuleError before anything is served."""
-    if settings.workers > 1:
-        raise SettingsError("--workers: more than one worker is not supported yet; expected 1")
-    _raise_descriptor_limit()
-    return uvloop.run(_run(settings))
+    """Serve until told to end. Raises SettingsError, RuleError and OSError before anything is served."""
+    handed = handed_down(environment())
+    if handed is not None:
+        return run_handed(settings, handed)
+    if settings.workers == 1:
+        return run_alone(settings)
+    return asyncio.run(Supervisor(settings).run())
 
 
-async def _run(settings: Settings) -> int:
-    loop = asyncio.get_running_loop()
-    worker = Worker(settings)
-    stop = asyncio.Event()
-    force = asyncio.Event()
+class Supervisor:
+    """Keeps ``settings.workers`` running. ``command`` starts one: by default what started this process."""
 
-    def end() -> None:
-        if stop.is_set():
-            force.set()
-        stop.set()
+    def __init__(
+        self, settings: Settings, command: Sequence[str] | None = None, clock: Clock | None = None
+    ) -> None:
+        self._settings = settings
+        self._command = tuple(command or (sys.executable, *sys.orig_argv[1:]))
+        self._clock = clock or Clock()
+        self._background = Background()
+        self._slots: dict[int, Child] = {}
+        """The worker of each slot; none while it is being replaced after a crash."""
+        self._children: set[Child] = set()
+        """All that have been started and are not gone."""
+        self._serial = 0
+        self._complete = False
+        """All were ready once."""
+        self._crashes: list[float] = []
+        self._crashed = self._replaced = 0
+        self._rolling = False
+        self._ending = asyncio.Event()
+        self._force = asyncio.Event()
+        self._refused: str | None = None
+        self._code = 0
 
+    async def run(self) -> int:
+        """Raises SettingsError and RuleError."""
+        settings = self._settings
+        check_store(settings)
+        auth = admin_auth(settings)
+        with run_directory(settings) as directory:
+            self._directory = directory
+            self._state = state_directory(settings, directory)
+            self._snapshot = RuleSnapshot(settings.rules, directory)
+            self._snapshot.take()
+            self._node = Node(self, self._snapshot, self._clock)
+            self._listen = bind(settings.listen.host, settings.listen.port, "--listen")
+            try:
+                # Now, so that no other process can: until the workers serve, clients wait.
+                self._listen.listen(BACKLOG)
+                await self._run(auth, bind(settings.admin.host, settings.admin.port, "--admin"))
+            except OSError as error:
+                raise SettingsError(f"--listen: {settings.listen}: {error.strerror}") from None
+            finally:
+                self._listen.close()
+        if self._refused is not None:
+            raise SettingsError(self._refused)
+        return self._code
+
+    async def _run(self, auth: Auth, admin_socket: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        admin = AdminListener(make_admin(self._node, auth, self._clock, limit=HEALTH_LIMIT))
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._end)
+            loop.add_signal_handler(signal.SIGHUP, self._spawn_reload)
+            loop.add_signal_handler(signal.SIGUSR2, self._spawn_roll)
+            await admin.serve(admin_socket)
+            for slot in range(self._settings.workers):
+                self._background.spawn(self._keep(slot), f"start of worker {slot + 1}")
+            await self._ending.wait()
+            await self._drain()
+        finally:
+            for child in self._children:
+                child.signal(signal.SIGKILL)
+            await asyncio.gather(*(child.gone.wait() for child in self._children))
+            await admin.close()
+            await self._background.close()
+
+    # -- Team, for the admin port -----------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        if self._ending.is_set():
+            return State.DRAINING
+        return State.READY if self._complete and self.ready() else State.STARTING
+
+    def ready(self) -> list[Child]:
+        return [child for _, child in sorted(self._slots.items()) if child.ready]
+
+    def describe(self) -> list[dict[str, object]]:
+        return [
+            {"worker": child.slot + 1, "pid": child.process.pid, "state": child.state}
+            for child in sorted(self._children, key=lambda child: (child.slot, child.serial))
+        ]
+
+    def numbers(self) -> dict[str, int]:
+        return {
+            "workers": self._settings.workers,
+            "workers_ready": len(self.ready()),
+            "crashes_total": self._crashed,
+            "replacements_total": self._replaced,
+        }
+
+    def replace(self, member: Member, why: str) -> None:
+        log.error("%s is replaced: %s", member.name, why)
+        for child in self._children:
+            if child is member:
+                child.signal(signal.SIGKILL)
+
+    # -- one worker -------------------------------------------------------------------------------------
+
+    async def _keep(self, slot: int) -> None:
+        """A worker in this slot, until it is replaced or all end."""
+        while not self._ending.is_set():
+            try:
+                child = await self._start(slot)
+            except OSError as error:
+                log.error("worker %d cannot be started: %s", slot + 1, error)  # noqa: TRY400
+                await within(self._ending, self._pause_after_crash(str(error)))
+                continue
+            self._slots[slot] = child
+            if child.ready:
+                self._has_started(child)
+            if not await self._guard(child):
+                return
+
+    async def _start(self, slot: int) -> Child:
+        """A worker that is ready, or gone again. Raises OSError."""
+        self._serial += 1
+        child = await start_child(
+            slot,
+            self._serial,
+            self._command,
+            environment(),
+            self._listen,
+            self._directory,
+            self._state,
+            self._snapshot.directory,
+        )
+        self._children.add(child)
+        self._background.spawn(self._attend(child), child.name)
+        if self._ending.is_set():
+            child.say("drain")
+        if not await within(child.settled, START_SECONDS):
+            log.error("%s is not ready after %g s", child.name, START_SECONDS)
+            child.signal(signal.SIGKILL)
+            await child.gone.wait()
+        return child
+
+    async def _attend(self, child: Child) -> None:
+        try:
+            await child.attend()
+        finally:
+            self._children.discard(child)
+            self._node.ended(child)
+            with contextlib.suppress(OSError):
+                (self._directory / f"worker-{child.serial}.sock").unlink()
+
+    def _has_started(self, child: Child) -> None:
+        log.info("%s is ready", child.name)
+        if child.version != self._snapshot.ruleset.version:
+            self._background.spawn(self._tell_rules(child), f"rules for {child.name}")
+        if not self._complete and len(self.ready()) == self._settings.workers:
+            self._complete = True
+            log.info("serving %s, %d workers", described(self._settings), self._settings.workers)
+
+    async def _tell_rules(self, child: Child) -> None:
+        await self._node.tell_rules(child)
+
+    async def _guard(self, child: Child) -> bool:
+        """Until the worker is gone; whether the slot needs another one."""
+        was_ready = child.ready
+        if was_ready and not await child.beat():
+            log.error("%s hangs: it has not answered for five seconds", child.name)
+            child.signal(signal.SIGUSR1)
+            await within(child.gone, 0.2)
+            child.signal(signal.SIGKILL)
+        await child.gone.wait()
+        if child.retiring or self._ending.is_set():
+            return False
+        self._slots.pop(child.slot, None)
+        code = child.process.returncode
+        if code == 2 and not was_ready:
+            why = child.failed or f"{child.name} did not start"
+            if not self._complete or not self.ready():
+                self._refuse(why)
+                return False
+            log.error("%s does not start, the others go on: %s", child.name, why)
+            await within(self._ending, RETRY_SECONDS)
+        elif code == 0 and was_ready:
+            log.warning("%s was told to end by somebody else; it is replaced", child.name)
+        else:
+            await within(self._ending, self._pause_after_crash(f"{child.name} {child.how}"))
+        self._replaced += 1
+        return not self._ending.is_set()
+
+    def _pause_after_crash(self, what: str) -> float:
+        """Seconds until the next start. Gives up where there are too many."""
+        now = self._clock.monotonic()
+        self._crashed += 1
+        self._crashes = [*(t for t in self._crashes if t > now - CRASH_SECONDS), now]
+        count = len(self._crashes)
+        if count >= self._settings.crash_limit:
+            log.critical("%s; that makes %d crashes within %g s: giving up", what, count, CRASH_SECONDS)
+            self._code = 1
+            self._ending.set()
+            return 0.0
+        log.error("%s; it is replaced", what)
+        return 0.0 if count == 1 else min(1.0, 0.1 * 2 ** (count - 2))
+
+    def _refuse(self, why: str) -> None:
+        if self._refused is None:
+            self._refused = why
+        self._ending.set()
+
+    # -- signals ----------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        if self._ending.is_set():
+            self._force.set()
+        else:
+            log.info("draining; a second signal ends at once")
+        self._ending.set()
+
+    def _spawn_reload(self) -> None:
+        for child in self._children:
+            child.say("reopen")
+        self._background.spawn(self._reload(), "reload")
+
+    async def _reload(self) -> None:
+        await self._node.reload_rules()
+
+    async def _drain(self) -> None:
+        """Until all workers are gone, or have to be killed."""
+        self._listen.close()
+        for child in self._children:
+            child.retiring = True
+            child.say("drain")
+        gone = self._background.spawn(self._all_gone(), "end of the workers")
+        forced = self._background.spawn(self._until_forced(), "second signal")
+        limit = self._settings.drain_timeout + GRACE
+        await asyncio.wait({gone, forced}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if not gone.done():
+            for child in self._children:
+                child.say("force")
+            await asyncio.wait({gone}, timeout=FORCE)
+        if not gone.done():
+            log.error("%d workers did not end and are killed", len(self._children))
+            self._code = 1
+
+    async def _all_gone(self) -> None:
+        while self._children:
+            await next(iter(self._children)).gone.wait()
+            await asyncio.sleep(0)
+
+    async def _until_forced(self) -> None:
+        await self._force.wait()
+
+    # -- replacing all ----------------------------------------------------------------------------------
+
+    def _spawn_roll(self) -> None:
+        if self._rolling or not self._complete:
+            log.warning("the workers are being started or replaced already")
+            return
+        self._rolling = True
+        self._background.spawn(self._roll(), "replacement of all workers")
+
+    async def _roll(self) -> None:
+        log.info("replacing all workers, one at a time")
+        old = self.ready()
+        try:
+            self._background.spawn(self._reload(), "reload")
+            for child in old:
+                if self._ending.is_set() or self._slots.get(child.slot) is not child:
+                    continue  # it has crashed meanwhile, and what replaces it is new already
+                if not await self._succeed(child):
+                    return
+            for child in old:
+                await child.gone.wait()
+            log.info("all workers are replaced")
+        finally:
+            self._rolling = False
+
+    async def _succeed(self, old: Child) -> bool:
+        """A new worker in the place of this one; False if it does not start."""
+        try:
+            new = await self._start(old.slot)
+        except OSError as error:
+            log.error("the replacement is given up, the old workers go on: %s", error)  # noqa: TRY400
+            return False
+        if not new.ready:
+            why = new.failed or f"{new.name} {new.how}"
+            log.error("the replacement is given up, the old workers go on: %s", why)
+            return False
+        if old.gone.is_set() or self._slots.get(old.slot) is not old:
+            new.retiring = True  # the old one crashed, and its slot has been filled
+            new.say("drain")
+            return True
+        await self._node.retiring(old)
+        old.retiring = True
+        self._slots[old.slot] = new
+        self._replaced += 1
+        self._has_started(new)
+        self._background.spawn(self._guard_and_keep(new), f"watch on {new.name}")
+        old.say("drain")
+        self._background.spawn(self._see_off(old), f"end of {old.name}")
+        return True
+
+    async def _guard_and_keep(self, child: Child) -> None:
+        if await self._guard(child):
+            await self._keep(child.slot)
+
+    async def _see_off(self, child: Child) -> None:
+        if not await within(child.gone, self._settings.drain_timeout + GRACE):
+            log.error("%s did not end and is killed", child.name)
+            child.signal(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def run_directory(settings: Settings) -> Iterator[Path]:
+    """A new directory that only we can open, removed at the end. Raises SettingsError."""
+    for base in (environment().get("RUNTIME_DIRECTORY"), None, "/tmp", str(settings.cache_dir)):  # noqa: S108
+        try:
+            directory = Path(tempfile.mkdtemp(prefix="edgeproxy-", dir=base))
+        except OSError:
+            continue
+        try:
+            if len(os.fsencode(directory / "worker-1000000.sock")) > _SOCKET_PATH:
+                continue
+            # A directory with a lock on it is left alone by what tidies up /tmp (tmpfiles.d(5)).
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                yield directory
+            finally:
+                os.close(fd)
+            return
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+    raise SettingsError(
+        "--workers: no place for the workers' sockets; expected a temporary directory to write to"
+    )
+
+
+def state_directory(settings: Settings, directory: Path) -> Path:
+    """Where the purge table is kept, if not beside the store. It need not outlive memory alone."""
+    if parse_store_url(settings.store).kind == "memory":
+        return directory
     try:
-        await worker.start()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, end)
-        loop.add_signal_handler(signal.SIGHUP, reload, worker)
-        # What start-up made lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        log.info(
-            "serving %s on %s, admin on %s, %s, store %s",
-            settings.origin, settings.listen, settings.admin,
-            "plain HTTP caching" if settings.rules is None else f"rules from {settings.rules}",
-            redacted(settings.store),
-        )  # fmt: skip
-        await stop.wait()
-        log.info("draining; a second signal ends at once")
-        drained = asyncio.ensure_future(worker.drain())  # noqa: TID251
-        forced = asyncio.ensure_future(force.wait())  # noqa: TID251
-        await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (drained, forced):
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await drained
-    finally:
-        await worker.close()
-    return 0
-
-
-def reload(worker: Worker) -> None:
-    """SIGHUP."""
-
-    async def work() -> None:
-        if worker.access_log is not None:
-            worker.access_log.reopen()
-        await worker.operator.reload_rules()
-
-    worker.background.spawn(work(), "reload")
-
-
-def redacted(url: str) -> str:
-    """A store's URL without its password."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if mark and "@" in rest else url
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        settings.cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("purges are forgotten at the end: %s: %s", settings.cache_dir, error.strerror)
+        return directory
+    return settings.cache_dir if os.access(settings.cache_dir, os.W_OK) else directory

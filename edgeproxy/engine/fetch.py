@@ -20,7 +20,7 @@ from edgeproxy.engine.streaming import stream_of
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import conclude, deliver
-from edgeproxy.policy.head import ResponseHead
+from edgeproxy.policy.head import Headers, ResponseHead
 from edgeproxy.policy.header_table import dated
 from edgeproxy.policy.validate import conditions_for
 from edgeproxy.policy.vary import variant_id
@@ -132,7 +132,7 @@ class Fetcher:
             conclusion = conclude(exchange.head, stored, answer, rule.overrides, self._clock.now())
             match conclusion:
                 case d.Store():
-                    return self._store_answer(ask, conclusion.stored, reply, start, flight)
+                    return self._store_answer(ask, conclusion, reply, start, flight)
                 case d.Refresh():
                     assert entry is not None  # noqa: S101
                     reply.body.close()
@@ -177,13 +177,17 @@ class Fetcher:
     # -- outcomes ---------------------------------------------------------------------------------------
 
     def _store_answer(
-        self, ask: Ask, stored: Stored, reply: Received, start: _Start, flight: Flight | None
+        self, ask: Ask, conclusion: d.Store, reply: Received, start: _Start, flight: Flight | None
     ) -> Answer:
-        trace, rule = ask.exchange.trace, ask.rule
+        trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
         ask.exchange.on_vanish = None
         self._cooldown_over(ask, flight)
-        draft = self._entry(ask, stored, None, start)
-        whole = reply.body.take_all()
+        draft = told = self._entry(ask, stored, None, start)
+        if conclusion.withheld:
+            # For the one who asked, on its way only: what may be stored or coded is never this one.
+            headers = Headers((*stored.headers.raw, *conclusion.withheld.raw))
+            told = replace(draft, stored=replace(stored, headers=headers))
+        whole = None if conclusion.withheld else reply.body.take_all()
         if whole is not None:
             reply.body.close()
             entry = self._entry(ask, stored, whole, start)
@@ -196,7 +200,7 @@ class Fetcher:
         body = SharedBody(reply.body.length, rule.overrides.max_object)
         streaming = Streaming(draft, body, published=not self._store.overtaken(draft))
         trace.stored = streaming.published
-        answer = stream_of(ask, draft, streaming, self._clock.now())
+        answer = stream_of(ask, told, streaming, self._clock.now())
         self._resolve(flight, streaming, joinable=True)
         self._background.spawn(
             self._land(ask, draft, start, reply.body, body, flight), f"fill {ask.key.primary}"

@@ -79,7 +79,7 @@ def write(families: Exposition) -> str:
     lines: list[str] = []
     for name, family in families.items():
         lines += (f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}")
-        lines += (f"{sample} {floatToGoString(value)}" for sample, value in family.samples.items())
+        lines += (f"{sample} {_number(value)}" for sample, value in family.samples.items())
     return "\n".join([*lines, ""])
 
 
@@ -158,6 +158,11 @@ def _ratios(out: dict[str, Any], a: Mapping[str, Any], b: Mapping[str, Any]) -> 
     out["hit_ratio"] = round(out["hits"] / asked, 4) if asked else None
     total = sum((one.get("mean_seconds") or 0.0) * one.get("requests", 0) for one in (a, b))
     out["mean_seconds"] = round(total / out["requests"], 6) if out["requests"] else None
+
+
+def _number(value: float) -> str:
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
+    return text
 
 
 def _sum(a: float, b: float) -> float:

@@ -16,6 +16,7 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.http_date import MAX_DELTA, delta_seconds
@@ -90,8 +91,12 @@ _REQUEST_ONLY = frozenset({"max-stale", "min-fresh", "only-if-cached"})
 def response_directives(headers: Headers) -> Directives:
     """What Cache-Control says in an answer. Pragma has no meaning there (RFC 9111 §5.4)."""
     value = headers.get("cache-control")
-    if value is None:
-        return NO_DIRECTIVES
+    return NO_DIRECTIVES if value is None else _of_response(value)
+
+
+@lru_cache(maxsize=2048)
+def _of_response(value: str) -> Directives:
+    """Parsed once: an origin says the same few things over and over."""
     return _directives(_members(value, without=_REQUEST_ONLY), invalid_lifetime=0)
 
 
@@ -99,18 +104,26 @@ def request_directives(headers: Headers) -> Directives:
     """What Cache-Control says in a request; Pragma: no-cache counts where there is none (§5.4)."""
     value = headers.get("cache-control")
     if value is not None:
-        return _directives(_members(value, without=_RESPONSE_ONLY), invalid_lifetime=None)
+        return _of_request(value)
     pragma = headers.get("pragma")
     if pragma is not None and "no-cache" in split_list(pragma.lower()):
         return Directives(no_cache=True)
     return NO_DIRECTIVES
 
 
+@lru_cache(maxsize=2048)
+def _of_request(value: str) -> Directives:
+    return _directives(_members(value, without=_RESPONSE_ONLY), invalid_lifetime=None)
+
+
 def targeted_directives(headers: Headers) -> Directives | None:
     """What CDN-Cache-Control says (RFC 9213 §3.1), or None where it is absent, empty or invalid."""
     value = headers.get("cdn-cache-control")
-    if value is None:
-        return None
+    return None if value is None else _of_targeted(value)
+
+
+@lru_cache(maxsize=2048)
+def _of_targeted(value: str) -> Directives | None:
     members = parse_dictionary(value)
     if not members or not all(_well_typed(name, item) for name, item in members.items()):
         return None

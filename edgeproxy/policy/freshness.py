@@ -93,6 +93,11 @@ def _lifetime(
     return source, max(0.0, remaining + age)
 
 
+def states_lifetime(head: ResponseHead) -> bool:
+    """Whether the answer itself says how long it is fresh (RFC 9111 §4.2.1)."""
+    return _stated(head.headers, effective_directives(head.headers), 0.0)[0] is not LifetimeSource.NONE
+
+
 def status_ttl(status: int, overrides: Overrides) -> float | None:
     """What the rule says for this status, or else for its class."""
     exact = overrides.status_ttl.get(status)

@@ -11,12 +11,19 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
 RawField = tuple[bytes, bytes]
+
+
+@lru_cache(maxsize=4096)
+def lower(name: bytes) -> str:
+    """A field's name as it is looked up. Few names make up nearly all traffic, and each is met often."""
+    return name.decode("latin-1").lower()
 
 
 class Headers:
@@ -33,7 +40,7 @@ class Headers:
         if index is None:
             index = {}
             for name, value in self.raw:
-                index.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+                index.setdefault(lower(name), []).append(value.decode("latin-1"))
             self._index = index
         return index
 
@@ -61,7 +68,7 @@ class Headers:
 
     def without(self, names: Container[str]) -> Headers:
         """All fields but those whose lower-case name is in ``names``."""
-        return Headers(f for f in self.raw if f[0].decode("latin-1").lower() not in names)
+        return Headers(f for f in self.raw if lower(f[0]) not in names)
 
     def adding(self, name: str, value: str) -> Headers:
         return Headers((*self.raw, (name.encode("latin-1"), value.encode("latin-1"))))

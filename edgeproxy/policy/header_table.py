@@ -99,23 +99,36 @@ TABLE: dict[str, Row] = {
 }
 
 
+def _failing(passes: Callable[[Row], bool]) -> frozenset[str]:
+    """The names whose rows do not pass. A field without a row always does."""
+    return frozenset(name for name, row in TABLE.items() if not passes(row))
+
+
+_NOT_REQUESTED = {
+    (conditionals, ranges): _failing(
+        lambda row, c=conditionals, r=ranges: row.request and (c or not row.condition) and (r or not row.range)  # type: ignore[misc]
+    )
+    for conditionals in (False, True)
+    for ranges in (False, True)
+}
+_NOT_ANSWERED = _failing(lambda row: row.answer)
+_NOT_STORED = _failing(lambda row: row.store)
+_NOT_UPDATED = _failing(lambda row: row.update)
+
+
 def forwardable_request(headers: Headers, *, conditionals: bool, ranges: bool) -> Headers:
     """What of the client's fields the origin is sent; framing is written by the origin's client.
 
     ``conditionals`` and ``ranges`` say whether the client's If-* and Range fields stay. If-Range goes where
     Range goes: a range without its condition could be joined to parts of another representation.
     """
-
-    def passes(row: Row) -> bool:
-        return row.request and (conditionals or not row.condition) and (ranges or not row.range)
-
-    return _filtered(headers, passes)
+    return _without(headers, _NOT_REQUESTED[conditionals, ranges])
 
 
 def forwardable_answer(headers: Headers) -> Headers:
     """What of the origin's fields the client may be sent. Content-Length stays, as a description; the
     sender makes sure that it is true."""
-    return _filtered(headers, lambda row: row.answer)
+    return _without(headers, _NOT_ANSWERED)
 
 
 def storable_headers(headers: Headers, *, set_cookie: bool = False) -> Headers:
@@ -127,7 +140,7 @@ def storable_headers(headers: Headers, *, set_cookie: bool = False) -> Headers:
     omitted = _qualified(headers)
     if not set_cookie:
         omitted.add("set-cookie")
-    kept = _filtered(headers, lambda row: row.store)
+    kept = _without(headers, _NOT_STORED)
     return kept.without(omitted) if omitted else kept
 
 
@@ -137,7 +150,7 @@ def withheld_headers(headers: Headers) -> Headers:
     named = _qualified(headers)
     if not named:
         return EMPTY
-    kept = _filtered(headers, lambda row: row.store)
+    kept = _without(headers, _NOT_STORED)
     return kept.without(set(kept.names()) - named)
 
 
@@ -151,7 +164,7 @@ def merge_304(stored: Headers, update: Headers) -> Headers:
 
     The result still has the 304's Age, for the freshness arithmetic; ``storable_headers`` drops it.
     """
-    fresh = _filtered(update, lambda row: row.update)
+    fresh = _without(update, _NOT_UPDATED)
     if "etag" in update and "etag" not in stored:
         fresh = Headers((*fresh.raw, *(f for f in update.raw if f[0].lower() == b"etag")))
     # Without an Age in the 304, the answer comes from the origin itself and is 0 s old.
@@ -166,14 +179,12 @@ def dated(headers: Headers, received: float) -> Headers:
     return headers.setting("Date", format_http_date(received))
 
 
-def _filtered(headers: Headers, passes: Callable[[Row], bool]) -> Headers:
+def _without(headers: Headers, dropped: frozenset[str]) -> Headers:
+    """All fields but those in ``dropped`` and those that Connection names and may name."""
     named = _named_by_connection(headers)
-    dropped = {
-        name
-        for name in headers.names()
-        if not passes(row := TABLE.get(name, _PLAIN)) or (name in named and not row.kept)
-    }
-    return headers.without(dropped) if dropped else headers
+    if named:
+        dropped |= {name for name in named if not TABLE.get(name, _PLAIN).kept}
+    return headers if headers.isdisjoint(dropped) else headers.without(dropped)
 
 
 def _named_by_connection(headers: Headers) -> frozenset[str]:

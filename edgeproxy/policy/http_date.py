@@ -13,6 +13,7 @@ from __future__ import annotations
 import calendar
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _LONG_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -44,11 +45,17 @@ _BUILT = 1_760_000_000.0
 
 def parse_http_date(value: str, now: float = _BUILT) -> float | None:
     """Seconds since 1970, or None where ``value`` is no HTTP-date. ``now`` places two-digit years."""
+    # To the day: ``now`` only places two-digit years.
+    return _parsed(value, now // 86_400)
+
+
+@lru_cache(maxsize=8192)
+def _parsed(value: str, today: float) -> float | None:
     value = value.strip(" \t")
     for pattern in _FORMATS:
         found = pattern.match(value)
         if found is not None:
-            return _timestamp(found, now)
+            return _timestamp(found, today * 86_400)
     return None
 
 

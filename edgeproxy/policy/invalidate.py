@@ -31,13 +31,14 @@ def affected_targets(request: RequestHead, head: ResponseHead) -> tuple[tuple[st
     affected = {(request.host, request.target): None}
     for name in ("location", "content-location"):
         for reference in head.headers.get_all(name):
-            target = _same_host_target(request, reference)
+            target = same_host_target(request, reference)
             if target is not None:
                 affected[request.host, target] = None
     return tuple(affected)
 
 
-def _same_host_target(request: RequestHead, reference: str) -> str | None:
+def same_host_target(request: RequestHead, reference: str) -> str | None:
+    """The target that a reference in an answer to ``request`` means; None on another host."""
     try:
         url = urlsplit(urljoin(f"{request.scheme}://{request.host}{request.target}", reference.strip()))
     except ValueError:

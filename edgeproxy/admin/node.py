@@ -1,0 +1,382 @@
+"""What the admin application can ask of a node of several workers (admin/control.py, Control).
+
+Rules of this file:
+
+- The parent knows nothing of the cache: it asks the workers, each on its own socket (private.py), and puts
+  together what they say. A worker that does not answer in time is left out, or named where that matters.
+- A purge goes to one worker: what is purged stands in memory that all of them share, and is compared on every
+  read. If that worker dies meanwhile another one is asked; purging twice does no harm.
+- Rules are read and checked here, once, and copied; all workers are told to take the copy. Whoever does not is
+  replaced, and its replacement starts with that copy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import aiohttp
+import orjson
+
+from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
+from edgeproxy.admin.private import LATENCIES, RULES
+from edgeproxy.admin.problem import Problem, to_json
+from edgeproxy.observe import merge
+from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.rules.problems import RuleError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from edgeproxy.admin.control import PurgeRequest, State
+    from edgeproxy.clock import Clock
+    from edgeproxy.rules.snapshot import RuleSnapshot
+
+PATIENCE = 5.0
+"""Seconds for a worker's answer; the slow questions have more."""
+PURGE_PATIENCE = 15.0
+COUNT_PATIENCE = 60.0
+RULES_PATIENCE = 60.0
+HEALTH_PATIENCE = 1.5
+"""More than a worker takes to find that a part hangs (health.py)."""
+HEALTH_LIMIT = 2.0
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("edgeproxy.admin")
+
+
+class NoAnswer(Exception):  # noqa: N818 - it is what happened
+    """The worker did not answer, or not what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """Raises NoAnswer."""
+        try:
+            return orjson.loads(self.body)
+        except ValueError as error:
+            raise NoAnswer(f"no JSON: {error}") from None
+
+
+class WorkerLink:
+    """HTTP to one worker's own socket. Make it on the loop that uses it."""
+
+    def __init__(self, path: Path) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(path=str(path)), cookie_jar=aiohttp.DummyCookieJar()
+        )
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Sequence[tuple[str, str]] = (),
+        patience: float = PATIENCE,
+    ) -> Reply:
+        """Raises NoAnswer after ``patience`` seconds at most."""
+        try:
+            async with (
+                asyncio.timeout(patience),
+                self._session.request(
+                    method,
+                    f"http://worker{path}",
+                    data=None if body is None else to_json(body),
+                    params=list(query),
+                ) as answer,
+            ):
+                return Reply(answer.status, await answer.read())
+        except TimeoutError:
+            raise NoAnswer(f"no answer within {patience:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoAnswer(str(error) or type(error).__name__) from None
+
+    async def alive(self, patience: float) -> bool:
+        """Whether its loop turns."""
+        try:
+            return (await self.ask("GET", "/healthz", patience=patience)).status == 200
+        except NoAnswer:
+            return False
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+class Member(Protocol):
+    """One worker, as far as this file is concerned."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def link(self) -> WorkerLink: ...
+
+
+class Team(Protocol):
+    """The workers, whoever keeps them running."""
+
+    @property
+    def state(self) -> State: ...
+
+    def ready(self) -> Sequence[Member]:
+        """Those that serve."""
+
+    def describe(self) -> list[dict[str, object]]:
+        """Each worker, for people."""
+
+    def numbers(self) -> Mapping[str, int]:
+        """``workers`` wanted, ``workers_ready``, ``crashes_total``, ``replacements_total``."""
+
+    def replace(self, member: Member, why: str) -> None:
+        """End this worker at once; another one takes its place."""
+
+
+class Node:
+    """Implements Control for all workers together."""
+
+    def __init__(self, team: Team, snapshot: RuleSnapshot, clock: Clock) -> None:
+        self._team = team
+        self._snapshot = snapshot
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._ended = merge.Ended()
+        self._reloading = asyncio.Lock()
+        self._reloads = self._reloads_failed = 0
+        self._last_reload_ok = True
+
+    @property
+    def state(self) -> State:
+        return self._team.state
+
+    # -- workers come and go ----------------------------------------------------------------------------
+
+    async def retiring(self, member: Member) -> None:
+        """The worker is about to be told to end: ask what it has counted, for the last time."""
+        await self._scrape(member)
+
+    def ended(self, member: Member) -> None:
+        self._ended.end(member)
+
+    # -- rules ------------------------------------------------------------------------------------------
+
+    async def rules(self) -> Mapping[str, object]:
+        ruleset = self._snapshot.ruleset
+        return {
+            "version": ruleset.version,
+            "source": ruleset.source,
+            "rules": [{"name": r.name, "at": r.at} for r in ruleset.rules],
+        }
+
+    async def reload_rules(self) -> ReloadResult:
+        async with self._reloading:
+            before = self._snapshot.ruleset
+            if self._snapshot.source is None:
+                return ReloadResult(before.version, 0)
+            self._reloads += 1
+            try:
+                ruleset = await asyncio.to_thread(self._snapshot.take)
+            except (RuleError, OSError) as error:
+                self._reloads_failed += 1
+                self._last_reload_ok = False
+                _LOG.error("rules not reloaded, the old ones go on:\n%s", error)  # noqa: TRY400
+                return ReloadResult(before.version, len(before.rules), tuple(str(error).splitlines()))
+            members = self._team.ready()
+            said = await asyncio.gather(*(self.tell_rules(member) for member in members))
+            missing = tuple(why for why in said if why is not None)
+            self._last_reload_ok = not missing
+            _LOG.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
+            return ReloadResult(ruleset.version, len(ruleset.rules), missing=missing)
+
+    async def tell_rules(self, member: Member) -> str | None:
+        """Have the worker take the rules in force; why it did not, and then it is being replaced."""
+        version = self._snapshot.ruleset.version
+        try:
+            reply = await member.link.ask(
+                "POST", RULES, body={"directory": str(self._snapshot.directory)}, patience=RULES_PATIENCE
+            )
+            told = reply.json()
+            if reply.status == 200 and told["version"] == version:
+                return None
+            why = " ".join(told.get("errors", ())) or str(told.get("detail", told.get("version")))
+        except NoAnswer as error:
+            why = str(error)
+        self._team.replace(member, f"it did not take over the rules of version {version}: {why}")
+        return f"{member.name}: {why}"
+
+    # -- the cache --------------------------------------------------------------------------------------
+
+    async def purge(self, request: PurgeRequest) -> PurgeAnswer:
+        body = purge_body(request)
+        for member in self._team.ready():
+            try:
+                reply = await member.link.ask("POST", "/api/cache/purge", body=body, patience=PURGE_PATIENCE)
+                return _purge_answer(reply)
+            except NoAnswer as error:
+                _LOG.warning("%s did not answer to a purge: %s", member.name, error)
+        raise Problem(503, "no worker could be told to purge")
+
+    async def count(self, request: PurgeRequest) -> PurgeAnswer:
+        """A shared store is counted by every worker alike, so that the largest number is nearest; without
+        one, each has its own copies."""
+        body = purge_body(request)
+
+        async def ask(member: Member) -> PurgeAnswer:
+            return _purge_answer(
+                await member.link.ask("POST", "/api/cache/purge", body=body, patience=COUNT_PATIENCE)
+            )
+
+        counted = [answer for _, answer in await self._each(ask)]
+        if not counted:
+            raise Problem(503, "no worker could be asked")
+        layers = {layer: said for answer in reversed(counted) for layer, said in answer.layers.items()}
+        if any(answer.objects is None or answer.bytes is None for answer in counted):
+            return PurgeAnswer(layers=layers)
+        put_together = max if await self._has_shared_store() else sum
+        return PurgeAnswer(
+            objects=put_together([answer.objects or 0 for answer in counted]),
+            bytes=put_together([answer.bytes or 0 for answer in counted]),
+            layers=layers,
+        )
+
+    async def _has_shared_store(self) -> bool:
+        async def ask(member: Member) -> bool:
+            told = (await member.link.ask("GET", "/api/cache/stats")).json()
+            return "l2_name" in told.get("store", {})
+
+        return any(shared for _, shared in await self._each(ask))
+
+    async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        query = [("url", url), *(("header", f"{name}: {value}") for name, value in headers)]
+        for member in self._team.ready():
+            try:
+                reply = await member.link.ask("GET", "/api/cache/entry", query=query)
+                told: dict[str, object] = reply.json()
+            except NoAnswer as error:
+                _LOG.warning("%s did not answer: %s", member.name, error)
+                continue
+            if reply.status == 400:
+                raise Refused(str(told.get("detail")))
+            if reply.status == 200:
+                return told
+        return None
+
+    # -- numbers ----------------------------------------------------------------------------------------
+
+    async def stats(self) -> Mapping[str, object]:
+        async def ask(member: Member) -> dict[str, Any]:
+            told: dict[str, Any] = (await member.link.ask("GET", "/api/cache/stats")).json()
+            return told
+
+        total = merge.merge_stats([told for _, told in await self._each(ask)])
+        total["uptime_seconds"] = round(self._clock.monotonic() - self._started, 3)
+        total["reloads"] = {
+            "total": self._reloads,
+            "failed": self._reloads_failed,
+            "last_ok": self._last_reload_ok,
+        }
+        total["node"] = {**self._team.numbers(), "each": self._team.describe()}
+        return total
+
+    async def performance(self) -> Mapping[str, object]:
+        async def ask(member: Member) -> Any:
+            return (await member.link.ask("GET", LATENCIES)).json()
+
+        together = Percentiles(self._clock.now)
+        for member, dump in await self._each(ask):
+            try:
+                together.absorb(dump)
+            except (LookupError, TypeError, ValueError) as error:
+                _LOG.warning("%s told no latencies: %r", member.name, error)
+        return together.report()
+
+    async def metrics(self) -> bytes:
+        members = self._team.ready()
+        await asyncio.gather(*(self._scrape(member) for member in members))
+        total = self._ended.sum(members)
+        for name, kind, value in (
+            ("edgeproxy_config_reload_total", "counter", self._reloads),
+            ("edgeproxy_config_reload_failed_total", "counter", self._reloads_failed),
+            ("edgeproxy_config_last_reload_successful", "gauge", int(self._last_reload_ok)),
+            ("edgeproxy_rules", "gauge", len(self._snapshot.ruleset.rules)),
+        ):
+            # Every worker has counted the same reload.
+            told = total.setdefault(name, merge.Family("", kind))
+            told.samples = {name: float(value)}
+        for key, number in self._team.numbers().items():
+            name = f"edgeproxy_node_{key}"
+            kind = "counter" if key.endswith("_total") else "gauge"
+            told = total[name] = merge.Family(f"{key.replace('_', ' ')}, as the node counts it.", kind)
+            told.samples[name] = float(number)
+        return merge.write(total).encode()
+
+    async def _scrape(self, member: Member) -> None:
+        try:
+            reply = await member.link.ask("GET", "/metrics")
+            if reply.status == 200:
+                self._ended.seen(member, merge.read(reply.body.decode()))
+        except (NoAnswer, ValueError) as error:
+            _LOG.warning("%s told no numbers: %s", member.name, error)
+
+    # -- health -----------------------------------------------------------------------------------------
+
+    async def health(self) -> Mapping[str, PartHealth]:
+        numbers = self._team.numbers()
+        wanted, ready = numbers["workers"], numbers["workers_ready"]
+        parts = {"workers": PartHealth(ready >= wanted, f"{ready} of {wanted} ready")}
+
+        async def ask(member: Member) -> dict[str, dict[str, Any]]:
+            told = (await member.link.ask("GET", "/api/health", patience=HEALTH_PATIENCE)).json()
+            found: dict[str, dict[str, Any]] = told["parts"]
+            return found
+
+        for member, told in await self._each(ask):
+            for part, how in told.items():
+                said = PartHealth(bool(how.get("ok")), str(how.get("detail", "")))
+                if part not in parts or (parts[part].ok and not said.ok):
+                    detail = said.detail if said.ok else f"{member.name}: {said.detail}"
+                    parts[part] = PartHealth(said.ok, detail)
+        return parts
+
+    async def _each(self, ask: Callable[[Member], Awaitable[T]]) -> list[tuple[Member, T]]:
+        """Ask all at once; those that do not answer are left out."""
+        members = self._team.ready()
+        answers = await asyncio.gather(*(ask(member) for member in members), return_exceptions=True)
+        told: list[tuple[Member, T]] = []
+        for member, answer in zip(members, answers, strict=True):
+            if isinstance(answer, NoAnswer):
+                _LOG.warning("%s did not answer: %s", member.name, answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                told.append((member, answer))
+        return told
+
+
+def purge_body(request: PurgeRequest) -> dict[str, object]:
+    """The body of the request that means this (purge_body.py reads it)."""
+    value: object = True if request.kind is Kind.ALL else request.value
+    return {request.kind.value: value, "soft": request.soft, "dry_run": request.dry_run}
+
+
+def _purge_answer(reply: Reply) -> PurgeAnswer:
+    """Raises Refused and NoAnswer."""
+    told = reply.json()
+    if reply.status == 400:
+        raise Refused(str(told.get("detail")))
+    if reply.status not in (200, 503) or "layers" not in told:
+        raise NoAnswer(f"{reply.status}: {told.get('detail', '')}")
+    objects, octets = told["objects"], told["bytes"]
+    return PurgeAnswer(
+        told["number"],
+        None if objects == "unknown" else objects,
+        None if octets == "unknown" else octets,
+        told["layers"],
+    )

@@ -1,0 +1,207 @@
+"""One worker in this process, with its signals.
+
+Rules of this file:
+
+- Alone: SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads the rules and reopens the
+  access log.
+- With a parent the words come over the channel, a socket that is the parent's word and its life: ``drain``,
+  ``force``, ``reopen``, one a line; when it ends, the parent has died, and the worker drains. SIGTERM drains
+  and does no more, however often it comes; SIGINT and SIGHUP go to the parent, who tells us.
+- The worker tells the parent one line of JSON: ``{"ready": VERSION}`` once it serves, with the version of its
+  rules, or ``{"failed": TEXT}`` before it ends with status 2.
+- SIGUSR1 prints where every thread is: what the parent asks of a worker that hangs before it ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import faulthandler
+import gc
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from edgeproxy.app import Worker
+from edgeproxy.rules.problems import RuleError
+from edgeproxy.settings import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeproxy.settings import HandedDown, Settings
+
+log = logging.getLogger("edgeproxy")
+
+RULES_REFUSED = "the rules are refused:\n{}"
+
+
+def run_alone(settings: Settings) -> int:
+    """Serve until told to end. Raises SettingsError, RuleError and OSError before anything is served."""
+    _prepare()
+    return uvloop.run(_serve(settings, None, None))
+
+
+def run_handed(settings: Settings, handed: HandedDown) -> int:
+    """Be one of several. 2: did not start, and the parent knows why."""
+    _prepare()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    channel = Channel(handed.channel)
+    os.set_inheritable(handed.listen, False)  # noqa: FBT003
+    rules = None if handed.rules is None else Path(handed.rules)
+    try:
+        return uvloop.run(_serve(dataclasses.replace(settings, rules=rules), handed, channel))
+    except (SettingsError, OSError) as error:
+        channel.tell({"failed": str(error)})
+    except RuleError as error:
+        channel.tell({"failed": RULES_REFUSED.format(error)})
+    finally:
+        if channel.ended:
+            _clean_up(handed)
+    return 2
+
+
+class Channel:
+    """The worker's end."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(False)  # noqa: FBT003
+        os.set_inheritable(fd, False)  # noqa: FBT003
+        self._read = b""
+        self.ended = False
+        """The parent has died."""
+
+    def listen(self, loop: asyncio.AbstractEventLoop, on: Callable[[str], None]) -> None:
+        """Call ``on`` with each word; at the end with ``drain``."""
+        loop.add_reader(self._socket.fileno(), self._receive, loop, on)
+
+    def _receive(self, loop: asyncio.AbstractEventLoop, on: Callable[[str], None]) -> None:
+        try:
+            octets = self._socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        if not octets:
+            loop.remove_reader(self._socket.fileno())
+            self.ended = True
+            log.error("the parent process is gone")
+            on("drain")
+            return
+        *words, self._read = (self._read + octets).split(b"\n")
+        for word in words:
+            on(word.decode())
+
+    def tell(self, message: dict[str, str]) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.send(json.dumps(message).encode() + b"\n")
+
+
+async def _serve(settings: Settings, handed: HandedDown | None, channel: Channel | None) -> int:
+    loop = asyncio.get_running_loop()
+    listen = None if handed is None else socket.socket(fileno=handed.listen)
+    worker = Worker(settings, listen=listen, handed=handed)
+    stop, force = asyncio.Event(), asyncio.Event()
+
+    def end() -> None:
+        if stop.is_set():
+            force.set()
+        stop.set()
+
+    def told(word: str) -> None:
+        match word:
+            case "drain":
+                stop.set()
+            case "force":
+                force.set()
+            case "reopen":
+                reopen(worker)
+
+    try:
+        if channel is not None:
+            # From the beginning: a worker that is told to end while it starts must not be deaf.
+            channel.listen(loop, told)
+            loop.add_signal_handler(signal.SIGTERM, stop.set)
+        await worker.start()
+        if channel is None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, end)
+            loop.add_signal_handler(signal.SIGHUP, reload, worker)
+            log.info("serving %s", described(settings))
+        else:
+            channel.tell({"ready": worker.handler.rules_version})
+        # What start-up made lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await stop.wait()
+        if channel is None:
+            log.info("draining; a second signal ends at once")
+        drained = worker.background.spawn(worker.drain(), "drain")
+        forced = worker.background.spawn(_until(force), "second signal")
+        await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await worker.close()
+    return 0
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def reload(worker: Worker) -> None:
+    """SIGHUP, alone."""
+
+    async def work() -> None:
+        await worker.operator.reload_rules()
+
+    reopen(worker)
+    worker.background.spawn(work(), "reload")
+
+
+def reopen(worker: Worker) -> None:
+    log_file = getattr(worker, "access_log", None)  # not there yet while the worker starts
+    if log_file is not None:
+        log_file.reopen()
+
+
+def described(settings: Settings) -> str:
+    """What is served where, in one line without secrets."""
+    rules = "plain HTTP caching" if settings.rules is None else f"rules from {settings.rules}"
+    return (
+        f"{settings.origin} on {settings.listen}, admin on {settings.admin}, {rules}, "
+        f"store {redacted(settings.store)}"
+    )
+
+
+def redacted(url: str) -> str:
+    """A store's URL without its password."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if mark and "@" in rest else url
+
+
+def _prepare() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(ValueError, OSError, RuntimeError):  # no standard error to print to
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+
+
+def _clean_up(handed: HandedDown) -> None:
+    """What the parent would have done: the last of its workers removes the directory."""
+    directory = Path(handed.directory)
+    with contextlib.suppress(OSError):
+        if not any(path.suffix == ".sock" for path in directory.iterdir()):
+            shutil.rmtree(directory, ignore_errors=True)
