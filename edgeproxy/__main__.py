@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from typing import Any, NoReturn
 
 from edgeproxy import __version__
 from edgeproxy.cli import check, demo, explain, purge, serve, stats
@@ -11,17 +13,44 @@ from edgeproxy.cli import check, demo, explain, purge, serve, stats
 COMMANDS = (serve, check, explain, purge, stats, demo)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one command. 0: done; 1: it did not work; 2: it was called wrongly."""
-    parser = argparse.ArgumentParser(
-        prog="edgeproxy", description="A reverse caching proxy: rule files, two cache tiers, every miss forwarded once."
+class Parser(argparse.ArgumentParser):
+    """What is wrong is one line. Flags are written out: a beginning that fits today means another flag
+    tomorrow, and ``--admin-token SECRET`` must not be taken for ``--admin-token-file``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(
+        prog="edgeproxy",
+        description="A reverse caching proxy: rule files, two cache tiers, every miss forwarded once.",
+        epilog="'edgeproxy COMMAND --help' tells the flags of each.",
     )
     parser.add_argument("--version", action="version", version=f"edgeproxy {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
-    args = parser.parse_args(argv)
-    return int(args.run(args))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0: done; 1: it did not work; 2: it was called wrongly; 130: Ctrl-C."""
+    args = make_parser().parse_args(argv)
+    try:
+        status = int(args.run(args))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has had enough; at exit Python must not try again to write the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 if __name__ == "__main__":

@@ -210,17 +210,24 @@ class Worker:
 
     # -- the end ----------------------------------------------------------------------------------------
 
-    async def drain(self) -> None:
-        """Not ready at once; accept no more; let what is under way end, up to the drain timeout."""
+    async def drain(self, grace: float = 0.0) -> None:
+        """Not ready at once; accept no more; let what is under way end, up to the drain timeout. Idle
+        connections are still answered for ``grace`` seconds, each once: on some of them a request is on
+        its way, and its client may not send it again."""
         if self.state is State.DRAINING:
             return
         self.state = State.DRAINING
         self.handler.draining = True
         self.handler.lane = None
         self._listening.close()
+        begun = self.clock.monotonic()
+        grace = min(grace, self.settings.drain_timeout)
+        while self.server.connections and self.clock.monotonic() < begun + grace:
+            await self.clock.sleep(0.05)
         self.server.close_idle()
-        deadline = self.clock.monotonic() + self.settings.drain_timeout
-        while self.handler.in_flight and self.clock.monotonic() < deadline:
+        deadline = begun + self.settings.drain_timeout
+        # A connection ends when the last octet of its answer is out.
+        while self.server.connections and self.clock.monotonic() < deadline:
             await self.clock.sleep(0.05)
 
     async def close(self) -> None:
@@ -228,7 +235,8 @@ class Worker:
         self.state = State.DRAINING
         for name, ending in (
             ("_listening", lambda x: x.close()),
-            ("server", lambda x: x.shutdown(1.0)),
+            # Who was to have time to end has had it (drain); aiohttp waits this long twice.
+            ("server", lambda x: x.shutdown(0.1)),
             ("admin", lambda x: x.close()),
             ("origin", lambda x: x.aclose()),
             ("compressor", lambda x: x.close()),

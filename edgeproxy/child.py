@@ -21,7 +21,7 @@ from edgeproxy.settings import HandedDown
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
 BEAT = 1.0
@@ -170,7 +170,7 @@ async def start_child(
 
 
 @contextlib.asynccontextmanager
-async def _least(seconds: float, gone: asyncio.Event):  # type: ignore[no-untyped-def]
+async def _least(seconds: float, gone: asyncio.Event) -> AsyncIterator[None]:
     """What happens inside takes at least so long, unless the worker goes."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds

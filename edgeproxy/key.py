@@ -8,6 +8,8 @@ Rules of this file:
 - The method is not part: HEAD is answered from GET. Variants (Vary) are told apart below the key.
 - Every part is length-delimited or cannot hold the delimiter, so that no two requests collide by
   concatenation.
+- What leads to a rule besides path and host is part (``scope``): what members get, whom a condition tells
+  apart, is not what the rule below it gives to all.
 - A key made under one policy is never one made under another: the plain key is scheme, host and target;
   whatever changes it adds a mark of the policy. So two rules for one path, or a rule before and after an
   edit, do not answer for each other.
@@ -26,8 +28,13 @@ if TYPE_CHECKING:
     from edgeproxy.policy.head import RequestHead
     from edgeproxy.rules.model import KeyPolicy
 
-SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"})
+SECRET = frozenset({
+    "authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token", "x-access-token",
+    "x-session-token", "x-session-id",
+})  # fmt: skip
 """Fields whose values are credentials."""
+LONG = 256
+"""Octets from which on a value is part of the key as a digest only: keys stand in tables that count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
     scheme = request.scheme if policy.host else ""
     primary = f"{scheme}://{_delimited(host)}{'' if target.startswith('/') else ' '}{target}"
     mark = _mark(policy.query_allow, policy.query_ignore, policy.sort)
-    if mark or policy.headers or policy.cookies:
+    if mark or policy.headers or policy.cookies or policy.scope:
         parts = [primary]
         parts += [f"{n}{_value(request.headers.get(n), secret=n in SECRET)}" for n in policy.headers]
         if policy.cookies:
@@ -57,6 +64,8 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
                 parts.append(f"{name};{_value(joined, secret=True)}")
         if mark:
             parts.append(mark)
+        if policy.scope:
+            parts.append(f"!{policy.scope}")
         # A field value cannot hold a NUL: the C parser refuses it, so the delimiter is safe.
         primary = "\0".join(parts)
     return CacheKey(primary, host, target)
@@ -74,7 +83,7 @@ def _value(value: str | None, *, secret: bool) -> str:
     """Give "-" where there is none, "=" and the value, or "#" and its digest."""
     if value is None:
         return "-"
-    if secret:
+    if secret or len(value) > LONG:
         return f"#{blake2b(value.strip().encode('latin-1', 'replace'), digest_size=16).hexdigest()}"
     return f"={value.strip()}"
 

@@ -69,7 +69,7 @@ class Operator:
             except RuleError as error:
                 worker.metrics.reloaded(ok=False)
                 lines = tuple(str(error).splitlines())
-                log.error("rules not reloaded, the old ones go on:\n%s", error)
+                log.error("rules not reloaded, the old ones go on:\n%s", error)  # noqa: TRY400 - no fault of ours
                 return ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
             self._directory = directory
             self._ruleset = ruleset
@@ -113,7 +113,9 @@ class Operator:
         matched = self._worker.engine.matcher.match(request)
         key = build_key(request, matched.rule.key)
         store = self._worker.store
-        entries = {e.variant: e for e in (*await store.inspect_shared(key.primary), *store.inspect(key.primary))}
+        entries = {
+            e.variant: e for e in (*await store.inspect_shared(key.primary), *store.inspect(key.primary))
+        }
         if not entries:
             return None
         now = self._worker.clock.now()
@@ -175,10 +177,8 @@ class Operator:
         return PartHealth(ok=True, detail="ok")
 
 
-def _read(directory: object) -> tuple[RuleSet, Matcher]:
-    from pathlib import Path
-
-    ruleset = load_rules(Path(str(directory)))
+def _read(directory: Path) -> tuple[RuleSet, Matcher]:
+    ruleset = load_rules(directory)
     return ruleset, Matcher(ruleset)
 
 

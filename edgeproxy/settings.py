@@ -63,8 +63,10 @@ def address(value: str) -> Address:
     return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104
 
 
-_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
-          "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4, "k": 1024, "m": 1024**2, "g": 1024**3}  # fmt: skip
+_UNITS = {
+    "": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
+    "k": 1024, "m": 1024**2, "g": 1024**3, "kib": 1024, "mib": 1024**2, "gib": 1024**3, "tib": 1024**4,
+}  # fmt: skip
 
 
 def size(value: str) -> int:
@@ -147,6 +149,24 @@ def fields(value: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def pseudonym(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~-]*", value):
+        raise ValueError("expected a name of letters, digits, - . _, beginning with a letter")
+    return value
+
+
+def printable(value: str) -> str:
+    if not value.isprintable() or not value.isascii():
+        raise ValueError("expected printable ASCII")
+    return value
+
+
+def rules(value: str) -> str:
+    if value not in ("", "none") and not Path(value).is_dir():
+        raise ValueError("expected a directory of rule files, or none")
+    return value
+
+
 def switch(value: str) -> bool:
     if value.lower() not in ("on", "off"):
         raise ValueError("expected on or off")
@@ -177,19 +197,20 @@ class Option:
 
 
 OPTIONS = (
-    Option("origin", origin_url, None, "URL", "the API to stand in front of (http://, https:// or unix:/path)"),
-    Option("rules", text, "", "DIR|none", "rule files; none: plain HTTP caching (default: the shipped rules)"),
+    Option("origin", origin_url, None, "URL", "the API behind it (http://, https:// or unix:/path)"),
+    Option("rules", rules, "", "DIR|none", "rule files; none: plain HTTP caching; default: the shipped ones"),
     Option("listen", address, "127.0.0.1:8080", "HOST:PORT", "where clients connect"),
     Option("admin", address, "127.0.0.1:8081", "HOST:PORT", "where operators connect"),
-    Option("store", text, "", "URL", "shared store: memory:, lmdb:PATH, redis://…, memcached://… (default: LMDB in the cache directory)"),
+    Option("store", text, "", "URL",
+           "shared store: memory:, lmdb:PATH, redis://…, memcached://…; default: LMDB in the cache dir"),
     Option("cache_dir", text, "", "DIR", "where the default store and the purge numbers live"),
     Option("memory", size, "256MiB", "SIZE", "L1: memory for entries in each worker, overhead counted"),
     Option("store_size", store_size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
     Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
     Option("workers", count, "1", "N", "worker processes"),
     Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
-    Option("location", text, "", "NAME", "names this edge in X-Edge-Location"),
-    Option("name", text, "edgeproxy", "NAME", "our name in Cache-Status and Via"),
+    Option("location", printable, "", "NAME", "names this edge in X-Edge-Location"),
+    Option("name", pseudonym, "edgeproxy", "NAME", "our name in Cache-Status and Via"),
     Option("connect_timeout", timeout, "3s", "TIME", "to connect to the origin"),
     Option("first_byte_timeout", timeout, "10s", "TIME", "for the head of the origin's answer"),
     Option("read_timeout", timeout, "30s", "TIME", "between two pieces of the origin's body"),
@@ -199,13 +220,16 @@ OPTIONS = (
     Option("max_head", head_size, "16KiB", "SIZE", "longest request line and largest field"),
     Option("keepalive", timeout, "75s", "TIME", "how long an idle client connection is kept"),
     Option("drain_timeout", seconds, "30s", "TIME", "how long requests may take to end on SIGTERM"),
+    Option("drain_grace", seconds, "2s", "TIME", "how long idle connections are still answered meanwhile"),
     Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
     Option("access_log_sample", rate, "1", "RATE", "share of the requests that is logged, 0 to 1"),
     Option("lane", switch, "on", "on|off", "answer hot requests inside the connection's callback"),
     Option("hide_fields", fields, "", "NAMES", f"response fields not to add, of {', '.join(FIELDS)}"),
-    Option("show_fields", fields, "", "NAMES", "response fields to add that are off by default: x-response-time"),
-    Option("admin_token_file", text, "", "FILE", "holds the token that state changes need (or EDGEPROXY_ADMIN_TOKEN)"),
-    Option("read_token_file", text, "", "FILE", "holds the token that reads need (or EDGEPROXY_READ_TOKEN); default: none"),
+    Option("show_fields", fields, "", "NAMES", "response fields to add that are off else: x-response-time"),
+    Option("admin_token_file", text, "", "FILE",
+           "holds the token that state changes need (or EDGEPROXY_ADMIN_TOKEN)"),
+    Option("read_token_file", text, "", "FILE",
+           "holds the token that reads need (or EDGEPROXY_READ_TOKEN); default: none"),
     Option("log_level", level, "info", "LEVEL", "debug, info, warning or error"),
 )  # fmt: skip
 
@@ -236,6 +260,7 @@ class Settings:
     max_head: int
     keepalive: float
     drain_timeout: float
+    drain_grace: float
     access_log: str
     access_log_sample: float
     lane: bool
@@ -299,17 +324,11 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         raise SettingsError("--origin: missing; expected the URL of the API, such as http://127.0.0.1:9000")
     directory = Path(given.pop("cache_dir") or default_cache_dir(environ))
     token_file, read_file = given.pop("admin_token_file"), given.pop("read_token_file")
-    hidden = given["hide_fields"]
-    if not re.fullmatch(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~-]*", given["name"]):
-        raise SettingsError(f"--name: {given['name']!r}: expected a token (letters, digits, - . _)")
-    if not given["location"].isprintable() or not given["location"].isascii():
-        raise SettingsError(f"--location: {given['location']!r}: expected printable ASCII")
     return Settings(
-        **{k: v for k, v in given.items() if k not in ("rules", "store", "hide_fields")},
+        **{k: v for k, v in given.items() if k not in ("rules", "store")},
         rules=rules_directory(given["rules"]),
         store=given["store"] or f"lmdb:{directory / 'store'}",
         cache_dir=directory,
-        hide_fields=hidden,
         admin_token=_secret(token_file, "--admin-token-file", environ.get("EDGEPROXY_ADMIN_TOKEN")),
         read_token=_secret(read_file, "--read-token-file", environ.get("EDGEPROXY_READ_TOKEN")),
     )
@@ -407,10 +426,10 @@ def rules_directory(value: str) -> Path | None:
         return None
     if not value:
         return shipped_rules()
-    path = Path(value)
-    if not path.is_dir():
-        raise SettingsError(f"--rules: {value!r}: expected a directory of rule files, or none")
-    return path
+    try:
+        return Path(rules(value))
+    except ValueError as error:
+        raise SettingsError(f"--rules: {_shown(value)}: {error}") from None
 
 
 def shipped_rules() -> Path:

@@ -1,4 +1,4 @@
-"""The parent of several workers: it owns the listening socket and the admin port, and keeps the workers running.
+"""The parent of several workers: it owns the listening socket and the admin port, and keeps them running.
 
 Rules of this file:
 
@@ -7,8 +7,8 @@ Rules of this file:
 - Settings, rules and addresses are checked here first: what is wrong is one line and status 2, not N of them.
 - A worker that ends is replaced, at once if it is the first in a while. Too many crashes within CRASH_SECONDS
   end the parent with the reason: whoever supervises *it* has to know.
-- A worker that does not start for its settings or rules (status 2) ends the node while that is starting; later
-  the others go on with what they have, and it is tried again.
+- A worker that does not start for its settings or rules (status 2) ends the node while that is starting;
+  later the others go on with what they have, and it is tried again.
 - A replacement (SIGUSR2) serves before the one that it replaces is told to end; if it does not start, the
   old ones go on and no further one is replaced.
 - SIGTERM, SIGINT: not ready at once, all workers drain; what is left after the drain timeout and GRACE, or
@@ -111,11 +111,8 @@ class Supervisor:
             self._node = Node(self, self._snapshot, self._clock)
             self._listen = bind(settings.listen.host, settings.listen.port, "--listen")
             try:
-                # Now, so that no other process can: until the workers serve, clients wait.
-                self._listen.listen(BACKLOG)
+                _hold(self._listen, settings)
                 await self._run(auth, bind(settings.admin.host, settings.admin.port, "--admin"))
-            except OSError as error:
-                raise SettingsError(f"--listen: {settings.listen}: {error.strerror}") from None
             finally:
                 self._listen.close()
         if self._refused is not None:
@@ -335,7 +332,7 @@ class Supervisor:
         log.info("replacing all workers, one at a time")
         old = self.ready()
         try:
-            self._background.spawn(self._reload(), "reload")
+            await self._node.reload_rules()
             for child in old:
                 if self._ending.is_set() or self._slots.get(child.slot) is not child:
                     continue  # it has crashed meanwhile, and what replaces it is new already
@@ -380,6 +377,14 @@ class Supervisor:
         if not await within(child.gone, self._settings.drain_timeout + GRACE):
             log.error("%s did not end and is killed", child.name)
             child.signal(signal.SIGKILL)
+
+
+def _hold(listen: socket.socket, settings: Settings) -> None:
+    """Listen at once, so that no other process can: until the workers serve, clients wait."""
+    try:
+        listen.listen(BACKLOG)
+    except OSError as error:
+        raise SettingsError(f"--listen: {settings.listen}: {error.strerror}") from None
 
 
 @contextlib.contextmanager

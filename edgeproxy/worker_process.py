@@ -147,7 +147,7 @@ async def _serve(settings: Settings, handed: HandedDown | None, channel: Channel
         await stop.wait()
         if channel is None:
             log.info("draining; a second signal ends at once")
-        drained = worker.background.spawn(worker.drain(), "drain")
+        drained = worker.background.spawn(worker.drain(settings.drain_grace), "drain")
         forced = worker.background.spawn(_until(force), "second signal")
         await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -25,7 +25,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeproxy.engine",),
     ("edgeproxy.front", "edgeproxy.admin", "edgeproxy.observe", "edgeproxy.settings"),
     ("edgeproxy.app", "edgeproxy.operate"),
-    ("edgeproxy.worker_process", "edgeproxy.child", "edgeproxy.supervisor", "edgeproxy.cli", "edgeproxy.demo", "edgeproxy.templates"),
+    (
+        "edgeproxy.worker_process",
+        "edgeproxy.child",
+        "edgeproxy.supervisor",
+        "edgeproxy.cli",
+        "edgeproxy.demo",
+        "edgeproxy.templates",
+    ),
     ("edgeproxy.__main__",),
 )
 """From the inside out: a module imports from its own layer and from those before it."""

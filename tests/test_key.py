@@ -117,6 +117,8 @@ def test_the_query_is_reduced_as_the_rule_says(query: str, policy: KeyPolicy, le
         (KeyPolicy(query_ignore=("x",)), KeyPolicy(query_allow=()), "/a?x=1"),
         (KeyPolicy(headers=("x-a",)), KeyPolicy(cookies=("x-a",)), "/a"),
         (KeyPolicy(headers=("x-a",)), KeyPolicy(headers=("x-b",)), "/a"),
+        (KeyPolicy(), KeyPolicy(scope="0a1b"), "/a"),
+        (KeyPolicy(scope="0a1c"), KeyPolicy(scope="0a1b"), "/a"),
     ],
 )
 def test_two_policies_never_make_one_key(one: KeyPolicy, two: KeyPolicy, other: str) -> None:

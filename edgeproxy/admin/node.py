@@ -6,8 +6,8 @@ Rules of this file:
   together what they say. A worker that does not answer in time is left out, or named where that matters.
 - A purge goes to one worker: what is purged stands in memory that all of them share, and is compared on every
   read. If that worker dies meanwhile another one is asked; purging twice does no harm.
-- Rules are read and checked here, once, and copied; all workers are told to take the copy. Whoever does not is
-  replaced, and its replacement starts with that copy.
+- Rules are read and checked here, once, and copied; all workers are told to take the copy. Whoever does not
+  is replaced, and its replacement starts with that copy.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Node:
             except (RuleError, OSError) as error:
                 self._reloads_failed += 1
                 self._last_reload_ok = False
-                _LOG.error("rules not reloaded, the old ones go on:\n%s", error)  # noqa: TRY400
+                _LOG.error("rules not reloaded, the old ones go on:\n%s", error)
                 return ReloadResult(before.version, len(before.rules), tuple(str(error).splitlines()))
             members = self._team.ready()
             said = await asyncio.gather(*(self.tell_rules(member) for member in members))
@@ -293,7 +293,7 @@ class Node:
         for member, dump in await self._each(ask):
             try:
                 together.absorb(dump)
-            except (LookupError, TypeError, ValueError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
                 _LOG.warning("%s told no latencies: %r", member.name, error)
         return together.report()
 

@@ -34,6 +34,9 @@ def run(args: argparse.Namespace) -> int:
         print(schema_text(), end="")
         return 0
     directory = Path(args.directory) if args.directory else settings.shipped_rules()
+    if not directory.is_dir():
+        print(f"edgeproxy: {str(directory)!r}: expected a directory of rule files", file=sys.stderr)
+        return 2
     as_json = args.format == "json"
     try:
         ruleset = load_rules(directory)
@@ -49,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
     examples = sum(len(rule.examples) for rule in ruleset.rules)
     if as_json:
-        print(json.dumps({"ok": True, "rules": len(ruleset.rules), "examples": examples, "problems": []}, indent=2))
+        told = {"ok": True, "rules": len(ruleset.rules), "examples": examples, "problems": []}
+        print(json.dumps(told, indent=2))
     else:
         print(f"{directory}: {len(ruleset.rules)} rules, {examples} examples, all good")
     return 0

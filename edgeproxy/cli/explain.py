@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("url", metavar="URL", help="a URL, or a path")
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default GET")
     parser.add_argument(
-        "-H", "--header", action="append", default=[], metavar="'Name: value'", help="a request header; repeatable"
-    )
+        "-H", "--header", action="append", default=[], metavar="'Name: value'",
+        help="a request header; repeatable",
+    )  # fmt: skip
     parser.add_argument("--status", type=int, metavar="STATUS", help="the answer's status; default 200")
     parser.add_argument(
         "--answer-header", action="append", default=[], metavar="'Name: value'",
@@ -45,11 +47,7 @@ def run(args: argparse.Namespace) -> int:
         given = args.rules if args.rules is not None else settings.environment().get("EDGEPROXY_RULES", "")
         directory = settings.rules_directory(given)
         request = request_of(args.url, args.method, headers_of(args.header, "-H"))
-        response = None
-        if args.status is not None or args.answer_header:
-            response = ResponseHead(args.status or 200, "", headers_of(args.answer_header, "--answer-header"))
-            if not 200 <= response.status <= 599:
-                raise settings.SettingsError(f"--status: {args.status}: expected 200 to 599")
+        response = answer_of(args.status, headers_of(args.answer_header, "--answer-header"))
         ruleset = RuleSet() if directory is None else load_rules(directory)
     except settings.SettingsError as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
@@ -75,18 +73,28 @@ def headers_of(lines: list[str], flag: str) -> Headers:
         raise settings.SettingsError(f"{flag}: expected Latin-1 text") from None
 
 
+def answer_of(status: int | None, headers: Headers) -> ResponseHead | None:
+    """None: nothing was said of it."""
+    if status is None and not headers:
+        return None
+    if status is not None and not 200 <= status <= 599:
+        raise settings.SettingsError(f"--status: {status}: expected 200 to 599")
+    return ResponseHead(status or 200, "", headers)
+
+
 def request_of(url: str, method: str, headers: Headers) -> RequestHead:
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        scheme, rest = "http", f"{headers.get('host') or 'localhost'}{url if url.startswith('/') else '/' + url}"
-    elif scheme not in ("http", "https"):
-        raise settings.SettingsError(f"{url!r}: expected an http URL or a path")
-    host, slash, path = rest.partition("/")
-    host, mark, query = host.partition("?")
-    target = f"/{path}" if slash else (f"/?{query}" if mark else "/")
-    target = target.partition("#")[0]
-    if not host or not target.isascii() or not target.isprintable() or " " in target:
+    scheme, host = "http", headers.get("host") or "localhost"
+    target = url.partition("#")[0]
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)", target)
+    if found is not None:
+        scheme, host, target = found[1].lower(), found[2], target[found.end() :]
+        if scheme not in ("http", "https"):
+            raise settings.SettingsError(f"{url!r}: expected an http URL or a path")
+    if not target.startswith("/"):
+        target = f"/{target}"
+    good = re.fullmatch(r"[A-Za-z0-9._~:\[\]-]+", host)
+    if not good or not target.isascii() or not target.isprintable() or " " in target:
         raise settings.SettingsError(f"{url!r}: expected an http URL or a path, percent-encoded")
-    if method.upper() != method or not method.isalpha():
-        method = method.upper()
-    return RequestHead(method, scheme, host.lower(), target, headers)
+    if not re.fullmatch(r"[A-Za-z][A-Za-z-]*", method):
+        raise settings.SettingsError(f"-X: {method!r}: expected a method, such as GET")
+    return RequestHead(method.upper(), scheme, host.lower(), target, headers)

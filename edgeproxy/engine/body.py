@@ -6,7 +6,8 @@ Rules of this file:
   chunks it has left behind, each at its own pace. So a slow client never slows another.
 - While the body may still be stored, all chunks are kept (bounded by the largest object). Once it has
   outgrown that, chunks that every reader has had are dropped, nobody may join any more, and the pump waits
-  for the slowest reader: back-pressure reaches the origin.
+  for the slowest reader: back-pressure reaches the origin. It does not wait for ever while others starve: a
+  reader that takes nothing for PATIENCE seconds is left behind, and its body breaks off.
 - A body that broke off breaks off for every reader: OriginError, never a clean end.
 """
 
@@ -19,16 +20,19 @@ from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
+    from edgeproxy.clock import Clock
     from edgeproxy.origin.base import AnswerBody
 
 WINDOW = 1024 * 1024
 """Octets the pump may be ahead of the slowest reader of a body that will not be stored."""
+PATIENCE = 10.0
+"""Seconds that readers who have read all there is wait for one who does not read."""
 
 
 class SharedBody:
-    """``keep``: the largest body, in octets, that is kept whole."""
+    """``keep``: the largest body, in octets, that is kept whole. Without a clock nobody is left behind."""
 
-    def __init__(self, length: int | None, keep: int) -> None:
+    def __init__(self, length: int | None, keep: int, clock: Clock | None = None) -> None:
         self.length = length
         self.size = 0
         self.error: OriginError | None = None
@@ -41,7 +45,8 @@ class SharedBody:
         self._positions: dict[int, int] = {}
         self._readers = 0
         self._news = asyncio.Event()
-        self._room = asyncio.Event()
+        self._clock = clock
+        self._room: asyncio.Future[object] | None = None
 
     @property
     def readers(self) -> int:
@@ -94,11 +99,25 @@ class SharedBody:
                 self._dropped += 1
             if self._held <= WINDOW:
                 return True
-            self._room.clear()
-            await self._room.wait()
+            room = self._room = asyncio.get_running_loop().create_future()
+            if self._clock is None:
+                await room
+            elif not await self._clock.wait_for(room, PATIENCE):
+                self._leave_behind(slowest)
         return False
 
+    def _leave_behind(self, slowest: int) -> None:
+        """Go on without those who have read least, if others have read all there is."""
+        if max(self._positions.values(), default=0) == len(self._chunks) > slowest:
+            self._positions = {r: p for r, p in self._positions.items() if p > slowest}
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
     async def next_chunk(self, reader: int) -> bytes:
+        if reader not in self._positions:
+            raise OriginError(OriginFailure.ABANDONED, "too slow for the others")
         position = self._positions[reader]
         while position >= len(self._chunks):
             if self.error is not None:
@@ -109,12 +128,12 @@ class SharedBody:
         chunk = self._chunks[position]
         self._positions[reader] = position + 1
         if self.outgrown:
-            self._room.set()
+            self._make_room()
         return chunk
 
     def leave(self, reader: int) -> None:
         self._positions.pop(reader, None)
-        self._room.set()
+        self._make_room()
 
 
 class SharedReader:

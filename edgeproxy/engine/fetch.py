@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.ask import Ask
     from edgeproxy.engine.background import Background
     from edgeproxy.engine.cooldown import CoolDown
+    from edgeproxy.engine.exchange import Reader
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.observe.trace import Trace
     from edgeproxy.origin.base import AnswerBody, Forward, Origin
@@ -124,6 +125,8 @@ class Fetcher:
                 )
             except OriginError as error:
                 return self._on_failure(ask, entry, flight, error)
+            if entry is not None and self._store.overtaken(entry):
+                entry = None  # purged meanwhile: neither confirmed nor served in place of an error
             if alone and reply.head.status == 304:
                 # The client's own conditions went along, and this is the answer to them.
                 return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
@@ -197,7 +200,7 @@ class Fetcher:
                 self._publish(trace, entry, flight)
             serve = deliver(ask.exchange.head, entry.stored, rule.overrides, self._clock.now())
             return FromEntry(entry, serve, rule)
-        body = SharedBody(reply.body.length, rule.overrides.max_object)
+        body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
         streaming = Streaming(draft, body, published=not self._store.overtaken(draft))
         trace.stored = streaming.published
         answer = stream_of(ask, told, streaming, self._clock.now())
@@ -206,6 +209,27 @@ class Fetcher:
             self._land(ask, draft, start, reply.body, body, flight), f"fill {ask.key.primary}"
         )
         return answer
+
+    def adopt(self, ask: Ask, reply: Received, epoch: int) -> Entry | None:
+        """A draft of what an answer that came past the cache would be as one to ``ask``; None where it may
+        not be stored, or a purge since ``epoch``, when it was asked for, concerns it."""
+        answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
+        conclusion = conclude(ask.exchange.head, None, answer, ask.rule.overrides, self._clock.now())
+        if not isinstance(conclusion, d.Store):
+            return None
+        draft = self._entry(ask, conclusion.stored, None, _Start(epoch, int(reply.request_time * 1e9)))
+        return None if self._store.overtaken(draft) else draft
+
+    def keep(self, ask: Ask, draft: Entry, reply: Received, epoch: int) -> Reader:
+        """Have the body of an adopted answer stored, as of ``epoch``: what to read instead of the reply's."""
+        body = SharedBody(reply.body.length, ask.rule.overrides.max_object, self._clock)
+        reader = body.join()
+        ask.exchange.trace.stored = True
+        start = _Start(epoch, draft.started)
+        self._background.spawn(
+            self._land(ask, draft, start, reply.body, body, None), f"fill {ask.key.primary}"
+        )
+        return reader
 
     async def _land(
         self,

@@ -5,6 +5,8 @@ Rules of this file:
 - For an answer that may be stored, the client's conditions, ranges and codings are taken off: the edge wants
   the whole thing, once, and evaluates those itself (RFC 9111 §4.3.1, §4.3.2).
 - What is passed goes as it came, less what belongs to the connection (RFC 9110 §7.6.1).
+- Host goes as the key has it, in lower case: an origin that minds its case must not be made to answer
+  differently under one key.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
   method) are dropped, and ours are set: an origin may reflect them and no key holds them.
 """
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
 
 SPOKEN_FOR = frozenset({
     "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port",
-    "x-forwarded-scheme", "x-forwarded-prefix", "x-forwarded-server", "x-real-ip", "x-original-url",
-    "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override", "x-request-id",
+    "x-forwarded-scheme", "x-forwarded-prefix", "x-forwarded-server", "x-forwarded-ssl",
+    "x-forwarded-protocol", "x-forwarded-path", "x-forwarded-uri", "x-real-ip", "x-host", "x-original-host",
+    "x-original-url", "x-original-uri", "x-rewrite-url", "x-url-scheme", "front-end-https",
+    "x-http-host-override", "x-http-method-override", "x-http-method", "x-method-override", "x-request-id",
 })  # fmt: skip
-"""Never forwarded as the client sent them."""
+"""Never forwarded as the client sent them, nor with "_" for "-": CGI and its heirs read both alike."""
 
 
 class ForwardBuilder:
@@ -70,7 +74,10 @@ class ForwardBuilder:
     def _finish(self, exchange: Exchange, rule: Rule, headers: Headers, *, body: bool) -> Forward:
         head = exchange.head
         via = headers.get("via")
-        raw = list(headers.without(_DROPPED).raw)
+        raw = [field for field in headers.raw if field[0].lower().replace(b"_", b"-") not in _DROPPED]
+        if head.host:
+            host = head.host.encode("latin-1")
+            raw = [(name, host if name.lower() == b"host" else value) for name, value in raw]
         raw += (
             (b"Via", (f"{via}, {self._via}" if via else self._via).encode("latin-1")),
             (b"X-Request-ID", exchange.trace.request_id.encode("latin-1")),
@@ -102,4 +109,4 @@ def _with_plain_etags(headers: Headers, rule: Rule) -> Headers:
     return headers
 
 
-_DROPPED = SPOKEN_FOR | {"via"}
+_DROPPED = frozenset(name.encode() for name in (*SPOKEN_FOR, "via"))

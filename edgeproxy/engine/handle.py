@@ -19,26 +19,34 @@ from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
 from edgeproxy.engine.invalidate import write_orders
+from edgeproxy.engine.patience import in_time
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.key import build_key
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
+from edgeproxy.policy.coding import content_coding
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
 from edgeproxy.policy.head import RequestHead
-from edgeproxy.policy.vary import selecting_values, variant_id
-from edgeproxy.policy.vocabulary import CacheWord, Forwarded, PassReason, StaleReason, Tier
+from edgeproxy.policy.header_table import end_to_end
+from edgeproxy.policy.invalidate import SAFE
+from edgeproxy.policy.post import as_get
+from edgeproxy.policy.vary import reduced_for_origin, selecting_values, variant_id
+from edgeproxy.policy.vocabulary import CacheWord, Forwarded, LookupMiss, PassReason, StaleReason, Tier
+from edgeproxy.store.base import Found
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeproxy.clock import Clock
     from edgeproxy.engine.background import Background
+    from edgeproxy.engine.exchange import Reader
+    from edgeproxy.engine.fetch import Received
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.origin.base import Origin
     from edgeproxy.rules.match import Matcher
     from edgeproxy.rules.model import Matched
-    from edgeproxy.store.base import Found, Store
+    from edgeproxy.store.base import Store
     from edgeproxy.store.entry import Entry
 
 ROUNDS = 3
@@ -78,6 +86,8 @@ class Engine:
     async def handle(self, exchange: Exchange) -> Answer:
         """Answer one request."""
         head = exchange.head
+        if "connection" in head.headers:
+            head = exchange.head = replace(head, headers=end_to_end(head.headers))
         matched = self.matcher.match(head)
         rule = matched.rule
         trace = exchange.trace
@@ -86,10 +96,7 @@ class Engine:
         if passing is not None:
             return await self._pass(exchange, matched, passing)
 
-        def select(names: Sequence[str]) -> tuple[str | None, ...]:
-            return selecting_values(names, head, rule.overrides)
-
-        ask = Ask(exchange, matched, build_key(head, rule.key), select)
+        ask = self._ask(exchange, matched)
         trace.key = ask.key.primary
         for _ in range(ROUNDS):
             answer = await self._once(ask)
@@ -97,15 +104,27 @@ class Engine:
                 return answer
         return await self._fetcher.fetch(ask, d.Fetch(Forwarded.MISS), None, None)
 
+    @staticmethod
+    def _ask(exchange: Exchange, matched: Matched) -> Ask:
+        head, rule = exchange.head, matched.rule
+
+        def select(names: Sequence[str]) -> tuple[str | None, ...]:
+            return selecting_values(names, head, rule.overrides)
+
+        return Ask(exchange, matched, build_key(head, rule.key), select)
+
     async def _once(self, ask: Ask) -> Answer | None:
         """Look, decide, act. None: a flight that was followed was not for this request; look again."""
         trace = ask.exchange.trace
         found = self._store.peek(ask.key.primary, ask.select)
         decision = self._decide(ask, found)
         if not isinstance(decision, d.Serve):
+            epoch = self._store.epoch
             # Another worker or node may have a fresher one. Never raises, bounded in time.
             deeper = await self._store.lookup(ask.key.primary, ask.select)
             trace.l2_seconds += deeper.seconds
+            if found.entry is not None and epoch != self._store.epoch and self._store.overtaken(found.entry):
+                found = Found(None, miss=LookupMiss.PURGED)  # meanwhile
             found = self._better(found, deeper)
             decision = self._decide(ask, found)
         entry = found.entry
@@ -229,7 +248,12 @@ class Engine:
     @staticmethod
     def _flight_key(ask: Ask, entry: Entry | None) -> str:
         names = ask.vary if ask.vary is not None else (entry.stored.vary if entry is not None else ())
-        return ask.key.primary + "\0" + variant_id(names, ask.select(names)) if names else ask.key.primary
+        key = ask.key.primary + "\0" + variant_id(names, ask.select(names)) if names else ask.key.primary
+        if "authorization" in ask.exchange.head.headers and not ask.rule.overrides.shares_authorized:
+            # The answer is most likely this client's alone: who has no credentials does not wait for it, and
+            # is not sent to the origin with everybody else when that turns out.
+            key += "\0authorized"
+        return key
 
     async def _follow(
         self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry | None, flight: Flight
@@ -253,6 +277,9 @@ class Engine:
             case Failed():
                 return self._fetcher.give_up_or_stale(ask, entry, outcome.error)
             case Stale():
+                if self._store.overtaken(outcome.entry):
+                    trace.collapsed = False
+                    return None
                 return self._stale(ask, outcome.entry, outcome.reason)
             case Uncacheable():
                 trace.collapsed = False
@@ -264,7 +291,7 @@ class Engine:
                     trace.collapsed = False
                     self.flights.end(flight)
                     return None
-                return await self._share(ask, decision, entry, outcome, new)
+                return await self._share(ask, decision, entry, flight, new)
             case _:
                 assert_never(outcome)
 
@@ -273,27 +300,33 @@ class Engine:
         ask: Ask,
         decision: d.Fetch | d.Revalidate,
         entry: Entry | None,
-        outcome: Landed | Streaming,
+        flight: Flight,
         new: Entry,
     ) -> Answer | None:
-        trace, rule = ask.exchange.trace, ask.rule
+        trace, rule, now = ask.exchange.trace, ask.rule, self._clock.now()
+        outcome = flight.outcome.result()
         if new.stored.selecting != ask.select(new.stored.vary):
             trace.collapsed = False
             ask.vary = new.stored.vary
             return None
-        if new.stored.freshness.must_validate or new.stored.freshness.lifetime <= 0:
-            # Such an answer may satisfy the request that fetched it and no other (RFC 9111 §5.2.2.4).
+        freshness = new.stored.freshness
+        if not isinstance(decide(ask.exchange.head, new.stored, rule.overrides, now), d.Serve | d.ServeStale):
+            # Were it stored, it would not do: it may satisfy the request that fetched it and no other
+            # (RFC 9111 §5.2.2.4), or it has grown old while its body was on its way.
             trace.collapsed = False
+            if freshness.is_fresh(freshness.received) and not freshness.is_fresh(now):
+                self.flights.end(flight)
+                return None
             return await self._fetcher.fetch(ask, decision, entry, None)
         trace.word = CacheWord.MISS if entry is None else CacheWord.EXPIRED
         if isinstance(outcome, Landed):
             trace.saved_seconds = new.fetch_seconds
-            serve = deliver(ask.exchange.head, new.stored, rule.overrides, self._clock.now())
-            return FromEntry(new, serve, rule)
+            return FromEntry(new, deliver(ask.exchange.head, new.stored, rule.overrides, now), rule)
+        assert isinstance(outcome, Streaming)  # noqa: S101
         if outcome.body.outgrown or outcome.body.error is not None:
             trace.collapsed = False
             return await self._fetcher.fetch(ask, decision, entry, None)
-        return stream_of(ask, new, outcome, self._clock.now())
+        return stream_of(ask, new, outcome, now)
 
     def _stale(self, ask: Ask, entry: Entry, reason: StaleReason) -> FromEntry:
         return self._fetcher.stale(ask, entry, reason)
@@ -311,12 +344,46 @@ class Engine:
         trace.pass_reason = passing.reason
         trace.forwarded = passing.forwarded
         trace.word = CacheWord.BYPASS
-        # Nobody else waits for this answer: when its client leaves, the work ends.
-        exchange.leave_with_client()
+        if exchange.head.method in SAFE:
+            # Nobody else waits for this answer: when its client leaves, the work ends. What a write has
+            # changed must be purged all the same.
+            exchange.leave_with_client()
+        epoch = self._store.epoch
+        if exchange.body is not None:
+            exchange.body = in_time(exchange.body, self._clock)
         try:
             reply = await self._fetcher.ask_origin(trace, self._forward.passed(exchange, matched.rule))
         except OriginError as error:
             return self._fetcher.failure(trace, error)
-        for order in write_orders(self.matcher, exchange.head, matched, reply.head):
-            await self._store.purge(order)
-        return FromStream(reply.head, reply.body, matched.rule, shareable=False)
+        body: Reader = reply.body
+        try:
+            ask = self._ask_for_get(exchange, reply)
+            draft = None if ask is None else self._fetcher.adopt(ask, reply, epoch)
+            last = self._store.epoch
+            for order in write_orders(self.matcher, exchange.head, matched, reply.head):
+                number = (await self._store.purge(order)).number
+                if ask is not None and draft is not None and number == last + 1:
+                    # The first order is for its own URL, and the answer is newer than what that purges.
+                    # Another purge in between may not be; those that come after are compared when it is
+                    # stored.
+                    body = self._fetcher.keep(ask, draft, reply, number)
+                draft = None
+        except BaseException:
+            body.close()  # it holds a place at the origin
+            raise
+        exchange.leave_with_client()
+        return FromStream(reply.head, body, matched.rule, shareable=False)
+
+    def _ask_for_get(self, exchange: Exchange, reply: Received) -> Ask | None:
+        """The GET that a POST's answer is one to as well (RFC 9110 §9.3.3), if the rules let it be stored."""
+        head = as_get(exchange.head, reply.head)
+        if head is None:
+            return None
+        matched = self.matcher.match(head)
+        overrides = matched.rule.overrides
+        if bypass(head, overrides) is not None:
+            return None
+        # A POST goes as it came. A GET would have been sent with less, and the variant is named by that.
+        if content_coding(reply.head.headers) or reduced_for_origin(head.headers, overrides) != head.headers:
+            return None
+        return self._ask(replace(exchange, head=head), matched)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.key import normalised_target
 from edgeproxy.policy.invalidate import affected_targets, invalidates
 from edgeproxy.rules.tags import invalidation_targets
-from edgeproxy.store.purge import PurgeKind, PurgeOrder
+from edgeproxy.store.purge import LONGEST, LONGEST_HOST, PurgeKind, PurgeOrder, octets
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import RequestHead, ResponseHead
@@ -38,13 +38,15 @@ def write_orders(
     """All that must be gone before the writer gets its answer; empty for safe methods and errors."""
     if not invalidates(request.method, answer.status):
         return []
-    orders = [
-        url_order(matcher, host, target, soft=False) for host, target in affected_targets(request, answer)
-    ]
+    # What a client wrote must not be too long to be purged: then more is purged than it named.
+    host = request.host if len(octets(request.host)) <= LONGEST_HOST else None
+    orders = [url_order(matcher, host, target, soft=False) for _, target in affected_targets(request, answer)]
     for soft, kind, value in invalidation_targets(matched.rule, matched.parts, request.method):
         if kind == "url":
-            orders.append(url_order(matcher, request.host, value, soft=soft))
+            orders.append(url_order(matcher, host, value, soft=soft))
+        elif kind == "prefix":
+            prefix = value if len(octets(value)) <= LONGEST else value[: LONGEST // 2]
+            orders.append(PurgeOrder(PurgeKind.PREFIX, prefix, host=host, soft=soft))
         else:
-            host = request.host if kind == "prefix" else None
-            orders.append(PurgeOrder(PurgeKind(kind), value, host=host, soft=soft))
+            orders.append(PurgeOrder(PurgeKind(kind), value, soft=soft))
     return orders

@@ -154,7 +154,7 @@ class Handler:
         if wire.vanished:
             raise ClientGone
         answer = await self._engine.handle(exchange)
-        if self.draining or not payload.is_eof():
+        if self.draining or not payload.is_eof() or payload.exception() is not None:
             # What is left of a body that nobody wanted is not the start of the next request.
             sender.keep_alive = False
         segment = wire.segment
@@ -252,8 +252,7 @@ class Handler:
             head += b"Content-Length: %d\r\n" % length
         if segment and self.lane is not None and serve.form in _LEARNED and trace.word is CacheWord.HIT:
             self.lane.learn(segment, entry, answer.rule.name, coding, head, body, status)
-        # An answer straight from the origin has no age to tell, unless it came with one.
-        head += self._part(trace, serve.age if serve.age or trace.tier is not Tier.ORIGIN else None)
+        head += self._part(trace, serve.age)
         await sender.whole(head, b"" if method == "HEAD" or status in BODILESS else body)
 
     async def _send_stream(
@@ -271,6 +270,7 @@ class Handler:
             length = int(told) if told is not None and DIGITS.fullmatch(told) and status != 204 else None
         if status == 304:
             coding = named_coding(head.headers.get("etag"), fields.get("if-none-match"), compression.codings)
+        # A body that is being stored goes out as it is: it is coded once, for all, when it is whole.
         elif not answer.shareable and compressible(status, head.headers, compression, length):
             coding = choose_coding(fields.get("accept-encoding"), compression.codings)
             if coding and not bodiless:
@@ -293,17 +293,21 @@ class Handler:
     async def _send_problem(self, answer: FromEdge, method: str, trace: Trace, sender: Sender) -> None:
         trace.status = answer.status
         trace.tier = Tier.EDGE
-        body = orjson.dumps({
-            "type": "about:blank",
-            "title": answer.title,
-            "status": answer.status,
-            "detail": answer.detail,
-            "request_id": trace.request_id,
-        })
+        body = orjson.dumps(
+            {
+                "type": "about:blank",
+                "title": answer.title,
+                "status": answer.status,
+                "detail": answer.detail,
+                "request_id": trace.request_id,
+            }
+        )
         head = self.responder.problem_head(answer.status, answer.fields) + self._part(trace, None)
         head += b"Content-Length: %d\r\n" % len(body)
         await sender.whole(head, b"" if method == "HEAD" else body)
 
     def _part(self, trace: Trace, age: int | None) -> bytes:
         trace.seconds = self._clock.monotonic() - trace.started
+        if not age and trace.tier is Tier.ORIGIN:
+            age = None  # straight from the origin: there is no age to tell, unless it came with one
         return self.responder.request_part(trace, age)

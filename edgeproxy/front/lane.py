@@ -11,6 +11,7 @@ Rules of this file:
   (``Entry.current``), no purge has come since it was last found good, it is still fresh, the rules are the
   same (a reload empties the lane).
 - Anything else goes to aiohttp untouched. The differential test holds that both ways give the same octets.
+- It keeps no entry alive: what L1 lets go is gone from here too, so that the memory budget holds.
 - Bounded: MOST_BLOCKS blocks, MOST_ANSWERS answers; when full it forgets all and learns again. A block is
   learned when it is seen a second time, so that clients whose every request differs cost a set entry each.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 from math import ceil, floor
 from typing import TYPE_CHECKING, final
+from weakref import ref
 
 from edgeproxy.cluster.epoch import CURRENT
 from edgeproxy.observe.trace import Trace
@@ -50,11 +52,20 @@ _END = b" HTTP/1.1\r\n"
 
 
 @final
+class _Held(ref["Entry"]):
+    """An entry, as long as L1 holds it, and where its answer stands."""
+
+    __slots__ = ("target", "targets")
+
+    targets: dict[bytes, Ready]
+    target: bytes
+
+
+@final
 class Ready:
     """One answer, ready but for the request's id. ``until``: when the rendered head is no longer true."""
 
     __slots__ = (
-        "body",
         "coding",
         "entry",
         "fixed",
@@ -67,14 +78,13 @@ class Ready:
     )
 
     def __init__(
-        self, entry: Entry, rule: str, coding: str, fixed: bytes, body: bytes, status: int, sums: Sums
+        self, entry: _Held, rule: str, coding: str, fixed: bytes, length: int, status: int, sums: Sums
     ) -> None:
         self.entry = entry
         self.coding = coding
         self.rule = rule
         self.fixed = fixed
-        self.body = body
-        self.length = len(body)
+        self.length = length
         self.not_modified = status == 304
         self.sums = sums
         self.rendered = b""
@@ -141,13 +151,20 @@ class Lane:
         if ready is None:
             return False
         began = self._monotonic()
-        entry = ready.entry
+        entry = ready.entry()
+        if entry is None:
+            return False
         now = self._now()
         if not entry.current or (entry.checked != self._words[CURRENT] and not self._memory.recheck(entry)):
             del targets[data[4:end]]
             self._answers -= 1
             return False
-        if now >= ready.until and not self._render(ready, now):
+        if ready.not_modified:
+            body = b""
+        else:
+            body = entry.codings.get(ready.coding, b"") if ready.coding else entry.body
+        # Another length: it has been coded again, better.
+        if len(body) != ready.length or (now >= ready.until and not self._render(ready, entry, now)):
             del targets[data[4:end]]
             self._answers -= 1
             return False
@@ -161,9 +178,9 @@ class Lane:
             request_id = ""
             head = ready.rendered + b"\r\n"
         if ready.length > 4096:
-            transport.writelines((head, ready.body))
+            transport.writelines((head, body))
         else:
-            transport.write(head + ready.body)
+            transport.write(head + body)
         entry.hits += 1
         sums = ready.sums
         sums.hits += 1
@@ -176,18 +193,15 @@ class Lane:
             self._ticking = True
             self._clock.call_later(TICK, self.fold)
         if self._log is not None:
-            self._log(self._trace(ready, protocol, data, now, request_id, seconds))
+            self._log(self._trace(ready, entry, protocol, data, now, request_id, seconds))
         return True
 
-    def _render(self, ready: Ready, now: float) -> bool:
+    def _render(self, ready: Ready, entry: Entry, now: float) -> bool:
         """The head as it is true now, and until when: Age and ttl are whole seconds. False once stale."""
-        entry = ready.entry
         left = entry.fresh_until - now
         if left <= 0:
             return False
         if ready.coding and not ready.not_modified:
-            if entry.codings.get(ready.coding) is not ready.body:
-                return False  # coded again, better
             self._hot(entry, ready.coding)
         freshness = entry.stored.freshness
         age = freshness.age(now)
@@ -199,9 +213,15 @@ class Lane:
         return True
 
     def _trace(
-        self, ready: Ready, protocol: EdgeProtocol, data: bytes, now: float, request_id: str, seconds: float
+        self,
+        ready: Ready,
+        entry: Entry,
+        protocol: EdgeProtocol,
+        data: bytes,
+        now: float,
+        request_id: str,
+        seconds: float,
     ) -> Trace:
-        entry = ready.entry
         return Trace(
             request_id=request_id,
             method="GET",
@@ -227,8 +247,8 @@ class Lane:
         self, data: bytes, entry: Entry, rule: str, coding: str, fixed: bytes, body: bytes, status: int
     ) -> None:
         """Remember that the ordinary way answered the request ``data`` (one whole head) like this."""
-        if len(body) > LARGEST or not entry.current:
-            return
+        if len(body) > LARGEST or not entry.current or not data.startswith(b"GET "):
+            return  # the parser skips an empty line before a request; here it would shift the target
         end = data.find(_END)
         if end < 0:
             return
@@ -253,7 +273,18 @@ class Lane:
         sums = self._sums.get(rule)
         if sums is None:
             sums = self._sums[rule] = Sums()
-        targets[target] = Ready(entry, rule, coding, fixed, body, status, sums)
+        held = _Held(entry, self._let_go)
+        held.targets, held.target = targets, target
+        length = 0 if status == 304 else len(body)
+        targets[target] = Ready(held, rule, coding, fixed, length, status, sums)
+
+    def _let_go(self, held: ref[Entry]) -> None:
+        """Called when an entry is no more."""
+        assert isinstance(held, _Held)  # noqa: S101
+        ready = held.targets.get(held.target)
+        if ready is not None and ready.entry is held:
+            del held.targets[held.target]
+            self._answers -= 1
 
     def forget(self) -> None:
         """Everything learned; after a reload, and when full."""

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+HTTP_1_0 = (1, 0)
 HTTP_1_1 = (1, 1)
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - it is what happened
     """The request is well-framed but cannot be served; ``status`` and a line for the client."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -33,6 +34,8 @@ class Refused(Exception):
 
 def head_of(message: RawRequestMessage, scheme: str, *, has_body: bool) -> RequestHead:
     """Raises Refused."""
+    if message.version < HTTP_1_0:
+        raise Refused(400, "The request line names no HTTP version that is spoken here.")
     if message.method == "CONNECT":
         raise Refused(501, "CONNECT is for forward proxies; this is a reverse proxy.")
     headers = Headers(message.raw_headers)

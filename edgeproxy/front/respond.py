@@ -36,7 +36,7 @@ BODILESS = frozenset({204, 304})
 OURS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"age"})
 """Never copied from an answer: framing is ours, and Age is computed."""
 LIFETIME = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control", b"expires", b"pragma"})
-"""Left out of 412 and 416: they speak of the stored answer, and a cache below would keep the error as long."""
+"""Left out of 412 and 416: they are about the stored answer; a cache below would keep the error as long."""
 REPRESENTATION = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
 """Left out of a 304: they describe a body that is not there (RFC 9110 §15.4.5)."""
 
@@ -80,11 +80,12 @@ class Responder:
     def entry_head(self, entry: Entry, serve: Serve, rule: Rule, coding: str, version: str) -> bytes:
         """The constant part of the head for this form and coding, without Content-Length.
 
-        ``version`` is the rule set's: a reload may change what clients are told.
+        ``version`` is the rule set's: a reload may change what clients are told. Of one version each rule has
+        its own: two may answer under one key, and a request under way during a reload is answered by the old.
         """
         if serve.form is Form.PARTIAL or serve.form is Form.NOT_SATISFIABLE:
             return self._render_entry(entry, serve, rule, coding)
-        key = (serve.form, coding, version)
+        key = (serve.form, coding, version, id(rule))
         rendered = entry.heads.get(key)
         if rendered is None:
             if len(entry.heads) >= 8:
@@ -145,12 +146,14 @@ class Responder:
 
     def problem_head(self, status: int, fields: tuple[tuple[str, str], ...]) -> bytes:
         """The head of an answer that the edge makes by itself."""
-        headers = Headers.of((
-            ("Date", format_http_date(self._clock.now())),
-            ("Content-Type", "application/problem+json"),
-            ("Cache-Control", "no-store"),
-            *fields,
-        ))
+        headers = Headers.of(
+            (
+                ("Date", format_http_date(self._clock.now())),
+                ("Content-Type", "application/problem+json"),
+                ("Cache-Control", "no-store"),
+                *fields,
+            )
+        )
         return self._head(status, "", headers, self._skipped, [])
 
     # -- the parts --------------------------------------------------------------------------------------
@@ -238,7 +241,7 @@ class Responder:
 
 
 def whole(ttl: float) -> int:
-    """Seconds away from zero: what is fresh is never told 0, and what is stale never either (RFC 9211 §2.4)."""
+    """Seconds away from zero: neither what is fresh nor what is stale is ever told 0 (RFC 9211 §2.4)."""
     return ceil(ttl) if ttl > 0 else floor(ttl)
 
 

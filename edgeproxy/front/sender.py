@@ -34,7 +34,7 @@ RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing sends RST."""
 
 
-class ClientGone(ConnectionError):
+class ClientGone(ConnectionError):  # noqa: N818 - it is what happened
     """The client's connection is lost; nothing more can be written."""
 
 

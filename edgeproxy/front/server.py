@@ -9,12 +9,12 @@ Rules of this file:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import http_parser, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
@@ -22,6 +22,8 @@ from edgeproxy.engine.exchange import FromEdge
 from edgeproxy.front.wire import Done, Wire
 
 if TYPE_CHECKING:
+    import asyncio
+
     from edgeproxy.front.handler import Handler
 
 log = logging.getLogger("edgeproxy.front")
@@ -37,7 +39,7 @@ REFUSALS = {
 PRIVATE = (
     "_process_keepalive", "_handle_request", "finish_response", "handle_error", "_drain_helper",
     "_make_error_handler", "_messages", "_waiter", "_close", "_force_close", "_upgraded", "_request_count",
-    "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress",
+    "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress", "_current_request",
 )  # fmt: skip
 
 
@@ -48,6 +50,10 @@ def verify() -> None:
     missing = [name for name in PRIVATE if not hasattr(RequestHandler, name)]
     if missing:
         raise RuntimeError(f"this aiohttp lacks what edgeproxy uses: {', '.join(missing)}")
+
+
+class BodyBroken(ValueError):  # noqa: N818 - it is what happened
+    """A request's body that cannot be parsed."""
 
 
 class EdgeProtocol(RequestHandler):
@@ -68,6 +74,8 @@ class EdgeProtocol(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not self.clean:
             super().data_received(data)
+            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+                self._break_off()
             return
         messages = self._messages
         waiter = self._waiter
@@ -96,6 +104,19 @@ class EdgeProtocol(RequestHandler):
         if not self.clean:
             self.segment = None
 
+    def _break_off(self) -> None:
+        """The parser has refused what came: a body that was under way gets no end. It does not say so itself,
+        and whoever reads that body would wait for ever."""
+        request = self._current_request
+        payload = None
+        if len(self._messages) > 1:
+            payload = self._messages[-2][1]
+        elif isinstance(request, Wire):
+            payload = request.payload
+        if payload is not None and not payload.is_eof():
+            payload.set_exception(BodyBroken("the request's body is not well-formed"))
+            payload.feed_eof()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if isinstance(peer, tuple) else ""
@@ -115,7 +136,11 @@ class EdgeProtocol(RequestHandler):
         return not self._request_in_progress and not self._messages
 
     def handle_error(
-        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+        self,
+        request: Any,  # noqa: ARG002 - aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
     ) -> Any:
         """What aiohttp's parser refused: answered as every error is, and the connection ends."""
         return Refusal(self, status, exc)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aiohttp.http_writer import StreamWriter
-
 if TYPE_CHECKING:
     import asyncio
 
     from aiohttp.http_parser import RawRequestMessage
+    from aiohttp.http_writer import StreamWriter
     from aiohttp.streams import StreamReader
 
     from edgeproxy.engine.exchange import Exchange

@@ -171,8 +171,8 @@ class Percentiles:
         return held
 
     def dump(self) -> dict[str, object]:
-        """JSON-ready: ``{"rules": {name: [ring, ...]}}``, a ring for each window and one for the hours; a ring
-        is a list of slots, ``[number, requests, hits, seconds, {bucket: count}]``."""
+        """JSON-ready: ``{"rules": {name: [ring, ...]}}``, a ring for each window and one for the hours; a
+        ring is a list of slots, ``[number, requests, hits, seconds, {bucket: count}]``."""
         now = self._now()
         told: dict[str, object] = {}
         for name, held in self._rules.items():
@@ -187,7 +187,8 @@ class Percentiles:
         return {"rules": told}
 
     def absorb(self, dump: Mapping[str, Any]) -> None:
-        """Add what another worker has dumped. Raises LookupError, TypeError or ValueError if it is no dump."""
+        """Add what another worker has dumped. What is no dump raises LookupError, TypeError, ValueError or
+        AttributeError."""
         now = self._now()
         for name, rings in dump["rules"].items():
             held = self._rules.get(name) or self._place(name, now)

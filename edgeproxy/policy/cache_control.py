@@ -17,16 +17,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeproxy.policy.http_date import MAX_DELTA, delta_seconds
-from edgeproxy.policy.lists import OWS, split_list, unquote
+from edgeproxy.policy.lists import OWS, REMEMBERED, split_list, unquote
 from edgeproxy.policy.structured import parse_dictionary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from functools import _lru_cache_wrapper
 
     from edgeproxy.policy.head import Headers
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ _REQUEST_ONLY = frozenset({"max-stale", "min-fresh", "only-if-cached"})
 def response_directives(headers: Headers) -> Directives:
     """What Cache-Control says in an answer. Pragma has no meaning there (RFC 9111 §5.4)."""
     value = headers.get("cache-control")
-    return NO_DIRECTIVES if value is None else _of_response(value)
+    return NO_DIRECTIVES if value is None else _remembered(_of_response, value)
 
 
 @lru_cache(maxsize=2048)
@@ -104,7 +107,7 @@ def request_directives(headers: Headers) -> Directives:
     """What Cache-Control says in a request; Pragma: no-cache counts where there is none (§5.4)."""
     value = headers.get("cache-control")
     if value is not None:
-        return _of_request(value)
+        return _remembered(_of_request, value)
     pragma = headers.get("pragma")
     if pragma is not None and "no-cache" in split_list(pragma.lower()):
         return Directives(no_cache=True)
@@ -119,7 +122,7 @@ def _of_request(value: str) -> Directives:
 def targeted_directives(headers: Headers) -> Directives | None:
     """What CDN-Cache-Control says (RFC 9213 §3.1), or None where it is absent, empty or invalid."""
     value = headers.get("cdn-cache-control")
-    return None if value is None else _of_targeted(value)
+    return None if value is None else _remembered(_of_targeted, value)
 
 
 @lru_cache(maxsize=2048)
@@ -138,6 +141,10 @@ def _of_targeted(value: str) -> Directives | None:
 def effective_directives(headers: Headers) -> Directives:
     """The targeted field where there is a valid one, else Cache-Control (RFC 9213 §2.2)."""
     return targeted_directives(headers) or response_directives(headers)
+
+
+def _remembered(parse: _lru_cache_wrapper[_T], value: str) -> _T:
+    return parse(value) if len(value) <= REMEMBERED else parse.__wrapped__(value)
 
 
 def _members(value: str, *, without: frozenset[str]) -> Iterable[tuple[str, str | None]]:

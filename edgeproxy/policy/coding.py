@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.cache_control import response_directives, targeted_directives
-from edgeproxy.policy.lists import split_list, weighted
+from edgeproxy.policy.lists import REMEMBERED, split_list, weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,10 @@ def choose_coding(accept_encoding: str | None, codings: Sequence[str]) -> str:
     Without Accept-Encoding any coding is acceptable, but a client that says nothing often cannot decode:
     it gets identity. Where everything is refused identity is sent as well (§12.5.3 allows that).
     """
-    return "" if accept_encoding is None else _chosen(accept_encoding, tuple(codings))
+    if accept_encoding is None:
+        return ""
+    choose = _chosen if len(accept_encoding) <= REMEMBERED else _chosen.__wrapped__
+    return choose(accept_encoding, tuple(codings))
 
 
 @lru_cache(maxsize=256)
@@ -115,7 +118,8 @@ def with_plain_etags(condition: str, codings: Sequence[str]) -> str:
         for coding in codings
         if len(tag) > len(end := f'-{coding}"') and tag.endswith(end)
     ]
-    return ", ".join([*tags, *(tag for tag in plain if tag not in tags)]) if plain else condition
+    known = set(tags)  # a client may send a hundred thousand
+    return ", ".join([*tags, *(tag for tag in plain if tag not in known)]) if plain else condition
 
 
 def named_coding(etag: str | None, if_none_match: str | None, codings: Sequence[str]) -> str:

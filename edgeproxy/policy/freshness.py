@@ -14,6 +14,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from math import floor
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.cache_control import Directives, effective_directives
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 HEURISTICALLY_CACHEABLE = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
 """RFC 9110 §15.1."""
+OF_ONE_REQUEST = frozenset({
+    400, 401, 403, 406, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431,
+})  # fmt: skip
+"""Errors that speak of who asked and how: of fields that no key holds, such as one that is too large. A rule
+that gives a lifetime to "4xx" means what has become of the resource; to keep one of these it names it."""
 HEURISTIC_FRACTION = 0.1
 """Of the time since Last-Modified, as RFC 9111 §4.2.2 suggests."""
 HEURISTIC_MAXIMUM = 24 * 3600.0
@@ -63,7 +69,9 @@ def freshness_of(
 def initial_age(headers: Headers, request_time: float, response_time: float) -> float:
     """The corrected initial age (RFC 9111 §4.2.3)."""
     date = _date(headers, "date", response_time)
-    apparent_age = 0.0 if date is None else max(0.0, response_time - date)
+    # Date is cut off to whole seconds, and so is what it is compared with: else an answer made and received
+    # within one second could be most of a second old, and one with max-age=1 stale before it is stored.
+    apparent_age = 0.0 if date is None else max(0.0, floor(response_time) - date)
     response_delay = max(0.0, response_time - request_time)
     return max(apparent_age, _age_value(headers) + response_delay)
 
@@ -99,9 +107,13 @@ def states_lifetime(head: ResponseHead) -> bool:
 
 
 def status_ttl(status: int, overrides: Overrides) -> float | None:
-    """What the rule says for this status, or else for its class."""
+    """What the rule says for this status, or else for its class (0 for all of it, a lifetime for those that
+    are not OF_ONE_REQUEST)."""
     exact = overrides.status_ttl.get(status)
-    return exact if exact is not None else overrides.status_ttl.get(status // 100)
+    if exact is not None:
+        return exact
+    of_class = overrides.status_ttl.get(status // 100)
+    return None if of_class and status in OF_ONE_REQUEST else of_class
 
 
 def _stated(headers: Headers, directives: Directives, response_time: float) -> tuple[LifetimeSource, float]:

@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 RawField = tuple[bytes, bytes]
 
 
+_LONG_NAME = 64
+"""Octets; longer names are not remembered, lest clients fill the memory with them."""
+
+
 @lru_cache(maxsize=4096)
+def _remembered(name: bytes) -> str:
+    return name.decode("latin-1").lower()
+
+
 def lower(name: bytes) -> str:
     """A field's name as it is looked up. Few names make up nearly all traffic, and each is met often."""
-    return name.decode("latin-1").lower()
+    return _remembered(name) if len(name) <= _LONG_NAME else name.decode("latin-1").lower()
 
 
 class Headers:

@@ -106,7 +106,9 @@ def _failing(passes: Callable[[Row], bool]) -> frozenset[str]:
 
 _NOT_REQUESTED = {
     (conditionals, ranges): _failing(
-        lambda row, c=conditionals, r=ranges: row.request and (c or not row.condition) and (r or not row.range)  # type: ignore[misc]
+        lambda row, c=conditionals, r=ranges: (
+            row.request and (c or not row.condition) and (r or not row.range)
+        )  # type: ignore[misc]
     )
     for conditionals in (False, True)
     for ranges in (False, True)
@@ -114,6 +116,18 @@ _NOT_REQUESTED = {
 _NOT_ANSWERED = _failing(lambda row: row.answer)
 _NOT_STORED = _failing(lambda row: row.store)
 _NOT_UPDATED = _failing(lambda row: row.update)
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """A request's fields without those that Connection names and that the origin is therefore not sent.
+
+    What it does not see must not select what is stored: else its answer to a request without ``Origin`` is
+    kept as the one for whatever ``Origin`` said.
+    """
+    named = _named_by_connection(headers)
+    rows = {name: TABLE.get(name, _PLAIN) for name in named if name in headers}
+    gone = {name for name, row in rows.items() if row.request and not row.kept}
+    return headers.without(gone) if gone else headers
 
 
 def forwardable_request(headers: Headers, *, conditionals: bool, ranges: bool) -> Headers:

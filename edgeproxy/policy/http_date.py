@@ -39,19 +39,21 @@ MAX_DELTA = 2**31
 """What any larger delta-seconds counts as (RFC 9111 §1.2.2)."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST = 40
+"""Octets; no format has more than 33. What is longer is not looked at, nor remembered."""
 _BUILT = 1_760_000_000.0
 """A time in 2025: "now" for two-digit years where the caller knows no better."""
 
 
 def parse_http_date(value: str, now: float = _BUILT) -> float | None:
     """Seconds since 1970, or None where ``value`` is no HTTP-date. ``now`` places two-digit years."""
+    value = value.strip(" \t")
     # To the day: ``now`` only places two-digit years.
-    return _parsed(value, now // 86_400)
+    return _parsed(value, now // 86_400) if len(value) <= _LONGEST else None
 
 
 @lru_cache(maxsize=8192)
 def _parsed(value: str, today: float) -> float | None:
-    value = value.strip(" \t")
     for pattern in _FORMATS:
         found = pattern.match(value)
         if found is not None:

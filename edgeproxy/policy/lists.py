@@ -13,6 +13,9 @@ from __future__ import annotations
 import re
 
 _WEIGHT = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
+REMEMBERED = 256
+"""Octets of a value whose meaning is worth remembering. What is longer is parsed each time, lest clients fill
+the memory with values that never come again."""
 OWS = " \t"
 QUOTE = '"'
 

@@ -102,8 +102,14 @@ def _server_error(case: _Case) -> bool:
     return case.head.status >= 500 and not _usable(case)
 
 
+_OWN = frozenset({412, 416})
+"""Answers to the request's own conditions and ranges, which are no part of the key."""
+
+
 def _status(case: _Case) -> bool:
     """§3: neither a lifetime nor public nor a status that allows guessing."""
+    if case.head.status in _OWN:
+        return True
     allowed = case.head.status in HEURISTICALLY_CACHEABLE or case.said.public
     return case.head.status < 200 or (case.freshness.source is LifetimeSource.NONE and not allowed)
 

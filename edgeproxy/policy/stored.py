@@ -166,3 +166,8 @@ class Overrides:
     """Selecting field (lower case) -> the values it is reduced to (the best match, or the first)."""
     pass_: bool = False
     no_store: bool = False
+
+    @property
+    def shares_authorized(self) -> bool:
+        """Whether answers to requests with Authorization are shared like others."""
+        return Unsafe.AUTHORIZATION in self.unsafe

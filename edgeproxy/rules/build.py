@@ -10,6 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.key import SECRET
@@ -44,7 +45,7 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
         at=f"{out.file}:{node.line}",
         match=match,
         overrides=_overrides(read),
-        key=_key(read.get("key", {})),
+        key=_key(read.get("key", {}), _scope(match)),
         tags=_tags(read),
         invalidates=tuple(_invalidation(i) for i in read.get("invalidates", ())),
         client_cache_control=read.get("cache_control"),
@@ -110,7 +111,7 @@ def _switched(made: Any, read: bool | Read | None) -> Any:  # noqa: FBT001
     return made() if read is None else made(enabled=read)
 
 
-def _key(read: Read) -> KeyPolicy:
+def _key(read: Read, scope: str) -> KeyPolicy:
     query = read.get("query", "all")
     detail: Read = query if isinstance(query, dict) else {}
     return KeyPolicy(
@@ -120,7 +121,18 @@ def _key(read: Read) -> KeyPolicy:
         sort=detail.get("sort", False),
         headers=read.get("headers", ()),
         cookies=read.get("cookies", ()),
+        scope=scope,
     )
+
+
+def _scope(match: Match) -> str:
+    """The conditions on fields, cookies and parameters as one short word, "" where there is none."""
+    said = [
+        (kind, each.name, each.present, sorted(each.values), each.regex and each.regex.pattern)
+        for kind in ("headers", "cookies", "query")
+        for each in getattr(match, kind)
+    ]
+    return blake2b(repr(said).encode(), digest_size=4).hexdigest() if said else ""
 
 
 def _tags(read: Read) -> TagPolicy:

@@ -80,6 +80,9 @@ class KeyPolicy:
     sort: bool = False
     headers: tuple[str, ...] = ()
     cookies: tuple[str, ...] = ()
+    scope: str = ""
+    """Names the conditions that led to the rule and that nothing else in the key tells: requests that fulfil
+    them and requests that do not are answered apart."""
 
 
 @dataclass(frozen=True, slots=True)

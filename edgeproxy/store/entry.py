@@ -21,7 +21,7 @@ OVERHEAD = 1000
 """Octets counted for an entry beside its body and fields: objects, dict slots, rendered heads."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Entry:
     """``primary`` is CacheKey.primary; ``host`` and ``target`` the URL that purging sees; ``variant``
     distinguishes entries of one primary ("" when nothing varies, else store.entry.variant_id)."""

@@ -170,14 +170,17 @@ class MemoryStore:
         if held is not None and held.entry is entry:
             self._drop(entry.primary, held)
 
-    def resized(self, entry: Entry) -> None:
-        """The entry has grown (a coding or a rendered head was added): charge it anew."""
+    def resized(self, entry: Entry) -> bool:
+        """The entry has grown (a coding or a rendered head was added): charge it anew. False if it is not
+        held; one that a soft purge has put in its place shares its codings and counts as the same."""
         held = self._held(entry.primary, entry.variant)
-        if held is not None and held.entry is entry:
-            charge = entry.size
-            self.bytes += charge - held.charged
-            held.charged = charge
-            self._shrink()
+        if held is None or held.entry.codings is not entry.codings:
+            return False
+        charge = held.entry.size
+        self.bytes += charge - held.charged
+        held.charged = charge
+        self._shrink()
+        return True
 
     def holds(self, primary: str, variant: str) -> Entry | None:
         """The entry under a key and variant, purged or not, without counting as a use."""

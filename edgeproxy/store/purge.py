@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LONGEST = 1024
 """Octets that a prefix or pattern may have: what one slot of the purge table's ring holds."""
 
+LONGEST_HOST = 255
+"""Octets that a host may have."""
+
 MOST_TARGETS = 1000
 """Targets that one order by URL may name besides its own."""
 
@@ -66,8 +69,8 @@ class PurgeOrder:
             raise ValueError(f"purge by {self.kind.value}: the value is empty")
         if self.kind in {PurgeKind.PREFIX, PurgeKind.PATTERN} and len(octets(self.value)) > LONGEST:
             raise ValueError(f"purge by {self.kind.value}: longer than {LONGEST} octets")
-        if self.host is not None and len(octets(self.host)) > 255:
-            raise ValueError("purge: the host is longer than 255 octets")
+        if self.host is not None and len(octets(self.host)) > LONGEST_HOST:
+            raise ValueError(f"purge: the host is longer than {LONGEST_HOST} octets")
         if len(self.targets) > MOST_TARGETS:
             raise ValueError(f"purge by url: more than {MOST_TARGETS} targets")
 

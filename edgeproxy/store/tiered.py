@@ -186,9 +186,10 @@ class TieredStore:
         return self.table.verdict_on(entry) is GONE
 
     def update(self, entry: Entry) -> None:
-        """The entry has got a coding: charge it anew in L1 and write it to L2 again."""
-        self.memory.resized(entry)
-        self._write(entry)
+        """The entry has got a coding: charge it anew in L1 and write it to L2 again. Not so if L1 does not
+        hold it any more: what was forgotten or replaced meanwhile is not brought back."""
+        if self.memory.resized(entry):
+            self._write(entry)
 
     def forget(self, entry: Entry) -> None:
         self.memory.remove(entry)

@@ -25,6 +25,12 @@ class SmallControl:
         self.counted: list[PurgeRequest] = []
         self.layers: dict[str, str] = {"l1": "ok", "l2": "ok"}
         self.objects: int | None = 3
+        self.octets: int | None = None
+        """Of a dry run."""
+        self.exposition = b"edgeproxy_requests_total 1\n"
+        self.gate_all = asyncio.Event()
+        """While closed, questions about entries hang."""
+        self.gate_all.set()
         self.reloads = 0
         self.errors: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
@@ -56,10 +62,11 @@ class SmallControl:
 
     async def count(self, request: PurgeRequest) -> PurgeAnswer:
         self.counted.append(request)
-        return PurgeAnswer(None, self.objects, None, self.layers)
+        return PurgeAnswer(None, self.objects, self.octets, self.layers)
 
     async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
         self.asked.append((url, list(headers)))
+        await self.gate_all.wait()
         return self.stored
 
     async def stats(self) -> Mapping[str, object]:
@@ -71,4 +78,4 @@ class SmallControl:
         return {"unit": "seconds"}
 
     async def metrics(self) -> bytes:
-        return b"edgeproxy_requests_total 1\n"
+        return self.exposition

@@ -269,6 +269,23 @@ async def test_reload(client: Client, control: SmallControl) -> None:
     assert said["detail"] == "the rule files have 1 error; the rules loaded before go on"
 
 
+async def test_a_worker_that_did_not_take_the_rules_is_no_success(
+    client: Client, control: SmallControl
+) -> None:
+    control.missing = ("worker 2 (pid 7): no answer within 60 s",)
+    answer = await client.post("/api/rules/reload", headers=TOKEN)
+    said = await answer.json()
+    assert (answer.status, said["version"], said["errors"]) == (503, "v2", list(control.missing))
+
+
+async def test_without_auth_whoever_can_connect_may_do_everything(
+    aiohttp_client: AiohttpClient, control: SmallControl, clock: DrivenClock
+) -> None:
+    client = await aiohttp_client(make_admin(control, None, clock))
+    assert (await client.post("/api/cache/purge", data=b'{"all": true}')).status == 200
+    assert (await client.get("/api/rules", headers={"Host": "worker"})).status == 200
+
+
 async def test_errors_are_problems_and_tell_no_more_than_they_should(
     client: Client, control: SmallControl, caplog: pytest.LogCaptureFixture
 ) -> None:

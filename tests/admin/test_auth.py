@@ -168,7 +168,7 @@ async def test_no_cors(aiohttp_client: AiohttpClient) -> None:
         ("admin.internal", False),
     ],
 )
-def test_addresses_that_others_reach_need_a_token(host: str, loopback: bool) -> None:  # noqa: FBT001
+def test_addresses_that_others_reach_need_a_token(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
     check_admin_address(host, "token")
     for nothing in (None, ""):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+import time
 import zlib
 from typing import TYPE_CHECKING
 
 import brotli
 import pytest
 
-from edgeproxy.clock import Clock
 from edgeproxy.front import compress
 from tests.support.edge import running_edge
 from tests.support.ledger import Gate, chunk, head
@@ -116,7 +116,7 @@ async def test_off_and_tuned_by_rule(
     directory = rules("""
 rules:
   - {name: "off", match: {path: "/off/**"}, ttl: 1m, compression: off}
-  - {name: gzip, match: {path: "/gzip/**"}, ttl: 1m, compression: {types: ["application/x-*"], codings: [gzip]}}
+  - {name: gzip, match: {path: "/gzip/**"}, ttl: 1m, compression: {types: ["*/x-own"], codings: [gzip]}}
   - {name: all, match: {path: "/**"}, ttl: 1m, compression: {types: ["*/*"], minimum: 1MiB}}
 """)
     async with running_edge(origin.url, clock=clock, rules=directory) as edge:
@@ -190,37 +190,30 @@ async def test_codings_are_kept_in_the_shared_store(
 async def test_a_large_body_is_coded_beside_the_loop(
     origin: LedgerOrigin, clock: DrivenClock, coding: str
 ) -> None:
-    """5 MiB take some 100 ms and more of a core; the loop goes on meanwhile.
+    """5 MiB take some 300 ms of a core; the loop turns meanwhile, and no turn costs it 50 ms.
 
-    A busy machine may take the core away from us: what counts is the best of three.
+    It is the loop's own time that counts: a busy machine may take the core away from it at any moment.
     """
-    words = random.Random(1)
-    body = b" ".join(b"%d" % words.randrange(5000) for _ in range(1_100_000))[: 5 * 2**20]
-    watch = Clock()
-    stalls = []
+    body = random.Random(1).randbytes(5 * 2**19).hex().encode()
+    origin.reply("/a", headers=[PLAIN], body=body)
     async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/a")
+        await edge.settle()
         running = edge.worker.compressor._running
-        for target in ("/a", "/b", "/c"):
-            origin.reply(target, headers=[PLAIN], body=body)
-            await edge.get(target)
-            await edge.settle()
-            coded = asyncio.ensure_future(edge.get(target, ("Accept-Encoding", coding)))  # noqa: TID251
-            while not running:
-                assert not coded.done(), "it was not coded beside the loop at all"
-                await asyncio.sleep(0)
-            longest, passes, before = 0.0, 0, watch.monotonic()
-            while running:
-                await asyncio.sleep(0)
-                now = watch.monotonic()
-                longest, before, passes = max(longest, now - before), now, passes + 1
-            stalls.append(longest)
-            answer = await coded
-            assert answer["Content-Encoding"] == coding
-            assert plain(answer) == body
-            assert passes > 10
-            if longest < 0.05:
-                return
-    pytest.fail(f"the loop stood still for {stalls} s")
+        coded = asyncio.ensure_future(edge.get("/a", ("Accept-Encoding", coding)))  # noqa: TID251
+        while not running:
+            assert not coded.done(), "it was not coded beside the loop at all"
+            await asyncio.sleep(0)
+        longest, turns, before = 0.0, 0, time.thread_time()
+        while running:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            longest, before, turns = max(longest, now - before), now, turns + 1
+        answer = await coded
+        assert answer["Content-Encoding"] == coding
+        assert plain(answer) == body
+        assert turns > 20
+        assert longest < 0.05, f"the loop was busy for {longest:.3f} s"
 
 
 async def test_what_is_hot_is_coded_better(
@@ -249,11 +242,24 @@ async def test_what_is_hot_is_coded_better(
 
 async def test_an_event_arrives_before_the_next_is_sent(origin: LedgerOrigin, clock: DrivenClock) -> None:
     """A stream of events, coded on its way: each is flushed."""
-    fields = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("Transfer-Encoding", "chunked")]
+    fields = [
+        ("Content-Type", "text/event-stream"),
+        ("Cache-Control", "no-store"),
+        ("Transfer-Encoding", "chunked"),
+    ]
     events = [b"data: %d\n\n" % n for n in range(3)]
     origin.script(
         "/events",
-        [head(200, fields), Gate("0"), chunk(events[0]), Gate("1"), chunk(events[1]), Gate("2"), chunk(events[2]), chunk(b"")],
+        [
+            head(200, fields),
+            Gate("0"),
+            chunk(events[0]),
+            Gate("1"),
+            chunk(events[1]),
+            Gate("2"),
+            chunk(events[2]),
+            chunk(b""),
+        ],
     )
     decoders = {
         "br": brotli.Decompressor().process,

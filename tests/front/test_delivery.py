@@ -12,7 +12,7 @@ import pytest
 
 from edgeproxy.engine.exchange import FromStream
 from tests.support.edge import running_edge
-from tests.support.ledger import FIN, Gate, chunk, head
+from tests.support.ledger import FIN, Gate, Step, chunk, head
 from tests.support.rawclient import RawClient
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.exchange import Answer, Exchange, Reader
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
-    from tests.support.ledger import LedgerOrigin, Step
+    from tests.support.ledger import LedgerOrigin
 
 MIB = 2**20
 NO_STORE = ("Cache-Control", "no-store")
@@ -32,7 +32,13 @@ async def test_chunked_for_a_body_of_unknown_length(origin: LedgerOrigin, clock:
     """Each piece as it comes; from the cache it has a length."""
     origin.script(
         "/a",
-        [head(200, [("Cache-Control", "max-age=60"), CHUNKED]), chunk(b"one"), Gate("g"), chunk(b"two"), chunk(b"")],
+        [
+            head(200, [("Cache-Control", "max-age=60"), CHUNKED]),
+            chunk(b"one"),
+            Gate("g"),
+            chunk(b"two"),
+            chunk(b""),
+        ],
     )
     async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
         await client.start("GET", "/a")
@@ -128,7 +134,9 @@ async def test_pipelined_requests_are_answered_in_order(origin: LedgerOrigin, cl
             assert (await client.read_answer()).body == origin.stamp(target, 1)
 
 
-async def test_after_close_nothing_of_a_pipeline_is_executed(origin: LedgerOrigin, clock: DrivenClock) -> None:
+async def test_after_close_nothing_of_a_pipeline_is_executed(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
     async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
         await client.send(
             b"POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -197,10 +205,13 @@ async def test_a_client_that_leaves_ends_what_is_its_alone(origin: LedgerOrigin,
     """While it waits for the head, and while it is sent a body; a shared fetch goes on."""
     origin.script("/waits", [Gate("never"), head(200, [("Content-Length", "0")])])
     origin.script("/streams", [head(200, [NO_STORE, CHUNKED]), chunk(b"x"), Gate("never")])
-    origin.script("/shared", [Gate("shared"), head(200, [("Cache-Control", "max-age=60"), ("Content-Length", "2")]), b"ok"])
+    origin.script(
+        "/shared",
+        [Gate("shared"), head(200, [("Cache-Control", "max-age=60"), ("Content-Length", "2")]), b"ok"],
+    )
     async with running_edge(origin.url, clock=clock) as edge:
         async with edge.client() as client:
-            await client.start("POST", "/waits", body=b"")
+            await client.start("GET", "/waits", [("Cache-Control", "no-store")])
             await origin.gate("never").reached()
         await origin.connections_are(0)
         async with edge.client() as client:
@@ -223,7 +234,7 @@ async def test_a_client_that_leaves_ends_what_is_its_alone(origin: LedgerOrigin,
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what turns it true rings no bell
             await asyncio.sleep(0)
 
 
@@ -333,7 +344,9 @@ async def test_draining_ends_idle_connections_and_closes_busy_ones_after_their_a
     origin: LedgerOrigin, clock: DrivenClock
 ) -> None:
     origin.reply("/slow", gate="g")
-    origin.script("/streams", [head(200, [NO_STORE, CHUNKED]), chunk(b"one"), Gate("g"), chunk(b"two"), chunk(b"")])
+    origin.script(
+        "/streams", [head(200, [NO_STORE, CHUNKED]), chunk(b"one"), Gate("g"), chunk(b"two"), chunk(b"")]
+    )
     async with (
         running_edge(origin.url, clock=clock) as edge,
         edge.client() as idle, edge.client() as busy, edge.client() as streaming,
@@ -356,3 +369,31 @@ async def test_draining_ends_idle_connections_and_closes_busy_ones_after_their_a
         await drained
         with pytest.raises(ConnectionError):
             await edge.get("/a")
+
+
+async def test_draining_waits_for_the_last_octet_of_an_answer(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    """An answer handed to the transport is not out while its client has not read it."""
+    body = bytes(range(256)) * 64 * 1024
+    origin.reply("/large", body=body)
+    async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/large")
+        await edge.settle()
+        async with RawClient("127.0.0.1", edge.worker.port, receive_buffer=4096) as client:
+            await client.request("GET", "/a")
+            (connection,) = edge.worker.server.connections
+            assert connection.transport is not None
+            connection.transport.set_write_buffer_limits(high=2 * len(body))
+            await client.start("GET", "/large")
+            answer = await client.read_head()
+            await _until(lambda: edge.worker.handler.in_flight == 0)
+            assert connection.transport.get_write_buffer_size() > 0
+            drained = asyncio.ensure_future(edge.worker.drain())  # noqa: TID251
+            await clock.advance(1)
+            assert not drained.done()
+            await client.read_body(answer)
+            assert (len(answer.body), answer.complete) == (len(body), True)
+            await _until(lambda: len(edge.worker.server.connections) == 0)
+            await clock.advance(0.1)
+            await drained

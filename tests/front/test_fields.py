@@ -25,9 +25,12 @@ WINDOWS = [("Cache-Control", "max-age=10, stale-while-revalidate=20, stale-if-er
 
 def cache_status(answer: RawAnswer) -> list[tuple[str, dict[str, Any]]]:
     """The members of Cache-Status, parsed as RFC 9211 says they can be."""
-    members = http_sf.parse(answer["Cache-Status"].encode("latin-1"), tltype="list")
+    members: Any = http_sf.parse(answer["Cache-Status"].encode("latin-1"), tltype="list")
     return [
-        (str(name), {key: value if isinstance(value, bool | int) else str(value) for key, value in said.items()})
+        (
+            str(name),
+            {key: value if isinstance(value, bool | int) else str(value) for key, value in said.items()},
+        )
         for name, said in members
     ]
 
@@ -100,7 +103,9 @@ async def test_cache_status_names_the_rule_and_why_nothing_was_stored(
 
 async def test_what_caches_before_us_said_is_kept_in_order(origin: LedgerOrigin, clock: DrivenClock) -> None:
     """RFC 9211 §2: the first member is the cache nearest to the origin."""
-    origin.reply("/a", headers=[("Cache-Status", "Inner; hit"), ("Via", "1.1 inner"), ("X-Cache-Status", "INNER")])
+    origin.reply(
+        "/a", headers=[("Cache-Status", "Inner; hit"), ("Via", "1.1 inner"), ("X-Cache-Status", "INNER")]
+    )
     async with running_edge(origin.url, clock=clock, name="outer") as edge:
         for _ in range(2):
             answer = await edge.get("/a")
@@ -256,7 +261,9 @@ async def test_age_of_what_came_with_an_age(origin: LedgerOrigin, clock: DrivenC
 async def test_interim_answers_pass_without_the_fields_of_the_connection(
     origin: LedgerOrigin, clock: DrivenClock
 ) -> None:
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n"
+    hints = (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n"
+    )
     origin.script("/a", [hints, head(200, [("Content-Length", "2"), ("Cache-Control", "no-store")]), b"ok"])
     async with running_edge(origin.url, clock=clock) as edge:
         answer = await edge.get("/a")

@@ -170,8 +170,8 @@ async def test_errors_about_the_stored_answer_are_not_for_caches_below(
 ) -> None:
     """A 412 or 416 with the entry's own max-age would be kept in its place."""
     origin.reply(
-        "/a", headers=[*PLAIN, ("Cache-Control", "public, max-age=60"), ("Expires", "Wed, 15 Nov 2023 00:00:00 GMT")],
-        body=TEXT, etag=True,
+        "/a", body=TEXT, etag=True,
+        headers=[*PLAIN, ("Cache-Control", "max-age=60"), ("Expires", "Wed, 15 Nov 2023 00:00:00 GMT")],
     )  # fmt: skip
     async with running_edge(origin.url, clock=clock) as edge:
         await edge.get("/a")
@@ -199,9 +199,7 @@ BODY = bytes(range(256)) * 40
         ("BYTES=10239-99999", 10239, 10240),
     ],
 )
-async def test_one_part(
-    origin: LedgerOrigin, clock: DrivenClock, asked: str, start: int, stop: int
-) -> None:
+async def test_one_part(origin: LedgerOrigin, clock: DrivenClock, asked: str, start: int, stop: int) -> None:
     origin.reply("/a", headers=PLAIN, body=BODY, etag=True)
     async with running_edge(origin.url, clock=clock) as edge:
         await edge.get("/a")

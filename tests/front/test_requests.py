@@ -45,6 +45,7 @@ REFUSED = {
     "garbage": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     "words": (b"hello, is anybody there?\r\n\r\n", 400),
     "no version": (b"GET /\r\n\r\n", 400),
+    "HTTP/0.9": (b"GET / HTTP/0.9\r\n" + HOST + b"\r\n", 400),
     "another version": (b"GET / HTTP/9.9\r\n" + HOST + b"\r\n", 400),
     "a target that is neither": (b"GET a.example HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "another scheme": (b"GET ftp://a/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
@@ -56,7 +57,8 @@ REFUSED = {
     "a bare CR": (b"GET / HTTP/1.1\r\n" + HOST + b"X-A: 1\rX-B: 2\r\n\r\n", 400),
     "two lengths": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
     "a length and chunks": (
-        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
     ),
     "a negative length": (b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: -1\r\n\r\n", 400),
     "an unknown transfer coding": (b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: foo\r\n\r\n", 400),
@@ -80,7 +82,7 @@ async def test_refused(origin: LedgerOrigin, clock: DrivenClock, case: str) -> N
             answer = await client.read_answer()
             assert answer.status == status
             problem(answer)
-            assert await client.at_end()
+            assert status == 413 or await client.at_end()
         assert origin.requests == []
         assert edge.traces[0].status == status
         # And in the same words to a connection that has been used before.
@@ -88,7 +90,8 @@ async def test_refused(origin: LedgerOrigin, clock: DrivenClock, case: str) -> N
             await client.request("GET", "/a")
             await client.send(octets)
             assert (await client.read_answer()).status == status
-            assert await client.at_end()
+            # What is left of a body is read for a while, lest a reset take the answer from the client.
+            assert status == 413 or await client.at_end()
         assert origin.count("/smuggled") == 0
         assert len(origin.requests) == 1
 
@@ -108,7 +111,11 @@ async def test_a_good_request_before_a_bad_one_cannot_be_smuggled_around(
     """Whatever becomes of the good one, nothing after the bad one is executed."""
     async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
         await client.send(
-            b"GET /good HTTP/1.1\r\n" + HOST + b"\r\nGET / bad HTTP/1.1\r\n\r\nGET /after HTTP/1.1\r\n" + HOST + b"\r\n"
+            b"GET /good HTTP/1.1\r\n"
+            + HOST
+            + b"\r\nGET / bad HTTP/1.1\r\n\r\nGET /after HTTP/1.1\r\n"
+            + HOST
+            + b"\r\n"
         )
         while (answer := await client.read_answer()).status == 200:
             pass
@@ -134,7 +141,7 @@ async def test_an_absolute_target_is_what_counts(origin: LedgerOrigin, clock: Dr
         await client.send(b"GET http://Real.example:8000/a?b HTTP/1.1\r\nHost: other.example\r\n\r\n")
         assert (await client.read_answer())["X-Cache-Status"] == "MISS"
         assert origin.requests[0].target == "/a?b"
-        assert origin.requests[0].all("Host") == ["Real.example:8000"]
+        assert origin.requests[0].all("Host") == ["real.example:8000"]
         hit = await client.request("GET", "/a?b", [("Host", "real.example:8000")])
         assert hit["X-Cache-Status"] == "HIT"
         for target, sent in (("http://c", "/"), ("http://c?d", "/?d"), ("https://c/e", "/e")):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import subprocess
@@ -329,3 +330,42 @@ async def test_standard_output_and_a_log_never_written_to(path: Path) -> None:
     )
     assert json.loads(done.stdout)["request_id"] == "out"
     assert done.stderr == b""
+
+
+async def test_lines_of_several_workers_on_one_pipe_stay_whole(
+    clock: DrivenClock, path: Path, tmp_path: Path
+) -> None:
+    """Batches that a pipe takes only in pieces: unless they take turns, the pieces of several mix."""
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    logs = [AccessLog(clock, path, turns=tmp_path / "turns") for _ in range(3)]
+    os.set_blocking(reader, True)
+    for log in logs:
+        for number in range(60):
+            log.write(Trace(request_id=str(number), target="/" + "x" * 9_000))
+        log.flush()
+
+    def read() -> bytes:
+        got = bytearray()
+        while got.count(b"\n") < 3 * 60:
+            got += os.read(reader, 3_000)
+        return bytes(got)
+
+    got = await asyncio.wait_for(asyncio.to_thread(read), 20)
+    for log in logs:
+        log.close()
+    os.close(reader)
+    told = [json.loads(line) for line in got.splitlines()]
+    assert sorted(int(line["request_id"]) for line in told) == sorted([*range(60)] * 3)
+
+
+async def test_who_holds_the_turn_for_ever_does_not_keep_the_others_from_ending(
+    clock: DrivenClock, path: Path, tmp_path: Path
+) -> None:
+    turns = tmp_path / "turns"
+    log = AccessLog(clock, path, turns=turns)
+    with turns.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        log.write(Trace(request_id="last"))
+        log.close(timeout=0.2)
+    assert [line["request_id"] for line in lines(path)] == ["last"]

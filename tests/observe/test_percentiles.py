@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from typing import Any
@@ -146,6 +147,57 @@ def test_memory_is_bounded(percentiles: Percentiles, hand: Hand) -> None:
     slots = sum(len(ring.slots) for ring in rings)
     assert slots <= sum(size for _, _, size in WINDOWS) + HOURS
     assert slots * BUCKETS * 4 < 50_000
+
+
+def through_json(dump: object) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps(dump))
+    return told
+
+
+def test_what_several_have_counted_is_what_one_would_have_counted(hand: Hand) -> None:
+    one, parts = Percentiles(hand.now), [Percentiles(hand.now) for _ in range(3)]
+    chance = random.Random(11)
+    for step in range(400):
+        hand.time = NOON + step * 40
+        rule, seconds = chance.choice("ab"), chance.lognormvariate(-5, 2)
+        for percentiles in (one, chance.choice(parts)):
+            percentiles.observe(rule, seconds, hit=step % 3 == 0)
+    together = Percentiles(hand.now)
+    for part in parts:
+        together.absorb(through_json(part.dump()))
+    merged, expected = together.report(), one.report()
+    assert rounded(merged) == rounded(expected)
+
+
+def rounded(told: Any) -> Any:
+    """The mean of sums depends, in its last digit, on their order."""
+    if isinstance(told, dict):
+        return {name: rounded(value) for name, value in told.items() if name != "mean"}
+    return [rounded(value) for value in told] if isinstance(told, list) else told
+
+
+def test_an_old_slot_does_not_push_out_a_new_one(hand: Hand) -> None:
+    old, new, together = (Percentiles(hand.now) for _ in range(3))
+    old.observe("r", 0.1, hit=False)
+    dumped = through_json(old.dump())
+    hand.time += 65  # the minute ring's whole round
+    new.observe("r", 0.2, hit=False)
+    together.absorb(through_json(new.dump()))
+    together.absorb(dumped)
+    assert told(together)["1m"]["requests"] == 1
+    assert told(together)["1m"]["p50"] == pytest.approx(0.2, rel=0.05)
+
+
+def test_what_is_no_dump_is_refused(percentiles: Percentiles) -> None:
+    dumps: list[dict[str, Any]] = [
+        {},
+        {"rules": {"a": []}},
+        {"rules": {"a": [[[1, 2]], [], [], []]}},
+        {"rules": 5},
+    ]
+    for wrong in dumps:
+        with pytest.raises((LookupError, TypeError, ValueError, AttributeError)):
+            percentiles.absorb(wrong)
 
 
 def test_rules_that_are_gone_make_place(percentiles: Percentiles) -> None:

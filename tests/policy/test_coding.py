@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from edgeproxy.policy.coding import choose_coding, coded_etag, compressible, content_coding
+from edgeproxy.policy.coding import (
+    choose_coding,
+    coded_etag,
+    compressible,
+    content_coding,
+    named_coding,
+    with_plain_etags,
+)
 from edgeproxy.policy.stored import Compression
 from tests.policy.make import fields
 
@@ -117,3 +124,18 @@ def test_without_a_type_nothing_is_coded() -> None:
 )
 def test_coded_etags(etag: str, coding: str, result: str) -> None:
     assert coded_etag(etag, coding) == result
+
+
+def test_an_origin_is_asked_with_its_own_etags() -> None:
+    assert with_plain_etags('"a-br", W/"b-gzip", "c"', ("br", "gzip")) == (
+        '"a-br", W/"b-gzip", "c", "a", W/"b"'
+    )
+    assert with_plain_etags('"c", *', ("br",)) == '"c", *'
+
+
+def test_the_coding_whose_etag_was_named() -> None:
+    assert named_coding(None, '"a-br"', ("br",)) == ""
+    assert named_coding('"a"', None, ("br",)) == ""
+    assert named_coding('"a"', '"a", "a-br"', ("br",)) == ""
+    assert named_coding('"a"', 'W/"a-gzip"', ("br", "gzip")) == "gzip"
+    assert named_coding('"a"', '"b"', ("br", "gzip")) == ""

@@ -58,6 +58,11 @@ def test_initial_age(given_fields: Fields, took: float, age: float) -> None:
     assert initial_age(fields(given_fields), NOW - took, NOW) == age
 
 
+@pytest.mark.parametrize(("received", "age"), [(0.999, 0), (1.0, 1), (1.5, 1)])
+def test_a_fraction_of_a_second_since_date_is_no_age(received: float, age: float) -> None:
+    assert initial_age(fields({"Date": date()}), NOW + received, NOW + received) == age
+
+
 @pytest.mark.parametrize(
     ("given_fields", "source", "seconds"),
     [

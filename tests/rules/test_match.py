@@ -82,7 +82,7 @@ def test_the_index_finds_what_a_scan_finds(
     matches: list[Match],
     path: str,
     method: str,
-    flagged: bool,  # noqa: FBT001
+    flagged: bool,
 ) -> None:
     rules = tuple(Rule(str(i), f"r:{i}", m) for i, m in enumerate(matches))
     made = Matcher(RuleSet(rules))
@@ -146,7 +146,7 @@ def test_get_covers_head_and_nothing_else() -> None:
         (("[::1]",), "[::1]", True),
     ],
 )
-def test_hosts(hosts: tuple[str, ...], host: str, fits: bool) -> None:  # noqa: FBT001
+def test_hosts(hosts: tuple[str, ...], host: str, fits: bool) -> None:
     assert (matcher(Match(hosts=hosts)).match(ask("/", host=host)).rule is not PLAIN) == fits
 
 

@@ -1,0 +1,249 @@
+"""The node's Control over real sockets: workers that answer, refuse, hang and are gone."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgeproxy.admin import node as node_module
+from edgeproxy.admin.control import Kind, PartHealth, PurgeRequest, Refused, ReloadResult, State
+from edgeproxy.admin.listener import AdminListener
+from edgeproxy.admin.node import Member, Node, WorkerLink
+from edgeproxy.admin.private import make_private
+from edgeproxy.admin.problem import Problem
+from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.rules.snapshot import RuleSnapshot
+from tests.admin.control import SmallControl
+from tests.support.driven import DrivenClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+RULES = "rules: [{{name: {name}, match: {{path: /a}}, ttl: 1m}}]\n"
+
+
+class SmallWorker(SmallControl):
+    """A worker that takes rules over, unless it has other ideas."""
+
+    def __init__(self, clock: DrivenClock) -> None:
+        super().__init__()
+        self.directories: list[Path] = []
+        self.own_version: str | None = None
+        self.percentiles = Percentiles(clock.now)
+        self.shared_store = False
+
+    async def latencies(self) -> Mapping[str, object]:
+        return self.percentiles.dump()
+
+    async def reload_rules(self, directory: Path | None = None) -> ReloadResult:
+        assert directory is not None
+        self.directories.append(directory)
+        return ReloadResult(self.own_version or directory.name.removeprefix("rules-"), 1)
+
+    async def stats(self) -> Mapping[str, object]:
+        return {"requests": 3, "store": {"l2_name": "x"} if self.shared_store else {}}
+
+
+class SmallMember:
+    def __init__(self, name: str, link: WorkerLink) -> None:
+        self.name = name
+        self.link = link
+
+
+class SmallTeam:
+    def __init__(self) -> None:
+        self.state = State.READY
+        self.members: list[SmallMember] = []
+        self.wanted = 2
+        self.replaced: list[tuple[str, str]] = []
+
+    def ready(self) -> list[SmallMember]:
+        return list(self.members)
+
+    def describe(self) -> list[dict[str, object]]:
+        return [{"name": member.name} for member in self.members]
+
+    def numbers(self) -> Mapping[str, int]:
+        return {"workers": self.wanted, "workers_ready": len(self.members), "crashes_total": 0}
+
+    def replace(self, member: Member, why: str) -> None:
+        self.replaced.append((member.name, why))
+
+
+class Setting:
+    """Two workers, their node, and the rules' directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = DrivenClock()
+        self.workers = [SmallWorker(self.clock) for _ in range(2)]
+        self.listeners = [AdminListener(make_private(worker, self.clock)) for worker in self.workers]
+        self.team = SmallTeam()
+        self.source = directory / "source"
+        self.source.mkdir()
+        self.write("one")
+        snapshot = RuleSnapshot(self.source, directory)
+        snapshot.take()
+        self.node = Node(self.team, snapshot, self.clock)
+
+    def write(self, name: str) -> None:
+        (self.source / "one.yaml").write_text(RULES.format(name=name))
+
+
+@pytest.fixture
+async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
+    made = Setting(tmp_path)
+    async with AsyncExitStack() as stack:
+        for number, listener in enumerate(made.listeners):
+            path = tmp_path / f"{number}.sock"
+            await listener.serve_path(path)
+            stack.push_async_callback(listener.close)
+            link = WorkerLink(path)
+            stack.push_async_callback(link.close)
+            made.team.members.append(SmallMember(f"worker {number + 1}", link))
+        yield made
+
+
+async def test_a_purge_goes_to_one_worker(setting: Setting) -> None:
+    wanted = PurgeRequest(Kind.TAG, "pitches", soft=True)
+    answer = await setting.node.purge(wanted)
+    assert (answer.number, answer.objects, answer.bytes, answer.complete) == (1, 3, 3000, True)
+    assert [worker.purged for worker in setting.workers] == [[wanted], []]
+    await setting.node.purge(PurgeRequest(Kind.ALL))
+    assert setting.workers[0].purged[-1] == PurgeRequest(Kind.ALL)
+
+
+async def test_where_that_one_is_gone_another_is_asked(setting: Setting) -> None:
+    await setting.listeners[0].close()
+    await setting.node.purge(PurgeRequest(Kind.URL, "/a"))
+    assert setting.workers[1].purged == [PurgeRequest(Kind.URL, "/a")]
+    await setting.listeners[1].close()
+    with pytest.raises(Problem, match="no worker"):
+        await setting.node.purge(PurgeRequest(Kind.URL, "/a"))
+
+
+async def test_a_layer_that_was_not_told_and_what_is_refused(setting: Setting) -> None:
+    setting.workers[0].layers = {"l1": "ok", "l2": "redis: refused"}
+    answer = await setting.node.purge(PurgeRequest(Kind.URL, "/a"))
+    assert not answer.complete
+    assert answer.layers["l2"] == "redis: refused"
+    with pytest.raises(Refused, match="begins with http"):
+        await setting.node.purge(PurgeRequest(Kind.URL, "relative"))
+    assert setting.workers[1].purged == []
+
+
+@pytest.mark.parametrize(("shared", "objects"), [(False, 8), (True, 5)])
+async def test_a_count(setting: Setting, shared: bool, objects: int) -> None:
+    for worker, found in zip(setting.workers, (3, 5), strict=True):
+        worker.objects, worker.shared_store = found, shared
+    wanted = PurgeRequest(Kind.ALL, dry_run=True)
+    answer = await setting.node.count(wanted)
+    assert (answer.number, answer.objects, answer.bytes) == (None, None, None)  # nobody counted the octets
+    for worker in setting.workers:
+        worker.octets = 100
+    answer = await setting.node.count(wanted)
+    assert (answer.objects, answer.bytes) == (objects, 100 if shared else 200)
+    assert all(worker.counted == [wanted] * 2 for worker in setting.workers)
+
+
+async def test_an_entry_comes_from_the_first_that_has_it(setting: Setting) -> None:
+    setting.workers[0].stored = None
+    assert await setting.node.entry("/a?b=1&c", [("Accept", "x/y")]) == {"status": 200, "age": 7}
+    assert setting.workers[1].asked == [("/a?b=1&c", [("Accept", "x/y")])]
+    setting.workers[1].stored = None
+    assert await setting.node.entry("/a", []) is None
+
+
+async def test_rules_are_taken_over_by_all(setting: Setting) -> None:
+    before = (await setting.node.rules())["version"]
+    setting.write("two")
+    result = await setting.node.reload_rules()
+    assert (result.rules, result.errors, result.missing) == (1, (), ())
+    assert result.version != before
+    assert (await setting.node.rules())["rules"] == [{"name": "two", "at": "one.yaml:1"}]
+    assert (await setting.node.rules())["source"] == str(setting.source)
+    for worker in setting.workers:
+        (directory,) = worker.directories
+        assert (directory / "one.yaml").read_text() == RULES.format(name="two")
+    assert setting.team.replaced == []
+
+
+async def test_wrong_rules_reach_no_worker(setting: Setting) -> None:
+    (setting.source / "one.yaml").write_text("rules: 5")
+    result = await setting.node.reload_rules()
+    assert "one.yaml:1" in result.errors[0]
+    assert [worker.directories for worker in setting.workers] == [[], []]
+    told = (await setting.node.metrics()).decode()
+    assert "\nedgeproxy_config_reload_failed_total 1.0\n" in told
+    assert "\nedgeproxy_config_last_reload_successful 0.0\n" in told
+
+
+async def test_who_does_not_take_the_rules_over_is_named_and_replaced(setting: Setting) -> None:
+    setting.write("two")
+    setting.workers[0].own_version = "another"
+    await setting.listeners[1].close()
+    result = await setting.node.reload_rules()
+    assert result.errors == ()
+    assert result.missing[0] == "worker 1: another"
+    assert result.missing[1].startswith("worker 2: ")
+    assert sorted(name for name, _ in setting.team.replaced) == ["worker 1", "worker 2"]
+
+
+async def test_health_names_the_worker_whose_part_fails(setting: Setting) -> None:
+    setting.workers[1].parts["store"] = PartHealth(ok=False, detail="no room")
+    parts = await setting.node.health()
+    assert parts["workers"] == PartHealth(ok=True, detail="2 of 2 ready")
+    assert parts["origin"].ok
+    assert parts["store"] == PartHealth(ok=False, detail="worker 2: no room")
+    setting.team.wanted = 3
+    assert (await setting.node.health())["workers"] == PartHealth(ok=False, detail="2 of 3 ready")
+
+
+async def test_numbers_are_those_of_all_who_answer(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    for worker, count in zip(setting.workers, (2, 5), strict=True):
+        worker.percentiles.observe_many("a", 0.1, count, count)
+    assert (await setting.node.stats())["requests"] == 6
+    assert requests(await setting.node.performance()) == 7
+    await setting.listeners[1].close()
+    assert (await setting.node.stats())["requests"] == 3
+    assert requests(await setting.node.performance()) == 2
+
+
+async def test_what_a_worker_had_counted_stays_when_it_ends(setting: Setting) -> None:
+    def counted(told: bytes) -> float:
+        (line,) = [x for x in told.decode().splitlines() if x.startswith("edgeproxy_requests_total ")]
+        return float(line.rpartition(" ")[2])
+
+    for worker in setting.workers:
+        worker.exposition = (
+            b"# HELP edgeproxy_requests_total x\n"
+            b"# TYPE edgeproxy_requests_total counter\n"
+            b"edgeproxy_requests_total 4\n"
+        )
+    assert counted(await setting.node.metrics()) == 8
+    setting.workers[0].exposition = setting.workers[0].exposition.replace(b" 4", b" 6")
+    leaver = setting.team.members[0]
+    await setting.node.retiring(leaver)
+    setting.team.members.remove(leaver)
+    setting.node.ended(leaver)
+    assert counted(await setting.node.metrics()) == 10
+    await setting.listeners[1].close()  # it does not answer for now: what it last said counts
+    assert counted(await setting.node.metrics()) == 10
+
+
+async def test_a_worker_that_hangs_is_not_alive(setting: Setting) -> None:
+    link = setting.team.members[0].link
+    assert await link.alive(5)
+    setting.workers[0].gate_all.clear()
+    with pytest.raises(node_module.NoAnswer, match=r"within 0\.05 s"):
+        await link.ask("GET", "/api/cache/entry", query=[("url", "/hang")], patience=0.05)
+    setting.workers[0].gate_all.set()
+    await setting.listeners[0].close()
+    assert not await link.alive(5)
+
+
+def requests(told: Mapping[str, Any]) -> int:
+    found: int = told["rules"]["a"]["1m"]["requests"]
+    return found

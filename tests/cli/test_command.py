@@ -1,0 +1,161 @@
+"""The command as a whole: help, versions, and ``serve`` that cannot begin."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edgeproxy import __version__, settings
+from edgeproxy.__main__ import COMMANDS
+from tests.support.origins import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Done
+
+    Run = Callable[..., Done]
+    Written = Callable[..., Path]
+
+NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+
+
+def command(*words: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """As from a shell, in an environment without settings."""
+    environment = {n: v for n, v in settings.environment().items() if not n.startswith("EDGEPROXY_")}
+    if cache is not None:
+        environment["XDG_CACHE_HOME"] = str(cache)
+    return subprocess.run(
+        [sys.executable, "-m", "edgeproxy", *words],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version") == (0, f"edgeproxy {__version__}\n", "")
+    done = run("--help")
+    assert done.code == 0
+    for name in NAMES:
+        assert f"\n    {name} " in done.out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_help_of_each_command_stands_alone(run: Run, name: str) -> None:
+    done = run(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"usage: edgeproxy {name} ")
+    assert len(done.out.partition("\n\n")[2]) > 100
+
+
+def test_serve_tells_all_its_flags(run: Run) -> None:
+    shown = run("serve", "--help").out
+    for option in settings.OPTIONS:
+        assert f"{option.flag} " in shown
+        assert option.metavar in shown
+
+
+def test_as_a_module() -> None:
+    done = command("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"edgeproxy {__version__}\n", "")
+
+
+WRONG: dict[str, tuple[tuple[str, ...], str]] = {
+    "no command": ((), "edgeproxy: the following arguments are required: COMMAND"),
+    "another command": (("server",), "invalid choice: 'server'"),
+    "another flag": (("serve", "--colour", "red"), "unrecognized arguments: --colour red"),
+    "a flag cut short": (("serve", "--ori", "http://a"), "unrecognized arguments"),
+    "a flag without its value": (("serve", "--origin"), "argument --origin: expected one argument"),
+    "no origin": (("serve",), "--origin: missing"),
+    "an origin that is none": (("serve", "--origin", "nowhere"), "--origin: 'nowhere': expected a URL"),
+    "no such rules": (
+        ("serve", "--origin", "http://a", "--rules", "/no"),
+        "--rules: '/no': expected a directory",
+    ),
+    "a size": (("serve", "--origin", "http://a", "--memory", "big"), "--memory: 'big': expected a size"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_usage_is_one_line_and_exit_2(run: Run, case: str) -> None:
+    words, says = WRONG[case]
+    done = run(*words)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert done.err.startswith("edgeproxy")
+    assert done.err.count("\n") == 1
+
+
+STORES = [
+    "redis",
+    "mysql://a",
+    "lmdb:",
+    "redis://",
+    "redis://a/b",
+    "memcached://a/b",
+    "redis://:hunter2@a:99999",
+]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_store_that_is_none(tmp_path: Path, store: str) -> None:
+    done = command(
+        "serve", "--origin", "http://127.0.0.1:1", "--rules", "none", "--store", store,
+        "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", cache=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("edgeproxy: --store: ")
+    assert done.stderr.count("\n") == 1
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--admin"])
+def test_an_address_in_use(tmp_path: Path, flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        addresses = {"--listen": "127.0.0.1:0", "--admin": "127.0.0.1:0", flag: f"127.0.0.1:{port}"}
+        done = command(
+            "serve", "--origin", "http://127.0.0.1:1", "--rules", "none", "--store", "memory:",
+            *(word for pair in addresses.items() for word in pair), cache=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"edgeproxy: {flag}: 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_rules_that_are_wrong(tmp_path: Path, written: Written) -> None:
+    directory = written(a="rules:\n  - {name: a, match: {path: /a}, ttl: soon}\n")
+    done = command(
+        "serve", "--origin", "http://127.0.0.1:1", "--rules", str(directory), "--store", "memory:",
+        "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", cache=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first == "edgeproxy: the rules are refused:"
+    assert second.startswith("a.yaml:2:")
+
+
+def test_an_admin_port_that_others_reach_needs_a_token(tmp_path: Path) -> None:
+    done = command(
+        "serve", "--origin", "http://127.0.0.1:1", "--rules", "none", "--store", "memory:",
+        "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0", cache=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("edgeproxy: --admin: the admin port on 0.0.0.0 could be reached by others")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeproxy", "check", "--schema"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(20) == 1

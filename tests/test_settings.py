@@ -1,0 +1,291 @@
+"""Every option from every place, which place wins, and one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from edgeproxy import settings
+from edgeproxy.__main__ import main
+from edgeproxy.settings import OPTIONS, Address, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Of each option: how it is written, and what comes of it. ``{here}`` is a directory that is there.
+GOOD: dict[str, tuple[str, Any]] = {
+    "origin": ("https://api.example:8443/", "https://api.example:8443"),
+    "rules": ("{here}", "{here}"),
+    "listen": ("0.0.0.0:80", Address("0.0.0.0", 80)),
+    "admin": ("[::1]:9", Address("::1", 9)),
+    "store": ("redis://cache:6379/2", "redis://cache:6379/2"),
+    "cache_dir": ("{here}", "{here}"),
+    "memory": ("1.5GiB", 1610612736),
+    "store_size": ("10GB", 10_000_000_000),
+    "store_budget": ("250ms", 0.25),
+    "workers": ("4", 4),
+    "crash_limit": ("9", 9),
+    "location": ("fra-1 (a)", "fra-1 (a)"),
+    "name": ("edge.fra-1", "edge.fra-1"),
+    "connect_timeout": ("1.5s", 1.5),
+    "first_byte_timeout": ("2m", 120.0),
+    "read_timeout": ("1h", 3600.0),
+    "origin_connections": ("10", 10),
+    "max_connections": ("50000", 50_000),
+    "max_body": ("0", 0),
+    "max_head": ("32KiB", 32768),
+    "keepalive": ("5", 5.0),
+    "drain_timeout": ("0s", 0.0),
+    "drain_grace": ("500ms", 0.5),
+    "access_log": ("off", "off"),
+    "access_log_sample": ("0.25", 0.25),
+    "lane": ("off", False),
+    "hide_fields": ("Via, age", frozenset({"via", "age"})),
+    "show_fields": ("x-response-time", frozenset({"x-response-time"})),
+    "admin_token_file": ("{here}/token", "the-token"),
+    "read_token_file": ("{here}/token", "the-token"),
+    "log_level": ("DEBUG", "debug"),
+}
+FIELD = {"admin_token_file": "admin_token", "read_token_file": "read_token"}
+"""Options whose value is kept under another name."""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "token").write_text("the-token\n")
+    return tmp_path
+
+
+def loaded(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> settings.Settings:
+    given = {"origin": "http://o", **(flags or {})}
+    return settings.load(given, {"HOME": "/nonexistent", **(environ or {})})
+
+
+def test_every_option_is_tried_below() -> None:
+    assert list(GOOD) == [option.name for option in OPTIONS]
+
+
+@pytest.mark.parametrize("place", ["flag", "variable", "yaml", "toml"])
+@pytest.mark.parametrize("name", GOOD)
+def test_every_option_from_every_place(name: str, place: str, here: Path) -> None:
+    written, expected = GOOD[name]
+    written = written.format(here=here)
+    flags: dict[str, Any] = {} if name == "origin" else {"origin": "http://o"}
+    environ = {"HOME": "/nonexistent"}
+    match place:
+        case "flag":
+            parser = argparse.ArgumentParser()
+            settings.add_flags(parser)
+            given = parser.parse_args([f"--{name.replace('_', '-')}", written])
+            flags = {**flags, **{k: v for k, v in vars(given).items() if v is not None}}
+        case "variable":
+            environ[f"EDGEPROXY_{name.upper()}"] = written
+        case "yaml":
+            flags["config"] = str(here / "config.yaml")
+            (here / "config.yaml").write_text(f"{name.replace('_', '-')}: {json.dumps(written)}\n")
+        case _:
+            environ["EDGEPROXY_CONFIG"] = str(here / "config.toml")
+            (here / "config.toml").write_text(f"{name} = {json.dumps(written)}\n")
+    value = getattr(settings.load(flags, environ), FIELD.get(name, name))
+    expected = expected.format(here=here) if isinstance(expected, str) else expected
+    assert (str(value) if isinstance(value, Path) else value) == expected
+
+
+def test_flag_over_variable_over_file_over_default(here: Path) -> None:
+    config = here / "config.yaml"
+    assert loaded().keepalive == 75
+    config.write_text("keepalive: 1s")
+    assert loaded({"config": str(config)}).keepalive == 1
+    assert loaded({"config": str(config)}, {"EDGEPROXY_KEEPALIVE": "2s"}).keepalive == 2
+    assert loaded({"config": str(config), "keepalive": "3s"}, {"EDGEPROXY_KEEPALIVE": "2s"}).keepalive == 3
+    # The same for which file it is.
+    other = here / "other.yaml"
+    other.write_text("keepalive: 9s")
+    assert loaded({"config": str(other)}, {"EDGEPROXY_CONFIG": str(config)}).keepalive == 9
+
+
+def test_values_in_files_mean_what_is_written(here: Path) -> None:
+    """YAML 1.1 takes off for false, 1:20 for 80 and 010 for 8; TOML has types of its own."""
+    yaml = here / "config.yaml"
+    yaml.write_text("access_log: off\nlisten: 1:20\nworkers: 010\nhide-fields: [via, age]\nlane: on\n")
+    from_yaml = loaded({"config": str(yaml)})
+    toml = here / "config.toml"
+    toml.write_text(
+        'access_log = false\nlisten = "1:20"\nworkers = 10\nhide-fields = ["via", "age"]\nlane = true\n'
+    )
+    for got in (from_yaml, loaded({"config": str(toml)})):
+        assert (got.access_log, got.listen, got.workers, got.lane) == ("off", Address("1", 20), 10, True)
+        assert got.hide_fields == {"via", "age"}
+
+
+def test_defaults(tmp_path: Path) -> None:
+    got = loaded()
+    assert got.rules == settings.shipped_rules()
+    assert (got.rules / "10-static.yaml").exists() or list(got.rules.glob("*.yaml"))
+    assert got.store == "lmdb:/nonexistent/.cache/edgeproxy/store"
+    assert (got.max_connections, got.origin_connections) == (10_000, 256)
+    assert (got.connect_timeout, got.first_byte_timeout) == (3, 10)
+    assert got.admin.host == "127.0.0.1"
+    assert got.admin_token is got.read_token is None
+    assert loaded({"rules": "none"}).rules is None
+    assert loaded({"cache_dir": "/c"}).store == "lmdb:/c/store"
+    assert loaded({}, {"XDG_CACHE_HOME": "/x"}).cache_dir == Path("/x/edgeproxy")
+    assert loaded({}, {"HOME": "/"}).cache_dir == Path("/var/cache/edgeproxy")
+
+
+WRONG: dict[str, list[str]] = {
+    "origin": [
+        "", "api.example", "ftp://a", "http://", "http://a/b", "http://a?b", "http://a#b", "http://u:p@a",
+        "http://a:0", "http://a:65536", "http://a:b", "http://a b", "http://a\nb", "http://[::1", "unix:", "http:///",
+    ],
+    "rules": ["/no/such/directory", "/dev/null"],
+    "listen": ["", "80", "a:", "a:b", "a:65536", "a:-1", "::1:80", "a b:80", "[::1:80", "a:\uff18\uff10"],
+    "admin": ["127.0.0.1", "http://127.0.0.1:80"],
+    "memory": ["", "big", "-1", "1XB", "1 0", "9" * 30, "1e3", "٣"],
+    "store_size": ["0", "1KiB"],
+    "max_head": ["0", "1023", "2MiB"],
+    "max_body": ["1.MiB"],
+    "store_budget": ["", "0", "fast", "-1s", "1y", "1 s s", "9" * 20],
+    "connect_timeout": ["0ms"],
+    "first_byte_timeout": ["0"],
+    "read_timeout": ["0h"],
+    "keepalive": ["0"],
+    "drain_timeout": ["soon"],
+    "drain_grace": ["brief"],
+    "workers": ["0", "-1", "1.5", "many", "", "9" * 5000, "²"],
+    "crash_limit": ["0"],
+    "origin_connections": ["0"],
+    "max_connections": ["none"],
+    "location": ["a\r\nX-Evil: 1", "caf\u00e9"],
+    "name": ["", "two words", "1st", 'a"b', "a\n", "a/b", "a,b"],
+    "access_log_sample": ["2", "-0.1", "nan", "half"],
+    "lane": ["fast"],
+    "hide_fields": ["x-cache", "via;age"],
+    "show_fields": ["everything"],
+    "log_level": ["loud"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in WRONG for value in WRONG[name]])
+def test_a_wrong_value_is_one_line_that_says_where_and_what(name: str, value: str, here: Path) -> None:
+    """By flag and by variable; the line is short whatever was given."""
+    flag, variable = f"--{name.replace('_', '-')}", f"EDGEPROXY_{name.upper()}"
+    flags: dict[str, Any] = {"origin": "http://o"}
+    for where, given, environ in (
+        (flag, {**flags, name: value}, {}),
+        (variable, {k: v for k, v in flags.items() if k != name}, {variable: value}),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            settings.load(given, {"HOME": "/nonexistent", **environ})
+        told = str(refused.value)
+        assert told.startswith(f"{where}: ")
+        assert "expected" in told
+        assert told.isprintable()
+        assert len(told) < 400
+
+
+def test_a_wrong_value_in_a_file_names_the_file(here: Path) -> None:
+    config = here / "config.yaml"
+    config.write_text("workers: many")
+    with pytest.raises(SettingsError, match=r"config\.yaml: workers: 'many': expected a whole number"):
+        loaded({"config": str(config)})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.yaml", b"orgin: http://a", "unknown key 'orgin'"),
+        ("a.yaml", b"- a", "expected flags and their values"),
+        ("a.yaml", b"just words", "expected flags and their values"),
+        ("a.yaml", b"a: [", "a.yaml"),
+        ("a.yaml", b"\xff\xfe\x00", "a.yaml"),
+        ("a.yaml", b"memory: {a: 1}", "memory: expected a single value"),
+        ("a.yaml", b"hide_fields: [[via]]", "hide_fields: expected a single value"),
+        ("a.yaml", b"? [a]\n: b", "a.yaml"),
+        ("a.toml", b"memory = ", "a.toml"),
+        ("a.toml", b"\xff", "a.toml"),
+        ("a.toml", b"[memory]\na = 1", "memory: expected a single value"),
+        ("a.toml", b"keepalive = 2024-01-01", "keepalive: expected a single value"),
+        ("a.toml", b"admin_token = 'secret'", "unknown key 'admin_token'"),
+    ],
+)
+def test_a_wrong_file_is_one_line(here: Path, name: str, content: bytes, says: str) -> None:
+    (here / name).write_bytes(content)
+    with pytest.raises(SettingsError) as refused:
+        loaded({"config": str(here / name)})
+    told = str(refused.value)
+    assert says in told
+    assert told.startswith("--config: ")
+    assert "\n" not in told
+    assert "secret" not in told
+
+
+def test_files_that_cannot_be_read(here: Path) -> None:
+    (here / "empty").write_text("\n")
+    (here / "binary").write_bytes(b"\xff\xfe")
+    for given, says in (
+        ({"config": "/no/such.yaml"}, "--config: /no/such.yaml: No such file"),
+        ({"config": str(here)}, "Is a directory"),
+        ({"admin_token_file": "/no/such"}, "--admin-token-file: /no/such: No such file"),
+        ({"admin_token_file": str(here / "empty")}, "the file is empty"),
+        (
+            {"read_token_file": str(here / "binary")},
+            "--read-token-file: .*: expected a token, the file is not text",
+        ),
+    ):
+        with pytest.raises(SettingsError, match=says):
+            loaded(given)
+
+
+def test_an_empty_file_says_nothing(here: Path) -> None:
+    for name in ("a.yaml", "a.toml"):
+        (here / name).write_text("# nothing yet\n")
+        assert loaded({"config": str(here / name)}) == loaded()
+
+
+def test_no_origin_is_said() -> None:
+    with pytest.raises(SettingsError, match="--origin: missing; expected the URL of the API"):
+        settings.load({}, {})
+
+
+def test_tokens_from_files_go_before_the_environment(here: Path) -> None:
+    environ = {"EDGEPROXY_ADMIN_TOKEN": "from-environment", "EDGEPROXY_READ_TOKEN": "reading"}
+    got = loaded({}, environ)
+    assert (got.admin_token, got.read_token) == ("from-environment", "reading")
+    got = loaded({"admin_token_file": str(here / "token")}, environ)
+    assert got.admin_token == "the-token"
+    assert loaded({}, {"EDGEPROXY_ADMIN_TOKEN": ""}).admin_token is None
+
+
+def test_secrets_are_never_shown() -> None:
+    got = loaded(
+        {"store": "redis://user:hunter2@cache:6379"},
+        {"EDGEPROXY_ADMIN_TOKEN": "hunter2", "EDGEPROXY_READ_TOKEN": "hunter2"},
+    )
+    assert "hunter2" in got.store
+    assert "hunter2" not in repr(got)
+    for name, value in (("origin", "http://user:hunter2@a"), ("listen", "redis://:hunter2@a:80")):
+        with pytest.raises(SettingsError) as refused:
+            loaded({name: value})
+        assert "hunter2" not in str(refused.value)
+
+
+def test_no_flag_takes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags are seen by everyone in ``ps``. Nor is one taken for another, which would print it."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", "--origin", "http://o", "--admin-token", "hunter2"])
+    assert "unrecognized arguments: --admin-token" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("written", "back"),
+    [("a:1", "a:1"), ("[::]:1", "[::]:1"), (":1", "0.0.0.0:1"), ("[fe80::1%eth0]:1", "[fe80::1%eth0]:1")],
+)
+def test_addresses_read_back(written: str, back: str) -> None:
+    assert str(settings.address(written)) == back
