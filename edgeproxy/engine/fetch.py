@@ -17,6 +17,7 @@ from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.streaming import stream_of
+from edgeproxy.engine.witness import Witness
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import conclude, deliver
@@ -79,6 +80,7 @@ class Fetcher:
         self._flights = flights
         self._cooldown = cooldown
         self.last_failure = OriginFailure.REFUSED
+        self.witness = Witness(clock)
 
     async def fetch(
         self,
@@ -170,8 +172,12 @@ class Fetcher:
         began = self._clock.monotonic()
         try:
             reply = await self._origin.fetch(forward)
+        except OriginError as error:
+            self.witness.failed(error)
+            raise
         finally:
             trace.origin_seconds += self._clock.monotonic() - began
+        self.witness.answered()
         trace.forwarded_status = reply.head.status
         head = reply.head
         head = ResponseHead(head.status, head.reason, dated(head.headers, reply.response_time))
@@ -203,6 +209,7 @@ class Fetcher:
         body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
         streaming = Streaming(draft, body, published=not self._store.overtaken(draft))
         trace.stored = streaming.published
+        trace.ttl = stored.freshness.fresh_until - self._clock.now()
         answer = stream_of(ask, told, streaming, self._clock.now())
         self._resolve(flight, streaming, joinable=True)
         self._background.spawn(
