@@ -8,9 +8,10 @@ import sys
 from typing import Any, NoReturn
 
 from edgeproxy import __version__
-from edgeproxy.cli import check, demo, explain, purge, serve, stats
+from edgeproxy.cli import check, demo, explain, purge, reload, serve, stats
 
-COMMANDS = (serve, check, explain, purge, stats, demo)
+COMMANDS = (serve, check, explain, purge, reload, stats, demo)
+"""Each imports what it works with when it runs: --help and --version are there at once."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="'edgeproxy COMMAND --help' tells the flags of each.",
     )
     parser.add_argument("--version", action="version", version=f"edgeproxy {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)
     return parser
@@ -40,7 +41,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. 0: done; 1: it did not work; 2: it was called wrongly; 130: Ctrl-C."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if not hasattr(args, "run"):
+        parser.print_help(sys.stderr)
+        return 2
     try:
         status = int(args.run(args))
         sys.stdout.flush()

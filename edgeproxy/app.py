@@ -29,6 +29,7 @@ from edgeproxy.front.handler import Handler
 from edgeproxy.front.lane import Lane
 from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.server import EdgeServer, verify
+from edgeproxy.front.trust import Trust
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
@@ -111,7 +112,7 @@ class Worker:
             store=self.store,
             origin=self.origin,
             background=self.background,
-            forward=ForwardBuilder(settings.name),
+            forward=ForwardBuilder(settings.name, settings.origin_host),
             matcher=matcher,
         )
         self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
@@ -127,6 +128,7 @@ class Worker:
             next_id=request_ids(),
             observers=self._observers(),
             max_body=settings.max_body,
+            trust=Trust(settings.trusted_proxies) if settings.trusted_proxies else None,
         )
         self.handler.rules_version = ruleset.version
         self.handler.lane = self._lane()
@@ -207,6 +209,11 @@ class Worker:
         if self.access_log is not None:
             observers.append(self.access_log.write)
         return observers
+
+    @property
+    def memory_alone(self) -> bool:
+        """A shared store was wanted and could not be opened."""
+        return self.store.shared is None and bool(self.store.degraded)
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -318,7 +325,7 @@ def bind(host: str, port: int, flag: str) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(where)
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003
     except OSError as error:
         sock.close()
         raise SettingsError(f"{flag}: {host}:{port}: {error.strerror}") from None

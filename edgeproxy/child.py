@@ -14,7 +14,7 @@ import contextlib
 import json
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy.admin.node import WorkerLink
 from edgeproxy.settings import HandedDown
@@ -43,6 +43,8 @@ class Child:
         """It was told to end; it is not missed."""
         self.version = ""
         """Of the rules that it started with."""
+        self.memory_alone = False
+        """It could not open the store."""
         self.failed: str | None = None
         """Why it did not start, as it says."""
         self.settled = asyncio.Event()
@@ -76,7 +78,8 @@ class Child:
         try:
             told = await self._channel.hear()
             if "ready" in told:
-                self.version = told["ready"]
+                self.version = str(told["ready"])
+                self.memory_alone = bool(told.get("memory_alone"))
                 self.ready = True
                 self.settled.set()
             self.failed = told.get("failed")
@@ -114,7 +117,7 @@ class Channel:
         self._reader = reader
         self._writer = writer
 
-    async def hear(self) -> dict[str, str]:
+    async def hear(self) -> dict[str, Any]:
         """The one thing that a worker says; {} if it ends without a word."""
         try:
             line = await self._reader.readline()

@@ -41,6 +41,7 @@ class Operator:
         self._ruleset = ruleset
         self._directory = worker.settings.rules
         self._reloading = asyncio.Lock()
+        self.last_reload: ReloadResult | None = None
 
     @property
     def state(self) -> State:
@@ -70,7 +71,8 @@ class Operator:
                 worker.metrics.reloaded(ok=False)
                 lines = tuple(str(error).splitlines())
                 log.error("rules not reloaded, the old ones go on:\n%s", error)  # noqa: TRY400 - no fault of ours
-                return ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
+                self.last_reload = ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
+                return self.last_reload
             self._directory = directory
             self._ruleset = ruleset
             worker.engine.matcher = matcher
@@ -81,7 +83,8 @@ class Operator:
             worker.percentiles.set_rules(r.name for r in ruleset.rules)
             worker.metrics.reloaded(ok=True)
             log.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
-            return ReloadResult(ruleset.version, len(ruleset.rules))
+            self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules))
+            return self.last_reload
 
     # -- the cache --------------------------------------------------------------------------------------
 
@@ -109,7 +112,8 @@ class Operator:
 
     async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
         host, target = split_url(url)
-        request = RequestHead("GET", "http", host or "", target, Headers.of(headers))
+        scheme = "https" if url.lower().startswith("https:") else "http"
+        request = RequestHead("GET", scheme, host or "", target, Headers.of(headers))
         matched = self._worker.engine.matcher.match(request)
         key = build_key(request, matched.rule.key)
         store = self._worker.store
@@ -196,6 +200,11 @@ def split_url(url: str) -> tuple[str | None, str]:
     return parts.netloc.lower(), target
 
 
+def _milliseconds(seconds: float | None) -> float | None:
+    """Seconds, to the millisecond."""
+    return None if seconds is None else round(seconds, 3)
+
+
 def describe(entry: Entry, now: float) -> dict[str, object]:
     """One stored variant, for people: no body, no secrets of the answer's fields beyond what clients get."""
     stored, freshness = entry.stored, entry.stored.freshness
@@ -207,14 +216,14 @@ def describe(entry: Entry, now: float) -> dict[str, object]:
         "codings": {coding: len(body) for coding, body in entry.codings.items() if body},
         "rule": entry.rule,
         "tags": list(entry.tags),
-        "age": round(freshness.age(now), 3),
-        "ttl": round(freshness.fresh_until - now, 3),
-        "lifetime": freshness.lifetime,
+        "age": _milliseconds(freshness.age(now)),
+        "ttl": _milliseconds(freshness.fresh_until - now),
+        "lifetime": _milliseconds(freshness.lifetime),
         "lifetime_source": freshness.source.value,
         "fresh": freshness.is_fresh(now),
-        "stale_while_revalidate": freshness.stale_while_revalidate,
-        "stale_if_error": freshness.stale_if_error,
-        "keep": freshness.keep,
+        "stale_while_revalidate": _milliseconds(freshness.stale_while_revalidate),
+        "stale_if_error": _milliseconds(freshness.stale_if_error),
+        "keep": _milliseconds(freshness.keep),
         "must_validate": freshness.must_validate,
         "never_stale": freshness.never_stale,
         "purge_number": entry.epoch,

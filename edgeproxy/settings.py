@@ -5,25 +5,26 @@ Rules of this file:
 - One table. A row gives the flag, its EDGEPROXY_* variable, its key in a --config file, the default, the
   help. Flag over variable over file over default.
 - A wrong value is one clear line that names where it was given and what was expected: SettingsError.
+- What is not wrong but hardly meant is a warning (``doubts``): an unknown variable, no rules given.
 - Secrets come from files or the environment, never from flags: flags are seen by everyone in ``ps``.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
 import tomllib
 from dataclasses import asdict, dataclass, field
-from importlib import resources
+from hashlib import blake2b
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class SettingsError(ValueError):
@@ -130,9 +131,30 @@ def origin_url(value: str) -> str:
     if value.startswith("unix:/") and value.isprintable():
         return value
     found = _ORIGIN.fullmatch(value)
+    if found is None and _ORIGIN.fullmatch(f"http://{value}"):
+        raise ValueError(f"http:// is missing; expected a URL, such as http://{value}")
     if found is None or (found[3] is not None and not 0 < int(found[3]) <= 65535):
         raise ValueError("expected a URL without a path, such as http://127.0.0.1:9000")
     return f"{found[1].lower()}://{found[2]}{'' if found[3] is None else f':{found[3]}'}"
+
+
+def host(value: str) -> str:
+    if not value:
+        return ""
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?", value, re.ASCII)
+    if found is None or (found[2] is not None and not 0 < int(found[2]) <= 65535):
+        raise ValueError("expected a host, such as api.example or api.example:8443")
+    return value.lower()
+
+
+Network = IPv4Network | IPv6Network
+
+
+def networks(value: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(f"expected networks, such as 10.0.0.0/8,::1 ({error})") from None
 
 
 FIELDS = (
@@ -198,12 +220,19 @@ class Option:
 
 OPTIONS = (
     Option("origin", origin_url, None, "URL", "the API behind it (http://, https:// or unix:/path)"),
-    Option("rules", rules, "", "DIR|none", "rule files; none: plain HTTP caching; default: the shipped ones"),
+    Option("origin_host", host, "", "HOST", "the Host that the origin gets; default: the client's"),
+    Option("rules", rules, "", "DIR|none",
+           "rule files; none: plain HTTP caching (default: the shipped rules of the demo API)"),
     Option("listen", address, "127.0.0.1:8080", "HOST:PORT", "where clients connect"),
     Option("admin", address, "127.0.0.1:8081", "HOST:PORT", "where operators connect"),
+    Option("trusted_proxies", networks, "", "CIDR,…",
+           "proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; default: none"),
     Option("store", text, "", "URL",
-           "shared store: memory:, lmdb:PATH, redis://…, memcached://…; default: LMDB in the cache dir"),
-    Option("cache_dir", text, "", "DIR", "where the default store and the purge numbers live"),
+           "shared store: memory:, lmdb:PATH, redis://…, memcached://…; "
+           "default: LMDB in the cache dir, for this origin"),
+    Option("cache_dir", text, "", "DIR",
+           "where the default store, the admin token and the purge numbers live; "
+           "default ~/.cache/edgeproxy"),
     Option("memory", size, "256MiB", "SIZE", "L1: memory for entries in each worker, overhead counted"),
     Option("store_size", store_size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
     Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
@@ -223,7 +252,8 @@ OPTIONS = (
     Option("drain_grace", seconds, "2s", "TIME", "how long idle connections are still answered meanwhile"),
     Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
     Option("access_log_sample", rate, "1", "RATE", "share of the requests that is logged, 0 to 1"),
-    Option("lane", switch, "on", "on|off", "answer hot requests inside the connection's callback"),
+    Option("lane", switch, "on", "on|off",
+           "the faster path for hits from memory; off only to look for faults"),
     Option("hide_fields", fields, "", "NAMES", f"response fields not to add, of {', '.join(FIELDS)}"),
     Option("show_fields", fields, "", "NAMES", "response fields to add that are off else: x-response-time"),
     Option("admin_token_file", text, "", "FILE",
@@ -239,9 +269,12 @@ class Settings:
     """All values, checked. Durations in seconds, sizes in octets. ``rules`` None: plain HTTP caching."""
 
     origin: str
+    origin_host: str
+    """"" leaves the client's."""
     rules: Path | None
     listen: Address
     admin: Address
+    trusted_proxies: tuple[Network, ...]
     store: str = field(repr=False)
     cache_dir: Path
     memory: int
@@ -327,11 +360,47 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     return Settings(
         **{k: v for k, v in given.items() if k not in ("rules", "store")},
         rules=rules_directory(given["rules"]),
-        store=given["store"] or f"lmdb:{directory / 'store'}",
+        store=given["store"] or f"lmdb:{directory / _store_name(given['origin'], given['origin_host'])}",
         cache_dir=directory,
         admin_token=_secret(token_file, "--admin-token-file", environ.get("EDGEPROXY_ADMIN_TOKEN")),
         read_token=_secret(read_file, "--read-token-file", environ.get("EDGEPROXY_READ_TOKEN")),
     )
+
+
+def _store_name(origin: str, asked_for: str) -> str:
+    """Of the default store: what one origin has said must never be given for another's."""
+    digest = blake2b(f"{origin}\n{asked_for}".encode(), digest_size=6).hexdigest()
+    return f"store-{digest}"
+
+
+BESIDE = ("EDGEPROXY_CONFIG", "EDGEPROXY_ADMIN_TOKEN", "EDGEPROXY_READ_TOKEN", HANDED_DOWN)
+"""Variables that are ours and belong to no flag."""
+_OF_A_SERVICE = re.compile(r"EDGEPROXY_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?")
+"""Kubernetes sets these by itself where a Service is called edgeproxy."""
+
+
+def doubts(flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """What is not wrong but hardly meant, a line each, for the log of ``serve``. Raises SettingsError."""
+    known = {option.variable for option in OPTIONS}.union(BESIDE)
+    lines = [
+        f"{name}: no setting of edgeproxy, so it does nothing{_meant(name, known)}"
+        for name in sorted(environ)
+        if name.startswith("EDGEPROXY_") and name not in known and not _OF_A_SERVICE.fullmatch(name)
+    ]
+    if not gather(flags, environ)["rules"]:
+        lines.append(
+            "no --rules given: the shipped rules for the demo API are in force; "
+            "say --rules DIR for yours or --rules none"
+        )
+    return lines
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """``; did you mean …?``, or nothing where nothing is near."""
+    # What all have in common says nothing about how near they are.
+    bare = {each.removeprefix("EDGEPROXY_"): each for each in sorted(known)}
+    near = difflib.get_close_matches(name.removeprefix("EDGEPROXY_"), bare, n=1, cutoff=0.7)
+    return f"; did you mean {bare[near[0]]}?" if near else ""
 
 
 def gather(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -366,6 +435,8 @@ def _shown(raw: str) -> str:
 
 
 def _config_file(path: Path) -> dict[str, str]:
+    import yaml  # noqa: PLC0415 - every command imports this file, few read a config file
+
     try:
         content = path.read_bytes()
         data = tomllib.loads(content.decode()) if path.suffix == ".toml" else _yaml(content)
@@ -384,8 +455,9 @@ def _config_file(path: Path) -> dict[str, str]:
     for key, value in data.items():
         name = str(key).removeprefix("--").replace("-", "_")
         if name not in known:
+            meant = _meant(name, known).replace("_", "-")
             raise SettingsError(
-                f"--config: {path}: unknown key {key!r}; expected a flag of 'edgeproxy serve'"
+                f"--config: {path}: unknown key {key!r}" + (meant or "; expected a flag of 'edgeproxy serve'")
             )
         values[name] = _single(value, f"--config: {path}: {key}")
     return values
@@ -393,6 +465,8 @@ def _config_file(path: Path) -> dict[str, str]:
 
 def _yaml(content: bytes) -> Any:
     """Every scalar as it is written: YAML would take ``off`` for false and ``1:20`` for 80."""
+    import yaml  # noqa: PLC0415
+
     return yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 - makes strings, lists and dicts only
 
 
@@ -434,8 +508,9 @@ def rules_directory(value: str) -> Path | None:
 
 def shipped_rules() -> Path:
     """The rule files that come with the package (in a checkout: the ones at the top)."""
-    packaged = Path(str(resources.files("edgeproxy"))) / "shipped_rules"
-    return packaged if packaged.is_dir() else Path(__file__).resolve().parent.parent / "rules"
+    package = Path(__file__).resolve().parent
+    packaged = package / "shipped_rules"
+    return packaged if packaged.is_dir() else package.parent / "rules"
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:

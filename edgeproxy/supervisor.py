@@ -117,6 +117,7 @@ class Supervisor:
                 self._listen.close()
         if self._refused is not None:
             raise SettingsError(self._refused)
+        log.info("stopped")
         return self._code
 
     async def _run(self, auth: Auth, admin_socket: socket.socket) -> None:
@@ -225,7 +226,9 @@ class Supervisor:
             self._background.spawn(self._tell_rules(child), f"rules for {child.name}")
         if not self._complete and len(self.ready()) == self._settings.workers:
             self._complete = True
-            log.info("serving %s, %d workers", described(self._settings), self._settings.workers)
+            alone = any(child.memory_alone for child in self.ready())
+            told = described(self._settings, memory_alone=alone)
+            log.info("serving %s, %d workers", told, self._settings.workers)
 
     async def _tell_rules(self, child: Child) -> None:
         await self._node.tell_rules(child)

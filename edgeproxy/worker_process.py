@@ -7,8 +7,9 @@ Rules of this file:
 - With a parent the words come over the channel, a socket that is the parent's word and its life: ``drain``,
   ``force``, ``reopen``, one a line; when it ends, the parent has died, and the worker drains. SIGTERM drains
   and does no more, however often it comes; SIGINT and SIGHUP go to the parent, who tells us.
-- The worker tells the parent one line of JSON: ``{"ready": VERSION}`` once it serves, with the version of its
-  rules, or ``{"failed": TEXT}`` before it ends with status 2.
+- The worker tells the parent one line of JSON: ``{"ready": VERSION, "memory_alone": BOOL}`` once it serves,
+  with the version of its rules and whether the store could not be opened, or ``{"failed": TEXT}`` before it
+  ends with status 2.
 - SIGUSR1 prints where every thread is: what the parent asks of a worker that hangs before it ends it.
 """
 
@@ -103,7 +104,7 @@ class Channel:
         for word in words:
             on(word.decode())
 
-    def tell(self, message: dict[str, str]) -> None:
+    def tell(self, message: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
             self._socket.send(json.dumps(message).encode() + b"\n")
 
@@ -138,9 +139,9 @@ async def _serve(settings: Settings, handed: HandedDown | None, channel: Channel
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, end)
             loop.add_signal_handler(signal.SIGHUP, reload, worker)
-            log.info("serving %s", described(settings))
+            log.info("serving %s", described(settings, memory_alone=worker.memory_alone))
         else:
-            channel.tell({"ready": worker.handler.rules_version})
+            channel.tell({"ready": worker.handler.rules_version, "memory_alone": worker.memory_alone})
         # What start-up made lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -152,6 +153,8 @@ async def _serve(settings: Settings, handed: HandedDown | None, channel: Channel
         await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await worker.close()
+    if channel is None:
+        log.info("stopped")
     return 0
 
 
@@ -175,12 +178,13 @@ def reopen(worker: Worker) -> None:
         log_file.reopen()
 
 
-def described(settings: Settings) -> str:
-    """What is served where, in one line without secrets."""
+def described(settings: Settings, *, memory_alone: bool) -> str:
+    """What is served where, in one line without secrets. ``memory_alone``: the store cannot be used."""
+    store = redacted(settings.store)
     rules = "plain HTTP caching" if settings.rules is None else f"rules from {settings.rules}"
     return (
         f"{settings.origin} on {settings.listen}, admin on {settings.admin}, {rules}, "
-        f"store {redacted(settings.store)}"
+        f"{f'memory alone ({store} cannot be used)' if memory_alone else f'store {store}'}"
     )
 
 

@@ -180,6 +180,7 @@ def test_what_is_stored_for_a_url(edge: EdgeProcess) -> None:
     assert variant["tags"] == ["items", "item:9"]
     assert variant["status"] == 200
     assert 890 < variant["ttl"] <= 900
+    assert variant["lifetime"] == 900
     assert variant["fresh"] is True
     assert ["X-Version", "1"] in variant["headers"]
     assert edge.admin("GET", "/api/cache/entry").status == 400
@@ -317,6 +318,12 @@ def test_reloading_the_rules(origin: ThreadedOrigin, tmp_path: Path) -> None:
             assert told(edge.admin("GET", "/api/rules"))["rules"][0]["name"] == "second"
         problem = told(edge.admin("POST", "/api/rules/reload"), 422)
         assert problem["errors"][0].startswith("a.yaml")
+        for path in ("/api/rules", "/api/health"):
+            last = told(edge.admin("GET", path))["last_reload"]
+            assert (last["result"], last["lines"]) == ("error", problem["errors"])
+        done = command(edge, "reload")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[:-1] == problem["errors"]
         file.unlink()
         directory.rmdir()
         reload("rules not reloaded", failed)
@@ -342,7 +349,24 @@ def test_sigterm_lets_what_is_under_way_end(origin: ThreadedOrigin, tmp_path: Pa
         assert answer.body == origin.ledger.stamp("/slow", 1)
         assert edge.process.wait(10) == 0
         assert '"target":"/slow","status":200' in edge.log()
+        assert edge.log().splitlines()[-1].endswith(" INFO edgeproxy: stopped")
         assert "Traceback" not in edge.log()
+
+
+def test_what_is_hardly_meant_is_a_warning(origin: ThreadedOrigin, tmp_path: Path) -> None:
+    """Once, by the parent: workers read the same settings. And a store that cannot be opened is told."""
+    (tmp_path / "file").write_text("no directory")
+    with edgeproxy_process(
+        origin.url, tmp_path, rules="", store=f"lmdb:{tmp_path}/file/store",
+        arguments=["--workers", "2"], environment={"EDGEPROXY_WORKER": "4"},
+    ) as edge:  # fmt: skip
+        until(lambda: "2 workers" in edge.log(), "the workers")
+        log = edge.log()
+    assert log.count("did you mean EDGEPROXY_WORKERS?") == 1
+    assert log.count("WARNING edgeproxy: no --rules given: the shipped rules for the demo API") == 1
+    (serving,) = [line for line in log.splitlines() if " serving " in line]
+    assert f"memory alone (lmdb:{tmp_path}/file/store cannot be used)" in serving
+    assert edge.log().splitlines()[-1].endswith(" INFO edgeproxy: stopped")
 
 
 def refused(port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 # Of each option: how it is written, and what comes of it. ``{here}`` is a directory that is there.
 GOOD: dict[str, tuple[str, Any]] = {
     "origin": ("https://api.example:8443/", "https://api.example:8443"),
+    "origin_host": ("API.example:8443", "api.example:8443"),
     "rules": ("{here}", "{here}"),
     "listen": ("0.0.0.0:80", Address("0.0.0.0", 80)),
     "admin": ("[::1]:9", Address("::1", 9)),
+    "trusted_proxies": ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
     "store": ("redis://cache:6379/2", "redis://cache:6379/2"),
     "cache_dir": ("{here}", "{here}"),
     "memory": ("1.5GiB", 1610612736),
@@ -128,15 +131,56 @@ def test_defaults(tmp_path: Path) -> None:
     got = loaded()
     assert got.rules == settings.shipped_rules()
     assert (got.rules / "10-static.yaml").exists() or list(got.rules.glob("*.yaml"))
-    assert got.store == "lmdb:/nonexistent/.cache/edgeproxy/store"
+    assert got.store.startswith("lmdb:/nonexistent/.cache/edgeproxy/store-")
+    assert got.origin_host == ""
+    assert got.trusted_proxies == ()
     assert (got.max_connections, got.origin_connections) == (10_000, 256)
     assert (got.connect_timeout, got.first_byte_timeout) == (3, 10)
     assert got.admin.host == "127.0.0.1"
     assert got.admin_token is got.read_token is None
     assert loaded({"rules": "none"}).rules is None
-    assert loaded({"cache_dir": "/c"}).store == "lmdb:/c/store"
+    assert loaded({"cache_dir": "/c"}).store.startswith("lmdb:/c/store-")
     assert loaded({}, {"XDG_CACHE_HOME": "/x"}).cache_dir == Path("/x/edgeproxy")
     assert loaded({}, {"HOME": "/"}).cache_dir == Path("/var/cache/edgeproxy")
+
+
+def test_the_default_store_is_of_one_origin() -> None:
+    def store(origin: str, **flags: str) -> str:
+        return loaded({"origin": origin, "cache_dir": "/c", **flags}).store
+
+    assert store("http://a") == store("HTTP://a/")
+    asked: list[tuple[str, dict[str, str]]] = []
+    asked += [("http://a", {}), ("http://b", {}), ("https://a", {}), ("http://a:81", {}), ("unix:/a", {})]
+    asked += [("http://a", {"origin_host": "one"}), ("http://a", {"origin_host": "two"})]
+    assert len({store(origin, **flags) for origin, flags in asked}) == len(asked)
+    assert store("http://a", store="lmdb:/mine") == store("http://b", store="lmdb:/mine") == "lmdb:/mine"
+
+
+def test_an_origin_without_its_scheme() -> None:
+    with pytest.raises(SettingsError) as refused:
+        loaded({"origin": "localhost:9000"})
+    assert str(refused.value) == (
+        "--origin: 'localhost:9000': http:// is missing; expected a URL, such as http://localhost:9000"
+    )
+
+
+def test_doubts() -> None:
+    """A warning each for what is hardly meant; none for what is, nor for what Kubernetes sets."""
+    flags = {"origin": "http://o", "rules": "none"}
+    ours = {"EDGEPROXY_LOCATION": "fra", "EDGEPROXY_READ_TOKEN": "x"}
+    theirs = dict.fromkeys(("EDGEPROXY_SERVICE_HOST", "EDGEPROXY_PORT_8080_TCP_ADDR", "EDGEPROXY_PORT"), "")
+    environ = {**ours, **theirs, "EDGEPROXY_ADMIN_TOKEN": "x", "HOME": "/nonexistent", "PATH": "/bin"}
+    assert settings.doubts(flags, environ) == []
+    assert settings.doubts(flags, {**environ, "EDGEPROXY_WORKER": "4", "EDGEPROXY_ZZZ": ""}) == [
+        "EDGEPROXY_WORKER: no setting of edgeproxy, so it does nothing; did you mean EDGEPROXY_WORKERS?",
+        "EDGEPROXY_ZZZ: no setting of edgeproxy, so it does nothing",
+    ]
+    says = "no --rules given: the shipped rules for the demo API are in force"
+    told = [f"{says}; say --rules DIR for yours or --rules none"]
+    assert settings.doubts({"origin": "http://o"}, {}) == told
+    assert settings.doubts({"origin": "http://o"}, {"EDGEPROXY_RULES": ""}) == told
+    assert settings.doubts({"origin": "http://o"}, {"EDGEPROXY_RULES": "none"}) == []
+    assert settings.doubts({"origin": "http://o", "rules": str(settings.shipped_rules())}, {}) == []
 
 
 WRONG: dict[str, list[str]] = {
@@ -144,6 +188,8 @@ WRONG: dict[str, list[str]] = {
         "", "api.example", "ftp://a", "http://", "http://a/b", "http://a?b", "http://a#b", "http://u:p@a",
         "http://a:0", "http://a:65536", "http://a:b", "http://a b", "http://a\nb", "http://[::1", "unix:", "http:///",
     ],
+    "origin_host": ["http://a", "a b", "a/b", "a:0", "a:65536", "a\r\nX: 1", "u@a", "\u00e9"],
+    "trusted_proxies": ["10.0.0.1/8", "proxy.example", "10.0.0.0/33", "10.0.0.0/8;::1"],
     "rules": ["/no/such/directory", "/dev/null"],
     "listen": ["", "80", "a:", "a:b", "a:65536", "a:-1", "::1:80", "a b:80", "[::1:80", "a:\uff18\uff10"],
     "admin": ["127.0.0.1", "http://127.0.0.1:80"],
@@ -200,7 +246,9 @@ def test_a_wrong_value_in_a_file_names_the_file(here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.yaml", b"orgin: http://a", "unknown key 'orgin'"),
+        ("a.yaml", b"orgin: http://a", "unknown key 'orgin'; did you mean origin?"),
+        ("a.yaml", b"read_timeot: 1s", "unknown key 'read_timeot'; did you mean read-timeout?"),
+        ("a.yaml", b"zzz: 1s", "unknown key 'zzz'; expected a flag of 'edgeproxy serve'"),
         ("a.yaml", b"- a", "expected flags and their values"),
         ("a.yaml", b"just words", "expected flags and their values"),
         ("a.yaml", b"a: [", "a.yaml"),

@@ -94,7 +94,13 @@ class AdminApi:
         parts = await self._health.parts()
         told = {name: {"ok": part.ok, "detail": part.detail} for name, part in parts.items()}
         return _json(
-            {"status": word(parts), "state": self._control.state, "version": __version__, "parts": told}
+            {
+                "status": word(parts),
+                "state": self._control.state,
+                "version": __version__,
+                "parts": told,
+                "last_reload": self._last_reload(),
+            }
         )
 
     async def metrics(self, _: web.Request) -> web.Response:
@@ -107,7 +113,11 @@ class AdminApi:
         return _json(await self._control.performance())
 
     async def rules(self, _: web.Request) -> web.Response:
-        return _json(await self._control.rules())
+        return _json({**await self._control.rules(), "last_reload": self._last_reload()})
+
+    def _last_reload(self) -> dict[str, object] | None:
+        last = self._control.last_reload
+        return None if last is None else {"result": "error" if last.lines else "ok", "lines": last.lines}
 
     async def reload(self, _: web.Request) -> web.Response:
         async with self._reloading:
@@ -143,7 +153,12 @@ class AdminApi:
             headers.append((name.strip(), value.strip()))
         found = await self._control.entry(url, headers)
         if found is None:
-            raise Problem(404, "nothing is stored for this URL and these headers", url=url)
+            raise Problem(
+                404,
+                "nothing is stored for this URL and these headers; give the URL as clients use it, with its "
+                "host, such as http://api.example/items/1",
+                url=url,
+            )
         return _json(found)
 
     async def purge(self, request: web.Request) -> web.Response:

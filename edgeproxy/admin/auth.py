@@ -3,8 +3,8 @@
 Rules of this file:
 
 - Changes need ``Authorization: Bearer`` with the write token, everywhere. Reads need the read or the write
-  token, except on a loopback address without a read token. The probes (/healthz, /readyz) need none: they
-  say "alive" and "ready" and no more.
+  token, except on a loopback address without a read token, where a wrong one is no worse than none. The
+  probes (/healthz, /readyz) need none: they say "alive" and "ready" and no more.
 - Tokens are compared in constant time.
 - No CORS: another site's page can neither read nor change. A change that a browser says comes from another
   site is refused even with a token. Reads without a token are answered only to an address or ``localhost``
@@ -69,12 +69,13 @@ class Auth:
 
     def check_read(self, request: web.Request) -> None:
         """Raise Problem unless the request may read."""
-        sent = _bearer(request)
-        if sent is not None:
-            if self._is(sent, self.write_token) or self._is(sent, self.read_token):
-                return
-            raise _unauthorized("this token is not known here", error="invalid_token")
-        if not self.loopback or self.read_token:
+        is_open = self.loopback and not self.read_token
+        sent = _bearer(request, strict=not is_open)
+        if sent is not None and (self._is(sent, self.write_token) or self._is(sent, self.read_token)):
+            return
+        if not is_open:
+            if sent is not None:
+                raise _unauthorized("this token is not known here", error="invalid_token")
             raise _unauthorized("reading needs a token here: send 'Authorization: Bearer TOKEN'")
         if not _names_this_machine(request.headers.get("Host", "")):
             raise Problem(
@@ -111,13 +112,15 @@ def _unauthorized(detail: str, error: str = "") -> Problem:
     return Problem(401, detail, {"WWW-Authenticate": challenge})
 
 
-def _bearer(request: web.Request) -> bytes | None:
-    """The token that was sent, as octets; None where there is none."""
+def _bearer(request: web.Request, *, strict: bool = True) -> bytes | None:
+    """The token that was sent, as octets; None where there is none. ``strict``: refuse other schemes."""
     value = request.headers.get("Authorization")
     if value is None:
         return None
     scheme, _, token = value.partition(" ")
     if scheme.lower() != "bearer":
+        if not strict:
+            return None
         raise _unauthorized("of the schemes of Authorization, only Bearer is taken here")
     return token.strip().encode("utf-8", "surrogateescape")
 

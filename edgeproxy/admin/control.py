@@ -76,6 +76,11 @@ class ReloadResult:
     missing: tuple[str, ...] = ()
     """Workers that did not take over rules which are right, one line each with why."""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What went wrong."""
+        return self.errors or self.missing
+
 
 @dataclass(frozen=True, slots=True)
 class PartHealth:
@@ -88,6 +93,10 @@ class PartHealth:
 class Control(Protocol):
     @property
     def state(self) -> State: ...
+
+    @property
+    def last_reload(self) -> ReloadResult | None:
+        """How the last reload went; None: there was none yet."""
 
     async def health(self) -> Mapping[str, PartHealth]:
         """Ask each part (``store``, ``origin``) whether it works. Called every 10 s at most."""

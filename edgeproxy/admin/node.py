@@ -150,11 +150,15 @@ class Node:
         self._ended = merge.Ended()
         self._reloading = asyncio.Lock()
         self._reloads = self._reloads_failed = 0
-        self._last_reload_ok = True
+        self.last_reload: ReloadResult | None = None
 
     @property
     def state(self) -> State:
         return self._team.state
+
+    @property
+    def _last_reload_ok(self) -> bool:
+        return self.last_reload is None or not self.last_reload.lines
 
     # -- workers come and go ----------------------------------------------------------------------------
 
@@ -185,15 +189,16 @@ class Node:
                 ruleset = await asyncio.to_thread(self._snapshot.take)
             except (RuleError, OSError) as error:
                 self._reloads_failed += 1
-                self._last_reload_ok = False
                 _LOG.error("rules not reloaded, the old ones go on:\n%s", error)
-                return ReloadResult(before.version, len(before.rules), tuple(str(error).splitlines()))
+                lines = tuple(str(error).splitlines())
+                self.last_reload = ReloadResult(before.version, len(before.rules), lines)
+                return self.last_reload
             members = self._team.ready()
             said = await asyncio.gather(*(self.tell_rules(member) for member in members))
             missing = tuple(why for why in said if why is not None)
-            self._last_reload_ok = not missing
             _LOG.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
-            return ReloadResult(ruleset.version, len(ruleset.rules), missing=missing)
+            self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules), missing=missing)
+            return self.last_reload
 
     async def tell_rules(self, member: Member) -> str | None:
         """Have the worker take the rules in force; why it did not, and then it is being replaced."""

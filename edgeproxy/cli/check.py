@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy import settings
-from edgeproxy.rules.load import load_rules
-from edgeproxy.rules.problems import RuleError
-from edgeproxy.rules.schema import schema_text
 
 if TYPE_CHECKING:
     import argparse
@@ -30,6 +26,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
+    import json  # noqa: PLC0415 - what only this command needs
+
+    from edgeproxy.rules.load import load_rules  # noqa: PLC0415
+    from edgeproxy.rules.problems import RuleError  # noqa: PLC0415
+    from edgeproxy.rules.schema import schema_text  # noqa: PLC0415
+
     if args.schema:
         print(schema_text(), end="")
         return 0

@@ -3,8 +3,9 @@
 Rules of this file:
 
 - The address is ``--admin``, EDGEPROXY_ADMIN, or the default of ``serve``. The token is in ``--token-file``,
-  the environment, or the file that ``serve`` keeps beside the cache on this machine; that last one is sent
-  to a loopback address only.
+  the environment, or the file that ``serve`` keeps in its ``--cache-dir`` on this machine; that last one is
+  sent to a loopback address only.
+- A token that is refused is told with where it came from: with several instances it may be another's.
 - No proxies, no redirects: a token goes where it was meant to go.
 - Whatever goes wrong is one clear line: Usage (exit 2) or Failed (exit 1). What a server sent is printed
   without its control characters.
@@ -12,16 +13,12 @@ Rules of this file:
 
 from __future__ import annotations
 
-import http.client
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import settings
-from edgeproxy.admin.auth import Auth, is_loopback
-from edgeproxy.admin.token_file import TOKEN_FILE, read_token
 
 if TYPE_CHECKING:
     import argparse
@@ -48,8 +45,13 @@ class Answer:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--admin", metavar="HOST:PORT", help=f"the admin port; default {_default_address()}")
     parser.add_argument(
-        "--token-file", metavar="FILE", help="holds the admin token (or set EDGEPROXY_ADMIN_TOKEN)"
-    )
+        "--token-file", metavar="FILE",
+        help="holds the admin token (or EDGEPROXY_ADMIN_TOKEN; default ~/.cache/edgeproxy/admin-token)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cache-dir", metavar="DIR",
+        help="the --cache-dir of the instance meant: its admin-token is used; default ~/.cache/edgeproxy",
+    )  # fmt: skip
 
 
 def guarded(run: Callable[[], int]) -> int:
@@ -74,10 +76,13 @@ def call(
     accept: Sequence[int] = (200,),
 ) -> Answer:
     """One call. Statuses not in ``accept`` raise Failed with what the server said of them."""
+    import http.client  # noqa: PLC0415 - what only a call needs
+    import json  # noqa: PLC0415
+
     environ = settings.environment()
     address = _address(args, environ)
     headers = {"Accept": "application/json"}
-    token = _token(args, environ, tokens, address)
+    token, whence = _token(args, environ, tokens, address)
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT)
@@ -95,7 +100,8 @@ def call(
     except ValueError:
         raise Failed(f"{address} is not an admin port of edgeproxy: {response.status}, no JSON") from None
     if response.status not in accept:
-        raise Failed(_said(response.status, told))
+        aside = f"; the token is from {whence}" if token is not None and response.status == 401 else ""
+        raise Failed(_said(response.status, told) + aside)
     return Answer(response.status, told)
 
 
@@ -122,23 +128,35 @@ def _address(args: argparse.Namespace, environ: Mapping[str, str]) -> settings.A
 
 def _token(
     args: argparse.Namespace, environ: Mapping[str, str], names: Sequence[str], address: settings.Address
-) -> str | None:
+) -> tuple[str | None, str]:
+    """The token, and where it is from."""
+    from edgeproxy.admin.auth import Auth, is_loopback  # noqa: PLC0415 - what only a call needs
+    from edgeproxy.admin.token_file import TOKEN_FILE, read_token  # noqa: PLC0415
+
+    token, whence = None, ""
+    named = next((name for name in names if environ.get(name)), None)
+    directory = args.cache_dir or environ.get("EDGEPROXY_CACHE_DIR")
+    kept = (Path(directory) if directory else settings.default_cache_dir(environ)) / TOKEN_FILE
     try:
         if args.token_file:
-            token: str | None = read_token(Path(args.token_file), private=False)
-        else:
-            token = getattr(args, "token", None) or next((environ[n] for n in names if environ.get(n)), None)
-            kept = settings.default_cache_dir(environ) / TOKEN_FILE
-            if token is None and is_loopback(address.host) and kept.is_file():
-                token = read_token(kept)
+            token, whence = read_token(Path(args.token_file), private=False), str(args.token_file)
+        elif named is not None and not args.cache_dir:
+            token, whence = environ[named], named
+        elif args.cache_dir or (is_loopback(address.host) and kept.is_file()):
+            token, whence = read_token(kept), str(kept)
         Auth(token)
     except ValueError as error:
         raise Usage(str(error)) from None
-    return token
+    return token, whence
 
 
 def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+def counted(number: object, what: str) -> str:
+    """``1 rule``, ``2 rules``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")

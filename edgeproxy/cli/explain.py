@@ -9,11 +9,6 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import settings
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
-from edgeproxy.rules.explain import explain
-from edgeproxy.rules.load import load_rules
-from edgeproxy.rules.match import Matcher
-from edgeproxy.rules.model import RuleSet
-from edgeproxy.rules.problems import RuleError
 
 if TYPE_CHECKING:
     import argparse
@@ -43,6 +38,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeproxy.rules.explain import explain  # noqa: PLC0415 - what only this command needs
+    from edgeproxy.rules.load import load_rules  # noqa: PLC0415
+    from edgeproxy.rules.match import Matcher  # noqa: PLC0415
+    from edgeproxy.rules.model import RuleSet  # noqa: PLC0415
+    from edgeproxy.rules.problems import RuleError  # noqa: PLC0415
+
     try:
         given = args.rules if args.rules is not None else settings.environment().get("EDGEPROXY_RULES", "")
         directory = settings.rules_directory(given)

@@ -79,7 +79,7 @@ def _told(what: str, receipt: dict[str, Any], *, soft: bool, dry_run: bool) -> s
     }[soft, dry_run]
     objects, size = receipt.get("objects"), receipt.get("bytes")
     if isinstance(objects, int):
-        counted = f"{objects} object{'' if objects == 1 else 's'}"
+        counted = client.counted(objects, "object")
         if isinstance(size, int | float):
             counted += f", {client.octets(size)}"
     else:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import TYPE_CHECKING
 
 from edgeproxy import settings
-from edgeproxy.rules.problems import RuleError
-from edgeproxy.supervisor import run_workers
 
 if TYPE_CHECKING:
     import argparse
@@ -28,13 +25,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
+    import logging  # noqa: PLC0415 - what only this command needs
+
+    from edgeproxy.rules.problems import RuleError  # noqa: PLC0415
+    from edgeproxy.supervisor import run_workers  # noqa: PLC0415
+
+    environ = settings.environment()
     try:
-        chosen = settings.load(vars(args), settings.environment())
+        chosen = settings.load(vars(args), environ)
         logging.basicConfig(
             level=chosen.log_level.upper(),
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
             stream=sys.stderr,
         )
+        if settings.handed_down(environ) is None:  # once, not by each worker
+            for line in settings.doubts(vars(args), environ):
+                logging.getLogger("edgeproxy").warning("%s", line)
         return run_workers(chosen)
     except settings.SettingsError as error:
         print(f"edgeproxy: {error}", file=sys.stderr)

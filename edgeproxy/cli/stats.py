@@ -5,7 +5,6 @@ Rules of this file: flags in, one call, text out.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.cli import client
@@ -14,7 +13,13 @@ if TYPE_CHECKING:
     import argparse
 
 _COLUMNS = ("rule", "requests", "hits", "hit ratio", "sent", "origin time saved")
-_PARTS = ("store", "origin")
+_GROUPS = (
+    ("l1_", "memory (L1)"),
+    ("l2_store_", "what the shared store says"),
+    ("l2_", "shared store (L2)"),
+    ("", "store"),
+)
+"""Beginnings of the names of the store's numbers, and the line that each stands in."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stats(args: argparse.Namespace) -> int:
+    import json  # noqa: PLC0415 - what only a call needs
+
     tokens = ("EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN_TOKEN")
     told = client.call(args, "GET", "/api/cache/stats", tokens=tokens).body
     if not isinstance(told, dict):
@@ -62,11 +69,26 @@ def _table(told: dict[str, Any]) -> str:
         if reasons:
             counts = sorted(reasons.items(), key=lambda item: -item[1])
             lines.append(f"{title.replace('_', ' ')}: " + ", ".join(f"{r} {n}" for r, n in counts))
-    for part in _PARTS:
-        numbers = told.get(part)
-        if numbers:
-            lines.append(f"{part}: " + ", ".join(f"{key} {_short(key, n)}" for key, n in numbers.items()))
+    lines += _store(told.get("store") or {})
+    origin = told.get("origin")
+    if origin:
+        lines.append("origin: " + ", ".join(f"{key} {_short(key, n)}" for key, n in origin.items()))
     return "\n".join(client.printable(line).rstrip() for line in lines)
+
+
+def _store(numbers: dict[str, Any]) -> list[str]:
+    """A line for each tier, of what is not zero."""
+    groups: dict[str, list[str]] = {title: [] for _, title in sorted(_GROUPS, key=lambda g: g[0])}
+    for key, number in numbers.items():
+        if number in (0, ""):
+            continue
+        begins, title = next((b, t) for b, t in _GROUPS if key.startswith(b))
+        name = key.removeprefix(begins).removesuffix("_total").replace("_", " ")
+        if key in ("l2", "l2_name"):
+            groups["shared store (L2)"].append(str(number))
+        else:
+            groups[title].append(f"{name} {_short(key, number)}")
+    return [f"{title}: {', '.join(told)}" for title, told in groups.items() if told]
 
 
 def _row(name: str, slot: dict[str, Any]) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ PAUSE = 0.5
 UNTOLD = 1000
 """Purges kept for telling later; one more and they become a purge of everything."""
 _READ = 1000
+_NOT_YET = "not connected yet"
 
 # Keys carry one hash tag, so that a cluster keeps them in one slot.
 _BEGIN = """
@@ -108,7 +109,7 @@ class RedisBus:
         """Set while ``ready``, to wait for."""
         self.heard = 0.0
         """clock.monotonic() when the log was last read to its end."""
-        self.error = "not connected yet"
+        self.error = _NOT_YET
         self.gaps = 0
         """How often everything had to count as purged because the log could not be followed."""
 
@@ -235,7 +236,8 @@ class RedisBus:
 
     def _up(self) -> None:
         if not self.ready:
-            log.warning("purge log: followed")
+            first = self.error == _NOT_YET
+            log.log(logging.INFO if first else logging.WARNING, "purge log: followed")
         self.ready, self.error = True, ""
         self.followed.set()
         self.heard = self._clock.monotonic()

@@ -84,14 +84,14 @@ JOIN pitches o ON o.id = other.pitch_id
 WHERE mine.pitch_id = ? GROUP BY o.id ORDER BY shared_voters DESC, o.id LIMIT 8
 """
 
-_SEARCH = """
-SELECT id, title, genre, logline,
-       (length(body) - length(replace(lower(body), :q, ''))) / length(:q)
-       + 5 * (instr(lower(title), :q) > 0) + 2 * (instr(lower(logline), :q) > 0) AS relevance
-FROM pitches
-WHERE instr(lower(title), :q) OR instr(lower(logline), :q) OR instr(lower(body), :q)
-ORDER BY relevance DESC, id LIMIT 30
-"""
+_SEARCH = f"""
+SELECT p.id, p.title, p.genre, p.logline, coalesce(v.votes, 0) AS votes,
+       (length(p.body) - length(replace(lower(p.body), :q, ''))) / length(:q)
+       + 5 * (instr(lower(p.title), :q) > 0) + 2 * (instr(lower(p.logline), :q) > 0) AS relevance
+FROM pitches p LEFT JOIN ({_TALLY}) v ON v.pitch_id = p.id
+WHERE instr(lower(p.title), :q) OR instr(lower(p.logline), :q) OR instr(lower(p.body), :q)
+ORDER BY relevance DESC, votes DESC, coalesce(v.score, 0) DESC, p.id LIMIT 30
+"""  # noqa: S608
 
 Row = dict[str, object]
 

@@ -9,6 +9,8 @@ Rules of this file:
   for the slowest reader: back-pressure reaches the origin. It does not wait for ever while others starve: a
   reader that takes nothing for PATIENCE seconds is left behind, and its body breaks off.
 - A body that broke off breaks off for every reader: OriginError, never a clean end.
+- The same body in a content coding is a shared body as well (``coded``), pumped from a reader of this one; it
+  is kept whole no longer than this one is.
 """
 
 from __future__ import annotations
@@ -47,6 +49,19 @@ class SharedBody:
         self._news = asyncio.Event()
         self._clock = clock
         self._room: asyncio.Future[object] | None = None
+        self._source: SharedBody | None = None
+        self.coded: dict[str, SharedBody] = {}
+        """This body in the codings that some of its readers wanted."""
+
+    def derived(self) -> SharedBody:
+        """An empty body of unknown length, to be fed with what is made of this one."""
+        body = SharedBody(None, self._keep, self._clock)
+        body._source = self
+        return body
+
+    @property
+    def joinable(self) -> bool:
+        return not self.outgrown and self.error is None
 
     @property
     def readers(self) -> int:
@@ -89,6 +104,8 @@ class SharedBody:
 
     async def room(self) -> bool:
         """Wait until the slowest reader is near enough. False when nobody reads any more."""
+        if self._source is not None and self._source.outgrown:
+            self.outgrown = True  # however small it is: the origin is to be held back
         if not self.outgrown:
             return True
         while self._positions:
@@ -131,6 +148,9 @@ class SharedBody:
             self._make_room()
         return chunk
 
+    def stands_at_start(self, reader: int) -> bool:
+        return self._positions.get(reader) == 0
+
     def leave(self, reader: int) -> None:
         self._positions.pop(reader, None)
         self._make_room()
@@ -143,6 +163,11 @@ class SharedReader:
         self._body = body
         self._number = number
         self.length = body.length
+
+    @property
+    def unread_body(self) -> SharedBody | None:
+        """The body, while nothing of it was read here: until then it can be joined."""
+        return self._body if self._body.stands_at_start(self._number) else None
 
     def take_all(self) -> bytes | None:
         """Shared bodies are streamed."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Exchange:
-    """``body`` None: the request has none; ``length`` its Content-Length, None when chunked.
+    """``body`` None: the request has none; ``length`` its Content-Length, None when chunked. ``client``: what
+    the origin is told in X-Forwarded-For, an address or several.
 
     ``on_vanish`` is set by the engine while the client's leaving should end what is under way; the front
     calls it when the connection is lost.

@@ -6,7 +6,8 @@ Rules of this file:
   the whole thing, once, and evaluates those itself (RFC 9111 §4.3.1, §4.3.2).
 - What is passed goes as it came, less what belongs to the connection (RFC 9110 §7.6.1).
 - Host goes as the key has it, in lower case: an origin that minds its case must not be made to answer
-  differently under one key.
+  differently under one key. Where the operator has set another one, that goes instead; the key keeps the
+  client's.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
   method) are dropped, and ours are set: an origin may reflect them and no key holds them.
 """
@@ -37,10 +38,11 @@ SPOKEN_FOR = frozenset({
 
 
 class ForwardBuilder:
-    """``via``: the pseudonym in Via. ``for_clients``: whether the client's address is told."""
+    """``via``: the pseudonym in Via. ``host``: the origin gets this Host; "" leaves the client's."""
 
-    def __init__(self, via: str) -> None:
+    def __init__(self, via: str, host: str = "") -> None:
         self._via = f"1.1 {via}"
+        self._host = host.encode("latin-1")
 
     def passed(self, exchange: Exchange, rule: Rule) -> Forward:
         """As it came, body and all."""
@@ -75,7 +77,9 @@ class ForwardBuilder:
         head = exchange.head
         via = headers.get("via")
         raw = [field for field in headers.raw if field[0].lower().replace(b"_", b"-") not in _DROPPED]
-        if head.host:
+        if self._host:
+            raw = [(b"Host", self._host), *(field for field in raw if field[0].lower() != b"host")]
+        elif head.host:
             host = head.host.encode("latin-1")
             raw = [(name, host if name.lower() == b"host" else value) for name, value in raw]
         raw += (

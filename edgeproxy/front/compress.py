@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import brotli
+
+from edgeproxy.front.coded import coded_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +54,7 @@ class Compressor:
         """The best quality takes seconds: nobody who waits for a first coding shall wait for that."""
         self._running: dict[tuple[int, str], tuple[Entry, asyncio.Future[bytes]]] = {}
         """By identity; the entry is held, lest another be given its identity meanwhile."""
+        self._closed = False
 
     async def coded(self, entry: Entry, coding: str) -> bytes | None:
         """The entry's body in ``coding``; None where that would not be smaller."""
@@ -90,57 +93,16 @@ class Compressor:
             entry.codings[coding] = better
             self._update(entry)
 
+    def stream(self, reader: Reader, coding: str) -> Reader:
+        """A body on its way in ``coding``: what to read instead of ``reader``. Close both."""
+        return coded_reader(reader, coding, self._background, self._piece)
+
+    async def _piece(self, code: Callable[[bytes], bytes], piece: bytes) -> bytes:
+        if len(piece) <= INLINE or self._closed:
+            return code(piece)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, code, piece)
+
     def close(self) -> None:
+        self._closed = True
         for threads in (self._threads, self._patient):
             threads.shutdown(wait=False, cancel_futures=True)
-
-
-class _Packer(Protocol):
-    def process(self, data: bytes) -> bytes: ...
-    def flush(self) -> bytes: ...
-    def finish(self) -> bytes: ...
-
-
-class _Gzip:
-    def __init__(self) -> None:
-        self._z = zlib.compressobj(6, zlib.DEFLATED, 31)
-
-    def process(self, data: bytes) -> bytes:
-        return self._z.compress(data)
-
-    def flush(self) -> bytes:
-        return self._z.flush(zlib.Z_SYNC_FLUSH)
-
-    def finish(self) -> bytes:
-        return self._z.flush()
-
-
-class CodedReader:
-    """A body on its way, coded as it passes. Each piece is flushed: an event must not wait for the next."""
-
-    def __init__(self, reader: Reader, coding: str) -> None:
-        self._reader = reader
-        self._packer: _Packer = brotli.Compressor(quality=4) if coding == "br" else _Gzip()
-        self._done = False
-        self.length: int | None = None
-
-    def take_all(self) -> bytes | None:
-        whole = self._reader.take_all()
-        if whole is None:
-            return None
-        self._done = True
-        return self._packer.process(whole) + self._packer.finish()
-
-    async def read(self) -> bytes:
-        while not self._done:
-            chunk = await self._reader.read()
-            if not chunk:
-                self._done = True
-                return self._packer.finish()
-            coded = self._packer.process(chunk) + self._packer.flush()
-            if coded:
-                return coded
-        return b""
-
-    def close(self) -> None:
-        self._reader.close()

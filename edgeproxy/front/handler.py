@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,12 @@ import orjson
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
-from edgeproxy.front.compress import CodedReader, Compressor
 from edgeproxy.front.lane import NOT_LEARNED
 from edgeproxy.front.multipart import multipart_ranges
-from edgeproxy.front.request import HTTP_1_1, REQUEST_ID, Refused, head_of
+from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, REQUEST_ID, Refused, head_of
 from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.sender import ClientGone, Sender
+from edgeproxy.front.trust import FIELDS
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.coding import choose_coding, compressible, named_coding
@@ -42,9 +43,11 @@ if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.engine.exchange import Reader
     from edgeproxy.engine.handle import Engine
+    from edgeproxy.front.compress import Compressor
     from edgeproxy.front.lane import Lane
     from edgeproxy.front.respond import Responder
     from edgeproxy.front.server import EdgeProtocol
+    from edgeproxy.front.trust import Trust
     from edgeproxy.front.wire import Wire
     from edgeproxy.policy.head import RequestHead
 
@@ -68,14 +71,16 @@ class Handler:
         next_id: Callable[[], str],
         observers: Sequence[Callable[[Trace], None]],
         max_body: int,
+        trust: Trust | None = None,
     ) -> None:
         self._engine = engine
         self.responder = responder
         self._compressor = compressor
-        self._clock = clock
+        self.clock = clock
         self._next_id = next_id
         self.observers = list(observers)
         self._max_body = max_body
+        self._trust = trust
         self.rules_version = ""
         self.lane: Lane | None = None
         self.in_flight = 0
@@ -84,8 +89,8 @@ class Handler:
     async def serve(self, wire: Wire) -> bool:
         """Answer one message; True when the connection may be used again."""
         message, protocol = wire.message, wire.protocol
-        trace = Trace(started=self._clock.monotonic(), method=message.method, client=protocol.client)
-        sender = Sender(protocol, message, close=message.should_close or self.draining)
+        trace = Trace(started=self.clock.monotonic(), method=message.method, client=protocol.client)
+        sender = Sender(protocol, message, self.clock, close=message.should_close or self.draining)
         self.in_flight += 1
         try:
             await self._serve(wire, trace, sender)
@@ -109,19 +114,19 @@ class Handler:
         finally:
             self.in_flight -= 1
             trace.bytes_out = sender.body_octets
-            trace.seconds = self._clock.monotonic() - trace.started
+            trace.seconds = self.clock.monotonic() - trace.started
             for observe in self.observers:
                 observe(trace)
         return sender.keep_alive and not self.draining
 
     async def refuse(self, protocol: EdgeProtocol, answer: FromEdge) -> None:
         """Answer what aiohttp's parser did not accept; there is no request to speak of."""
-        trace = Trace(request_id=self._next_id(), started=self._clock.monotonic(), client=protocol.client)
-        sender = Sender(protocol, None, close=True)
+        trace = Trace(request_id=self._next_id(), started=self.clock.monotonic(), client=protocol.client)
+        sender = Sender(protocol, None, self.clock, close=True)
         try:
             await self._send_problem(answer, "GET", trace, sender)
         finally:
-            trace.seconds = self._clock.monotonic() - trace.started
+            trace.seconds = self.clock.monotonic() - trace.started
             for observe in self.observers:
                 observe(trace)
 
@@ -130,7 +135,9 @@ class Handler:
         has_body = payload is not EMPTY_PAYLOAD
         trace.request_id = self._next_id()
         try:
-            head = head_of(message, wire.protocol.scheme, has_body=has_body)
+            # A single field may be as large as the operator has said.
+            most = max(MOST_FIELDS, wire.protocol.max_line_size)
+            head = head_of(message, wire.protocol.scheme, has_body=has_body, most=most)
             length = self._length(message, has_body=has_body)
         except Refused as refused:
             sender.keep_alive = False
@@ -144,7 +151,12 @@ class Handler:
         if wanted is not None and REQUEST_ID.fullmatch(wanted):
             trace.request_id = wanted
         trace.target, trace.host = head.target, head.host
-        exchange = Exchange(head=head, trace=trace, length=length, client=wire.protocol.client)
+        told = wire.protocol.client
+        if self._trust is not None:
+            source = self._trust.source(told, head.scheme, head.headers)
+            trace.client, told = source.client, source.chain
+            head = replace(head, scheme=source.scheme)
+        exchange = Exchange(head=head, trace=trace, length=length, client=told)
         if has_body:
             expects = "100-continue" in split_list((head.headers.get("expect") or "").lower())
             expects = expects and message.version >= HTTP_1_1
@@ -153,13 +165,17 @@ class Handler:
         wire.exchange = exchange
         if wire.vanished:
             raise ClientGone
+        if message.version < HTTP_1_1 and "Transfer-Encoding" in message.headers:
+            # HTTP/1.0 knows no such field: its framing may be another's than ours (RFC 9112 §6.1).
+            sender.keep_alive = False
+        version = self.rules_version
         answer = await self._engine.handle(exchange)
         if self.draining or not payload.is_eof() or payload.exception() is not None:
             # What is left of a body that nobody wanted is not the start of the next request.
             sender.keep_alive = False
         segment = wire.segment
-        if segment is not None and not self._learnable(head, sender):
-            segment = None
+        if segment is not None and (version != self.rules_version or not self._learnable(head, sender)):
+            segment = None  # after a reload the lane must not learn what the rules before it have said
         if isinstance(answer, FromEntry):
             await self._send_entry(answer, head.method, trace, sender, segment)
         elif isinstance(answer, FromStream):
@@ -177,6 +193,7 @@ class Handler:
             and head.method == "GET"
             and sender.keep_alive
             and head.headers.isdisjoint(NOT_LEARNED)
+            and (self._trust is None or head.headers.isdisjoint(FIELDS))
         )
 
     def _length(self, message: RawRequestMessage, *, has_body: bool) -> int | None:
@@ -223,7 +240,7 @@ class Handler:
         self, answer: FromEntry, method: str, trace: Trace, sender: Sender, segment: bytes | None
     ) -> None:
         entry, serve = answer.entry, answer.serve
-        coding = serve.coding
+        coding, version = serve.coding, self.rules_version
         body = entry.body
         if serve.form is Form.FULL and coding:
             coded = await self._compressor.coded(entry, coding)
@@ -231,7 +248,7 @@ class Handler:
                 coding = ""
             else:
                 body = coded
-        head = self.responder.entry_head(entry, serve, answer.rule, coding, self.rules_version)
+        head = self.responder.entry_head(entry, serve, answer.rule, coding, version)
         if serve.form is Form.PARTIAL:
             if len(serve.ranges) == 1:
                 body = body[slice(*serve.ranges[0])]
@@ -250,6 +267,8 @@ class Handler:
             if method == "HEAD" and serve.form is Form.FULL and not body:
                 length = entry.stored.length  # of what GET would bring, whether its body is here or not
             head += b"Content-Length: %d\r\n" % length
+        if version != self.rules_version:
+            segment = None  # reloaded while it was coded
         if segment and self.lane is not None and serve.form in _LEARNED and trace.word is CacheWord.HIT:
             self.lane.learn(segment, entry, answer.rule.name, coding, head, body, status)
         head += self._part(trace, serve.age)
@@ -270,11 +289,13 @@ class Handler:
             length = int(told) if told is not None and DIGITS.fullmatch(told) and status != 204 else None
         if status == 304:
             coding = named_coding(head.headers.get("etag"), fields.get("if-none-match"), compression.codings)
-        # A body that is being stored goes out as it is: it is coded once, for all, when it is whole.
-        elif not answer.shareable and compressible(status, head.headers, compression, length):
+        # Who has asked for parts and is sent the whole of a body on its way is sent it as it is.
+        elif not (answer.shareable and "range" in fields) and compressible(
+            status, head.headers, compression, length
+        ):
             coding = choose_coding(fields.get("accept-encoding"), compression.codings)
             if coding and not bodiless:
-                source = CodedReader(reader, coding)
+                source = self._compressor.stream(reader, coding)
         trace.status = status
         trace.coding = coding
         rendered = self.responder.stream_head(head, answer.rule, coding, length, shareable=answer.shareable)
@@ -284,11 +305,14 @@ class Handler:
                 rendered += b"Content-Length: %d\r\n" % length
             await sender.whole(rendered, b"")
             return
-        whole = source.take_all()
-        if whole is not None:
-            await sender.whole(rendered + b"Content-Length: %d\r\n" % len(whole), whole)
-            return
-        await sender.stream(rendered, source)
+        try:
+            whole = source.take_all()
+            if whole is not None:
+                await sender.whole(rendered + b"Content-Length: %d\r\n" % len(whole), whole)
+            else:
+                await sender.stream(rendered, source)
+        finally:
+            source.close()
 
     async def _send_problem(self, answer: FromEdge, method: str, trace: Trace, sender: Sender) -> None:
         trace.status = answer.status
@@ -307,7 +331,7 @@ class Handler:
         await sender.whole(head, b"" if method == "HEAD" else body)
 
     def _part(self, trace: Trace, age: int | None) -> bytes:
-        trace.seconds = self._clock.monotonic() - trace.started
+        trace.seconds = self.clock.monotonic() - trace.started
         if not age and trace.tier is Tier.ORIGIN:
             age = None  # straight from the origin: there is no age to tell, unless it came with one
         return self.responder.request_part(trace, age)

@@ -21,6 +21,8 @@ HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 HTTP_1_0 = (1, 0)
 HTTP_1_1 = (1, 1)
+MOST_FIELDS = 64 * 1024
+"""Octets of all fields of a request together."""
 
 
 class Refused(Exception):  # noqa: N818 - it is what happened
@@ -32,10 +34,16 @@ class Refused(Exception):  # noqa: N818 - it is what happened
         self.detail = detail
 
 
-def head_of(message: RawRequestMessage, scheme: str, *, has_body: bool) -> RequestHead:
-    """Raises Refused."""
+def head_of(
+    message: RawRequestMessage, scheme: str, *, has_body: bool, most: int = MOST_FIELDS
+) -> RequestHead:
+    """``most``: octets of all fields together. Raises Refused."""
     if message.version < HTTP_1_0:
         raise Refused(400, "The request line names no HTTP version that is spoken here.")
+    if message.version > HTTP_1_1:
+        raise Refused(505, "The request line names an HTTP version that is not spoken here.")
+    if sum([len(name) + len(value) + 4 for name, value in message.raw_headers]) > most:
+        raise Refused(431, f"The request's fields are larger than {most} octets together.")
     if message.method == "CONNECT":
         raise Refused(501, "CONNECT is for forward proxies; this is a reverse proxy.")
     headers = Headers(message.raw_headers)

@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-- A whole answer is one write. A stream is its head at once, then each piece as it comes, no faster than the
-  client reads.
+- A whole answer is one write, a large one several: what a client that does not read costs is one SLICE. A
+  stream is its head at once, then each piece as it comes. Neither goes faster than the client reads, and a
+  client that reads nothing is not waited for (unread.py).
 - Framing is decided here: Content-Length where the length is known, chunks for HTTP/1.1, the end of the
   connection for HTTP/1.0 (RFC 9112 §6.3).
 - An answer that cannot be finished ends the connection before its announced end: no client may take a part
@@ -16,6 +17,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from edgeproxy.front.unread import PATIENCE, Unread
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.header_table import forwardable_answer
 from edgeproxy.policy.vocabulary import OriginFailure
@@ -23,6 +25,7 @@ from edgeproxy.policy.vocabulary import OriginFailure
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
+    from edgeproxy.clock import Clock
     from edgeproxy.engine.exchange import Reader
     from edgeproxy.front.server import EdgeProtocol
     from edgeproxy.policy.head import ResponseHead
@@ -32,6 +35,8 @@ CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: closing sends RST."""
+SLICE = 256 * 1024
+"""Octets of a whole body that are handed to the transport at once."""
 
 
 class ClientGone(ConnectionError):  # noqa: N818 - it is what happened
@@ -42,10 +47,13 @@ class Sender:
     """``message`` None: the request could not be parsed. ``keep_alive`` may be taken away until the head is
     out."""
 
-    __slots__ = ("_close_delimited", "_http10", "_protocol", "body_octets", "keep_alive", "started")
+    __slots__ = ("_clock", "_close_delimited", "_http10", "_protocol", "body_octets", "keep_alive", "started")
 
-    def __init__(self, protocol: EdgeProtocol, message: RawRequestMessage | None, *, close: bool) -> None:
+    def __init__(
+        self, protocol: EdgeProtocol, message: RawRequestMessage | None, clock: Clock, *, close: bool
+    ) -> None:
         self._protocol = protocol
+        self._clock = clock
         self._http10 = message is not None and message.version < (1, 1)
         self.keep_alive = not close
         self.started = False
@@ -76,13 +84,17 @@ class Sender:
         return KEEP_ALIVE if self._http10 else b""
 
     async def whole(self, head: bytes, body: bytes) -> None:
-        """One write. ``head`` without its Connection field and its empty line."""
+        """One write, or several. ``head`` without its Connection field and its empty line."""
         protocol = self._protocol
         transport = protocol.transport
         if transport is None:
             raise ClientGone
         self.started = True
         head = b"%b%b\r\n" % (head, self._connection())
+        if len(body) > SLICE:
+            transport.write(head)
+            await self._slices(body)
+            return
         if body:
             transport.writelines((head, body))
             self.body_octets += len(body)
@@ -90,6 +102,19 @@ class Sender:
             transport.write(head)
         if protocol.writing_paused:
             await self._drain()
+
+    async def _slices(self, body: bytes) -> None:
+        protocol = self._protocol
+        view = memoryview(body)
+        for start in range(0, len(body), SLICE):
+            transport = protocol.transport
+            if transport is None or transport.is_closing():
+                raise ClientGone
+            piece = view[start : start + SLICE]
+            transport.write(piece)
+            self.body_octets += len(piece)
+            if protocol.writing_paused:
+                await self._drain()
 
     async def stream(self, head: bytes, reader: Reader) -> None:
         """Head at once, then each piece as it comes. Raises OriginError where the body broke off."""
@@ -121,10 +146,20 @@ class Sender:
             transport.write(b"0\r\n\r\n")
 
     async def _drain(self) -> None:
+        """Wait until the client has read enough. A body on its way holds a place at the origin, so one who
+        reads nothing is not waited for."""
+        transport = self._protocol.transport
+        if transport is None:
+            raise ClientGone
+        unread = Unread(self._clock, transport, PATIENCE)
         try:
             await self._protocol._drain_helper()  # noqa: SLF001 - server.py, verify()
         except ConnectionError as error:
             raise ClientGone from error
+        finally:
+            unread.cancel()
+        if self._protocol.transport is None:
+            raise ClientGone
 
     def abort(self) -> None:
         """End the connection so that no client can take what it has for the whole."""

@@ -19,6 +19,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from edgeproxy.engine.exchange import FromEdge
+from edgeproxy.front.unread import FAREWELL, Unread
 from edgeproxy.front.wire import Done, Wire
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ REFUSALS = {
 
 PRIVATE = (
     "_process_keepalive", "_handle_request", "finish_response", "handle_error", "_drain_helper",
-    "_make_error_handler", "_messages", "_waiter", "_close", "_force_close", "_upgraded", "_request_count",
+    "_make_error_handler", "_messages", "_close", "_force_close", "_upgraded", "_request_count",
     "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress", "_current_request",
 )  # fmt: skip
 
@@ -59,7 +60,7 @@ class BodyBroken(ValueError):  # noqa: N818 - it is what happened
 class EdgeProtocol(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("clean", "client", "edge", "scheme", "segment")
+    __slots__ = ("answering", "clean", "client", "edge", "scheme", "segment")
 
     def __init__(self, server: EdgeServer, **options: Any) -> None:
         super().__init__(server, **options)
@@ -70,6 +71,8 @@ class EdgeProtocol(RequestHandler):
         """Every segment so far was one whole head that gave one message without a body: the next segment is
         the start of a request, and aiohttp's parser holds nothing that it has not told."""
         self.segment: bytes | None = None
+        self.answering = False
+        """A request is being answered, or the last answer was the connection's last."""
 
     def data_received(self, data: bytes) -> None:
         if not self.clean:
@@ -78,8 +81,9 @@ class EdgeProtocol(RequestHandler):
                 self._break_off()
             return
         messages = self._messages
-        waiter = self._waiter
-        idle = waiter is not None and not messages and not waiter.done()
+        # aiohttp's own task may still be on its way back from the last answer; that answer is written, so
+        # the next one may follow. Waiting for the task would keep a busy worker from ever using the lane.
+        idle = not messages and not self.answering
         if idle and data.endswith(HEAD_END):
             lane = self.edge.handler.lane
             if (
@@ -129,6 +133,23 @@ class EdgeProtocol(RequestHandler):
             self._manager = None
             return
         super().connection_made(transport)
+
+    async def start(self) -> None:
+        """The loop over this connection's requests; at its end aiohttp closes the transport."""
+        try:
+            await super().start()
+        finally:
+            self._see_off(self.transport)
+
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        self._see_off(transport)
+
+    def _see_off(self, transport: asyncio.Transport | None) -> None:
+        """A closed transport stays until its buffer is empty; where the client reads nothing, for ever."""
+        if transport is not None and transport.is_closing() and transport.get_write_buffer_size():
+            Unread(self.edge.handler.clock, transport, FAREWELL)
 
     @property
     def is_idle(self) -> bool:
@@ -189,7 +210,9 @@ class EdgeServer(web.Server):
                 connection.force_close()
 
     async def _serve(self, wire: Wire) -> Done:
-        return Done(keep_alive=await self.handler.serve(wire))
+        done = Done(keep_alive=await self.handler.serve(wire))
+        wire.protocol.answering = not done.keep_alive
+        return done
 
     def __call__(self) -> EdgeProtocol:
         return EdgeProtocol(self, loop=self._loop, **self._kwargs)

@@ -39,6 +39,7 @@ class Wire:
         self.segment = protocol.segment
         """The octets this request came in, where it came alone and whole (front/lane.py)."""
         protocol.segment = None
+        protocol.answering = True
         self._task = task
 
     def _finish(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.key import SECRET
 from edgeproxy.policy.stored import Compression, Overrides, Unsafe
-from edgeproxy.rules.document import Node, at
+from edgeproxy.rules.document import Mapping, Node, at
 from edgeproxy.rules.keys import ORIGIN
 from edgeproxy.rules.model import (
     Coalesce,
@@ -58,7 +58,14 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
             for i, e in enumerate(read.get("examples", ()))
         ),
     )
-    for check in (_check_match, _check_ttl, _check_templates, _check_invalidates, _check_sharing):
+    for check in (
+        _check_match,
+        _check_ttl,
+        _check_templates,
+        _check_invalidates,
+        _check_sharing,
+        _check_authorized,
+    ):
         check(rule, node, key, out)
     return rule
 
@@ -242,7 +249,7 @@ def _check_sharing(rule: Rule, node: Node, key: str, out: Problems) -> None:
     personal = [*(h for h in rule.key.headers if h in SECRET), *(f"cookie {c}" for c in rule.key.cookies)]
     told = (("cache_control", rule.client_cache_control), ("cdn_cache_control", rule.cdn_cache_control))
     for field, value in told:
-        words = {p.strip().partition("=")[0].lower() for p in (value or "").split(",")}
+        words = _directives(value)
         closed = words & {"private", "no-store"}
         shares = words & {"public", "s-maxage"} or (field == "cdn_cache_control" and value and not closed)
         if personal and shares:
@@ -252,3 +259,24 @@ def _check_sharing(rule: Rule, node: Node, key: str, out: Problems) -> None:
                 f"cannot "
                 "know; say private",
             )  # fmt: skip
+
+
+def _check_authorized(rule: Rule, node: Node, key: str, out: Problems) -> None:
+    """unsafe: [authorization] says that answers are shared. With whom, the key says, or that Cache-Control
+    calls them public; where neither does, that the rule's author has thought of it is not to be guessed."""
+    overrides = rule.overrides
+    if not overrides.shares_authorized or overrides.pass_ or overrides.no_store:
+        return
+    written = at(node, "key", default=node)
+    decided = isinstance(written, Mapping) and (written.get("headers") or written.get("cookies"))
+    if decided or {"public", "s-maxage"} & _directives(rule.client_cache_control):
+        return
+    out.add(
+        at(node, "unsafe", default=node), f"{key}.unsafe",
+        "authorization would give the first user's answer to all others; write key: {headers: "
+        "[authorization]} to keep users apart, or key: {headers: []} if all of them get the same",
+    )  # fmt: skip
+
+
+def _directives(value: str | None) -> set[str]:
+    return {p.strip().partition("=")[0].lower() for p in (value or "").split(",")}

@@ -12,6 +12,8 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import yaml
@@ -113,11 +115,32 @@ def parse(text: str, out: Problems) -> Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = None if mark is None else Scalar("", mark.line + 1, mark.column + 1)
-        hint = '; put patterns that begin with "*" in quotes' if "alias" in str(error) else ""
-        out.add(place, "", f"not YAML: {error.problem or error.context}{hint}")
+        out.add(place, "", f"not YAML: {error.problem or error.context}{_hint(error, text)}")
     except yaml.YAMLError as error:
         out.add(None, "", f"not YAML: {str(error).splitlines()[0]}")
     return None
+
+
+_IN_ONE_COLUMN = "; check the indentation: the keys of one mapping begin in one column"
+_HINTS = (
+    ("alias", '; put patterns that begin with "*" in quotes'),
+    (
+        "mapping values are not allowed",
+        f'{_IN_ONE_COLUMN} (and a text that holds ": " goes in quotes)',
+    ),
+    ("while parsing a block", _IN_ONE_COLUMN),
+)
+"""What the parser says -> what most often is meant."""
+
+
+def _hint(error: yaml.MarkedYAMLError, text: str) -> str:
+    mark = error.problem_mark
+    if mark is not None:
+        line = next(islice(StringIO(text), mark.line, None), "")
+        if "\t" in line[: len(line) - len(line.lstrip())] or line[mark.column :].startswith("\t"):
+            return "; there is a tab: use spaces"
+    said = str(error)
+    return next((hint for word, hint in _HINTS if word in said), "")
 
 
 def _document(events: Iterator[yaml.Event], out: Problems) -> Node | None:

@@ -3,7 +3,8 @@
 Rules of this file:
 
 - Run at every load, against all rules together: an example fails too when another rule takes its request.
-- Each failure names the example's file:line, what was expected and what came out.
+- Each failure names the example's file:line, what was expected and what came out; where an answer should
+  have been stored and is not, also what it would take (once for an example).
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 from edgeproxy.rules.match import Matcher
-from edgeproxy.rules.outcome import ASSUMED, Outcome, outcome
+from edgeproxy.rules.otherwise import otherwise, otherwise_text
+from edgeproxy.rules.outcome import ASSUMED, WHEN, Outcome, outcome
 from edgeproxy.rules.problems import Problem
 from edgeproxy.rules.values import show_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeproxy.rules.model import Example, Rule, RuleSet
+    from edgeproxy.rules.model import Example, Matched, Rule, RuleSet
 
 HOST = "edge.example"
 """The host of examples that name none."""
@@ -38,14 +40,17 @@ def check_examples(ruleset: RuleSet) -> list[Problem]:
 
 def check_example(matcher: Matcher, rule: Rule, example: Example) -> list[Problem]:
     request = request_of(example)
-    came = outcome(matcher.match(request), request, response_of(example))
+    matched, answer = matcher.match(request), response_of(example)
+    came = outcome(matched, request, answer)
     expected: dict[str, Any] = {"rule": rule.name, **example.expect}
     file, _, line = example.at.rpartition(":")
     problems = []
+    hint = _hint(matched, request, answer, came)
     for key, wanted in expected.items():
         got = _GOT[key](came)
         if not _same(key, wanted, got, came):
-            why = _why(key, came)
+            why = _why(key, came, hint)
+            hint = "" if hint in why else hint
             problems.append(
                 Problem(
                     file, int(line), 1, f"{rule.name}: example {example.method} {example.url}",
@@ -105,12 +110,20 @@ def _same(key: str, wanted: Any, got: Any, came: Outcome) -> bool:
     return bool(wanted == got)
 
 
-def _why(key: str, came: Outcome) -> str:
+def _hint(matched: Matched, request: RequestHead, answer: ResponseHead, came: Outcome) -> str:
+    """What it would take to have it stored, as ``explain`` says it; "" where nothing is to be said."""
+    if request.method == "HEAD" and not came.pass_reason:
+        return "; a HEAD is answered from what a GET stored and fills nothing: write GET"
+    other = otherwise(matched, request, answer, WHEN, came)
+    return "" if other is None else f"; {otherwise_text(other)}"
+
+
+def _why(key: str, came: Outcome, hint: str) -> str:
     """What helps to understand it."""
     if key == "rule":
         return f" ({came.matched.rule.at})"
     if key in ("cached", "ttl", "tags") and came.reason is not None:
-        return f" (not stored: {came.reason.value})"
+        return f" (not stored: {came.reason.value}{hint})"
     return ""
 
 

@@ -3,7 +3,8 @@
 Rules of this file:
 
 - Every statement comes from an Outcome, that is, from the functions the engine uses.
-- The counterfactual is computed, not guessed: the outcome is asked again with the one word changed.
+- What it would take otherwise is otherwise.py's.
+- A HEAD is never stored: what a GET of the same URL would leave to answer it from is told with it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.policy.stored import LifetimeSource, Unsafe
-from edgeproxy.policy.vocabulary import NotStored, PassReason
+from edgeproxy.policy.freshness import status_ttl
+from edgeproxy.policy.stored import LifetimeSource
+from edgeproxy.policy.vocabulary import PassReason
 from edgeproxy.rules.match import has_dot_segment, host_matches, host_name, losing_condition, path_parts
+from edgeproxy.rules.otherwise import Otherwise, otherwise, otherwise_text
 from edgeproxy.rules.outcome import ASSUMED, WHEN, Outcome, outcome
 from edgeproxy.rules.values import show_duration
 
@@ -37,16 +40,6 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Otherwise:
-    """What it would take: without ``reasons`` the answer would be stored for ``ttl`` seconds (None: not
-    even then). ``needs`` is the line to write, "" where no rule can allow it."""
-
-    reasons: tuple[str, ...]
-    ttl: float | None
-    needs: str
-
-
-@dataclass(frozen=True, slots=True)
 class Explanation:
     request: RequestHead
     status: int
@@ -56,10 +49,12 @@ class Explanation:
     lost: tuple[Lost, ...]
     otherwise: Otherwise | None
     notes: tuple[str, ...]
+    get: Outcome | None = None
+    """For a HEAD that asks the cache: what comes of a GET, from whose stored answer it is answered."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, times in seconds. ``rule`` is ``{"name": ..., "at": "file.yaml:2"}``."""
-        came, rule = self.outcome, self.outcome.matched.rule
+        came, rule, told = self.outcome, self.outcome.matched.rule, self.get or self.outcome
         freshness = came.freshness
         return {
             "request": {
@@ -73,6 +68,11 @@ class Explanation:
             "decision": "pass" if came.pass_reason else "cache",
             "stored": came.cached,
             "reason": None if came.reason is None else came.reason.value,
+            "get": None if self.get is None else {
+                "stored": self.get.cached,
+                "reason": None if self.get.reason is None else self.get.reason.value,
+                "ttl": self.get.ttl if self.get.cached else None,
+            },
             "ttl": came.ttl if came.cached else None,
             "ttl_source": freshness.source.value if freshness else None,
             "validate_always": bool(freshness and freshness.must_validate),
@@ -81,7 +81,7 @@ class Explanation:
             "keep": freshness.keep if freshness else None,
             "tags": list(came.tags),
             "purges": [{"kind": k, "value": v, "soft": soft} for soft, k, v in came.purges],
-            "clients": {"cache_control": came.cache_control, "cdn_cache_control": came.cdn_cache_control},
+            "clients": {"cache_control": told.cache_control, "cdn_cache_control": told.cdn_cache_control},
             "answer": {"status": self.status, "assumed": self.assumed},
             "otherwise": None if self.otherwise is None else {
                 "without": list(self.otherwise.reasons),
@@ -93,7 +93,7 @@ class Explanation:
 
     def text(self) -> str:
         """For a terminal; ends without a newline."""
-        came, rule = self.outcome, self.outcome.matched.rule
+        came, rule, told = self.outcome, self.outcome.matched.rule, self.get or self.outcome
         named = "".join(f"  {name}={value}" for name, value in came.matched.parts.items())
         whose = "assumed" if self.assumed else "given"
         rows = [
@@ -107,16 +107,18 @@ class Explanation:
                 f"{rule.name} ({rule.at}){named}" if rule.at != "built-in" else "none: plain HTTP caching",
             ),
             ("key", came.key.primary.replace("\0", " | ")),
-            ("cache", self._cache()),
+            ("cache", HEAD_SAYS if self.get is not None else self._cache(came)),
         ]
+        if self.get is not None:
+            rows.append(("", f"of a GET: {self._cache(self.get)}"))
         if self.otherwise is not None:
-            rows.append(("", _otherwise_text(self.otherwise)))
+            rows.append(("", otherwise_text(self.otherwise)))
         if came.tags:
             rows.append(("tags", ", ".join(came.tags)))
         rows += [("purges", f"{k} {v}{' (soft)' if soft else ''}") for soft, k, v in came.purges]
-        rows.append(("clients", f"Cache-Control: {came.cache_control or '(none)'}"))
-        if came.cdn_cache_control is not None:
-            rows.append(("caches", f"CDN-Cache-Control: {came.cdn_cache_control}"))
+        rows.append(("clients", f"Cache-Control: {told.cache_control or '(none)'}"))
+        if told.cdn_cache_control is not None:
+            rows.append(("caches", f"CDN-Cache-Control: {told.cdn_cache_control}"))
         # A rule that lost by more than its path is the one that was meant.
         nearest = sorted(self.lost, key=lambda each: each.why == "path")[:SHOWN]
         rows += [("lost", f"{each.name} ({each.at}): {each.why}") for each in nearest]
@@ -125,22 +127,32 @@ class Explanation:
         rows += [("note", note) for note in self.notes]
         return "\n".join(f"{name:<8} {value}".rstrip() for name, value in rows)
 
-    def _cache(self) -> str:
-        came, freshness = self.outcome, self.outcome.freshness
+    def _cache(self, came: Outcome) -> str:
+        freshness = came.freshness
         if came.pass_reason is not None:
-            return f"passed: {came.pass_reason.value}"
+            only = " (only GET and HEAD are answered from the cache)"
+            why = only if came.pass_reason is PassReason.METHOD else ""
+            return f"passed: {came.pass_reason.value}{why}"
         if freshness is None:
             return f"not stored: {came.not_stored.value if came.not_stored else ''}"
         if freshness.must_validate:
             said = "stored, and validated with the origin before each use (no-cache)"
         else:
-            said = f"stored for {show_duration(came.ttl)} ({_SOURCES[freshness.source]})"
+            said = f"stored for {show_duration(came.ttl)} ({self._source(freshness.source)})"
         if came.stale_while_revalidate:
             said += f"; then stale for {show_duration(came.stale_while_revalidate)} while it is refreshed"
         if came.stale_if_error:
             said += f"; stale for {show_duration(came.stale_if_error)} if the origin fails"
         return said
 
+    def _source(self, source: LifetimeSource) -> str:
+        overrides = self.outcome.matched.rule.overrides
+        if source is LifetimeSource.RULE and status_ttl(self.status, overrides) is not None:
+            return "the rule's status_ttl"
+        return _SOURCES[source]
+
+
+HEAD_SAYS = "answered from what a GET stored; does not fill the cache"
 
 _SOURCES = {
     LifetimeSource.RULE: "the rule's ttl",
@@ -152,25 +164,6 @@ _SOURCES = {
     LifetimeSource.NONE: "no lifetime given",
 }
 
-_WORDS = {
-    NotStored.SET_COOKIE: Unsafe.SET_COOKIE,
-    NotStored.AUTHORIZATION: Unsafe.AUTHORIZATION,
-    NotStored.RESPONSE_NO_STORE: Unsafe.NO_STORE,
-    NotStored.RESPONSE_PRIVATE: Unsafe.PRIVATE,
-    NotStored.RESPONSE_NO_CACHE: Unsafe.NO_CACHE,
-}
-_MEANT = frozenset({PassReason.METHOD, PassReason.RULE, NotStored.RULE})
-"""What the rule (or the method) means to be so."""
-_LINES = {
-    NotStored.STATUS: "status_ttl: ...",
-    NotStored.SERVER_ERROR: "status_ttl: ...",
-    NotStored.NO_LIFETIME: "ttl: ...",
-    NotStored.LIFETIME_ZERO: "ttl: ...",
-    NotStored.TOO_LARGE: "max_object: ...",
-    NotStored.REQUEST_NO_STORE: "request_directives: ignore",
-    PassReason.REQUEST_NO_STORE: "request_directives: ignore",
-}
-
 
 def explain(
     matcher: Matcher, request: RequestHead, response: ResponseHead | None = None, now: float = WHEN
@@ -179,6 +172,9 @@ def explain(
     answer = ASSUMED if response is None else response
     matched = matcher.match(request)
     came = outcome(matched, request, answer, now)
+    # Where a HEAD is not passed, whether there is something to answer it from is the GET's to say.
+    asked = replace(request, method="GET") if request.method == "HEAD" and not came.pass_reason else request
+    get = outcome(matched, asked, answer, now) if asked is not request else None
     notes = []
     if has_dot_segment(request.path):
         notes.append("the path has a dot segment: a rule never answers it from the cache")
@@ -188,8 +184,9 @@ def explain(
         assumed=response is None,
         outcome=came,
         lost=tuple(_lost(matcher, matched, request)),
-        otherwise=_otherwise(matched, request, answer, now, came),
+        otherwise=otherwise(matched, asked, answer, now, get or came),
         notes=tuple(notes),
+        get=get,
     )
 
 
@@ -207,36 +204,3 @@ def _why(rule: Rule, request: RequestHead) -> str:
     if not host_matches(rule.match.hosts, host_name(request.host)):
         return "host"
     return losing_condition(rule.match, request) or "an earlier rule matched"
-
-
-def _otherwise(
-    matched: Matched, request: RequestHead, answer: ResponseHead, now: float, came: Outcome
-) -> Otherwise | None:
-    """Grant one unsafe word after the other until the answer is stored, or nothing more can be granted."""
-    if came.reason is None or came.reason in _MEANT:
-        return None
-    reasons: list[str] = []
-    words: list[str] = []
-    overrides = matched.rule.overrides
-    while came.reason is not None:
-        reasons.append(came.reason.value)
-        word = _WORDS.get(came.reason) if isinstance(came.reason, NotStored) else None
-        if word is None or word in overrides.unsafe:
-            return Otherwise(tuple(reasons), None, _LINES.get(came.reason, "") if len(reasons) == 1 else "")
-        words.append(word.value)
-        overrides = replace(overrides, unsafe=overrides.unsafe | {word})
-        came = outcome(
-            replace(matched, rule=replace(matched.rule, overrides=overrides)), request, answer, now
-        )
-    return Otherwise(tuple(reasons), came.ttl, f"unsafe: [{', '.join(words)}]")
-
-
-def _otherwise_text(otherwise: Otherwise) -> str:
-    if otherwise.ttl is None:
-        return f"to store it, the rule needs {otherwise.needs}" if otherwise.needs else "no rule can store it"
-    them = "it" if len(otherwise.reasons) == 1 else f"them ({', '.join(otherwise.reasons)})"
-    said = f"would be stored for {show_duration(otherwise.ttl)} without {them}"
-    said += f"; to store it all the same: {otherwise.needs}"
-    if "authorization" in otherwise.needs:
-        said += ", and key: {headers: [authorization]} lest users see each other's"
-    return said

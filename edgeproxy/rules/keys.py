@@ -217,7 +217,7 @@ EXPECT = Table(
     (
         Key("rule", Word("a rule's name, or none", str, WORD), "Which rule matches.",
             default="the rule it stands in"),
-        Key("cached", FLAG, "Whether the answer is stored."),
+        Key("cached", FLAG, "Whether the answer is stored. One to HEAD never is."),
         Key("reason", one_of(*REASONS), "Why it is not stored, in the words of Cache-Status."),
         Key("ttl", DURATION, "How long it is fresh, from its arrival here."),
         Key("stale_while_revalidate", DURATION, "The window."),
@@ -287,7 +287,8 @@ RULE = Table(
         Key("status_ttl", Pairs(Word("a status such as 404 or a class such as 5xx", values.status_or_class,
                                      {"type": "string", "pattern": "^[2-5]([0-9][0-9]|[xX][xX])$"}),
                                 DURATION, "a mapping such as {404: 1m, 5xx: 0}"),
-            "The ttl by status, before `ttl`; `0` is never stored. A status goes before its class.",
+            "The ttl by status, before `ttl`; `0` is never stored. A status goes before its class; a class "
+            "leaves out statuses about one request, such as 401, 403 and 429, unless it is given `0`.",
             example="status_ttl: {404: 1m, 5xx: 0}"),
         Key("stale_while_revalidate", DURATION,
             "How long after its ttl an answer may still be sent while it is refreshed in the background.",
@@ -375,8 +376,8 @@ DEFAULTS = Table(
 
 UNSAFE_DOCS = {
     Unsafe.SET_COOKIE: "Store and share answers that set cookies. Every client gets the same cookie.",
-    Unsafe.AUTHORIZATION: "Share answers to requests that carried Authorization (put it in the key, or all "
-    "see one user's).",
+    Unsafe.AUTHORIZATION: "Share answers to requests that carried Authorization, with those whose key is the "
+    "same.",
     Unsafe.NO_STORE: "Store answers that say no-store.",
     Unsafe.PRIVATE: "Store and share answers that say private: made for one user.",
     Unsafe.NO_CACHE: "Reuse answers that say no-cache without asking the origin.",

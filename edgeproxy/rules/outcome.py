@@ -4,6 +4,7 @@ Rules of this file:
 
 - Asks the matcher, the key builder and the policy, the same functions that the engine asks, in its order,
   with an empty cache. Nothing is decided here a second time.
+- So a HEAD is not stored: it is answered from what a GET has stored, and leaves nothing itself.
 - Pure; ``explain`` and rule examples both read an Outcome.
 """
 
@@ -83,9 +84,7 @@ def outcome(
         purges = invalidation_targets(rule, matched.parts, request.method)
         came = Outcome(matched, key, purges=purges, pass_reason=passed.reason)
     else:
-        # HEAD is answered from what GET has stored.
-        asked = replace(request, method="GET")
-        concluded = conclude(asked, None, OriginAnswer(response, now, now), rule.overrides, now)
+        concluded = conclude(request, None, OriginAnswer(response, now, now), rule.overrides, now)
         if isinstance(concluded, Store):
             tags = tags_for(rule, matched.parts, response.headers)
             came = Outcome(matched, key, tags=tags, freshness=concluded.stored.freshness)

@@ -18,10 +18,12 @@ import re
 from urllib.parse import quote
 
 from edgeproxy.rules.model import PathPattern
+from edgeproxy.rules.problems import quoted
 from edgeproxy.rules.safe_regex import compile_regex, literal_start
 
 _NAMED = re.compile(r"\{([^{}]*)\}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_COLON = re.compile(r"/:([A-Za-z_][A-Za-z0-9_]*)(?=/|\Z)")
 _WILD = re.compile(r"[*{}]")
 _WIRE = re.compile(r"[!-~]*")
 _DEEPER = r"(?:/[^/]*)*"
@@ -35,6 +37,7 @@ def path_pattern(source: str) -> PathPattern:
     if source.startswith("~"):
         regex = compile_regex(source[1:])
         return PathPattern(source, regex, literal_start(source[1:]))
+    _check_habits(source)
     _check_wire(source)
     if "/" not in source:
         return _last_segment(source)
@@ -51,6 +54,16 @@ def path_pattern(source: str) -> PathPattern:
         regex_text += _DEEPER + _segments(chunks[-1], names) if chunks[-1] else "(?:/.*)?"
     exact = _WILD.search(source) is None
     return PathPattern(source, re.compile(regex_text, re.DOTALL), _literal(source), exact)
+
+
+def _check_habits(source: str) -> None:
+    """What is written so elsewhere and could mean nothing here."""
+    if source.startswith("^"):
+        regex = "~" + source[1:].removesuffix("$")
+        raise ValueError(f'a regular expression begins with "~": write {quoted(regex)}')
+    if _COLON.search(source):
+        braces = _COLON.sub(r"/{\1}", source)
+        raise ValueError(f"a segment is named in braces: write {quoted(braces)}")
 
 
 def _check_wire(source: str) -> None:

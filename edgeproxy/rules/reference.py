@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from edgeproxy.policy.freshness import OF_ONE_REQUEST
 from edgeproxy.rules import keys
 
 if TYPE_CHECKING:
@@ -54,28 +55,66 @@ rules:
 ## How files are read
 
 - All `*.yaml` and `*.yml` of the rules directory, in name order; rules in file order. **The first rule that
-  matches answers**; where none does, plain HTTP caching applies.
+  matches answers**, so the particular goes before the general (`/api/me` before `/api/**`); where none
+  does, plain HTTP caching applies.
 - `defaults`, beside `rules`, holds keys of a rule that lie beneath each rule of its file. Mappings are
   merged; lists and words are replaced.
-- All or nothing: whatever is wrong (an unknown key, a bad value, an example that fails) is reported with
-  file:line:column and what was expected, all at once, and the rules that were loaded before go on.
+- All or nothing: if anything is wrong, nothing of it is loaded and the rules that were loaded before go on.
+  Each problem is reported with file:line:column and what was expected: first what is no YAML (the first such
+  fault of each file) together with the unknown keys and bad values of all files; once there is none of
+  these, the examples that fail.
+- A reload purges nothing: what was stored under the old rules keeps the times and tags it was stored with
+  until it expires or is purged (or until a changed `key` no longer leads to it). After a correction that
+  matters, purge.
 - At most 1 MiB a file, 1,000 files, 100,000 rules. No anchors, no tags, no second document.
 - A path with a dot segment (`/static/..%2fapi/me`), in any writing, matches as it stands but is never
   answered from the cache: the origin may take it for another path.
 - Durations: `30s`, `15m`, `1h30m`, `7d`, also `ms`, `w`, `y`, or plain seconds. Sizes: `1MiB`, `512KB`, `8m`
   (1024), or plain octets. Patterns that begin with `*` go in quotes.
-- [schema.json](schema.json) lets editors complete and check: begin a file with
-  `# yaml-language-server: $schema=schema.json`.
+- [schema.json](schema.json) lets editors complete and check: put it beside your files with
+  `edgeproxy check --schema > schema.json` and begin each with `# yaml-language-server: $schema=schema.json`.
 
 `edgeproxy check DIR` reads the files as `serve` does and runs their examples; `edgeproxy explain URL` says
 which rule matches, which do not and why, and what comes of it.
 
-"""
+## How long
+
+- A `ttl` is for answers below 400; to keep a 404, write `status_ttl: {404: 1m}`.
+- `status_ttl` with a class (`4xx: 1m`) is about what has become of the resource. It leaves out the statuses
+  that speak of one request:
+  OF_ONE_REQUEST.
+  To keep one of these, name it (412 and 416 are never stored). `4xx: 0` means all of them.
+- An answer with `s-maxage` is not sent stale (RFC 9111 §5.2.2.10), unless the rule gives a `ttl` or a stale
+  window. One with `must-revalidate` or `proxy-revalidate` is not, whatever the rule's windows are
+  (`unsafe: [must_revalidate]`).
+- A rule's times count from the answer's arrival here. Clients also get its `Age`, and subtract it from
+  `max-age`: with `ttl: 15m` and `cache_control: "public, max-age=60"`, an answer that has been here for more
+  than a minute is stale to a browser at once. For browsers to keep it, `max-age` must be
+  longer than the `ttl`.
+- Only GET fills the cache. HEAD is answered from what a GET stored; all else goes to the origin.
+
+## What explain's key shows
+
+`http://api.example/api/pitches?page=2` is the plain key. What changes it stands after ` | `, in this order:
+
+| part | what it says |
+| --- | --- |
+| `x-tenant=blue` | a header of `key.headers` and its value; `x-tenant-` where the request has none |
+| `authorization#5d0c...` | a header whose value is a credential, or long: its digest |
+| `session;#9a41...` | a cookie of `key.cookies`: the digest of its value; `session;-` where there is none |
+| `?3f9a1c07` | the rule changes the query (`key.query`): the digest of how, so that an edit begins anew |
+| `!77e0b2d4` | the rule has conditions on headers, cookies or query: the digest of them |
+
+An answer's Vary is no part of the key: variants are told apart beneath it.
+
+""".replace("OF_ONE_REQUEST", ", ".join(str(status) for status in sorted(OF_ONE_REQUEST)))
 
 UNSAFE_HEAD = """\
 ## unsafe
 
-Words a rule must say before an answer is shared that HTTP would keep apart.
+Words a rule must say before an answer is shared that HTTP would keep apart. `authorization` is refused until
+the rule also says with whom: `key: {headers: [authorization]}` keeps users apart, `key: {headers: []}` (or a
+`cache_control` that says public) means that all of them get the same.
 
 | word | what it allows |
 | --- | --- |

@@ -400,6 +400,8 @@ class TieredStore:
             told["l2"] = "ok" if self.shared.state == "ok" else f"degraded: {self.shared.state}"
         if self.bus is not None:
             told["bus"] = "ok" if self.bus.ready else f"degraded: {self.bus.error}"
+            if not self.bus.ready and told["l2"] == "ok":
+                told["l2"] = "degraded: not asked while the purge log is not followed"
         return told
 
     async def close(self) -> None:

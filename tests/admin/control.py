@@ -32,6 +32,7 @@ class SmallControl:
         """While closed, questions about entries hang."""
         self.gate_all.set()
         self.reloads = 0
+        self.last_reload: ReloadResult | None = None
         self.errors: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
@@ -52,7 +53,8 @@ class SmallControl:
 
     async def reload_rules(self) -> ReloadResult:
         self.reloads += 1
-        return ReloadResult("v1" if self.errors else "v2", 4, self.errors, self.missing)
+        self.last_reload = ReloadResult("v1" if self.errors else "v2", 4, self.errors, self.missing)
+        return self.last_reload
 
     async def purge(self, request: PurgeRequest) -> PurgeAnswer:
         if request.value == "relative":

@@ -86,6 +86,30 @@ async def test_dead_parts_are_degraded_not_unready(client: Client, control: Smal
     assert told["parts"]["store"]["ok"] is True
 
 
+async def test_how_the_last_reload_went(client: Client, control: SmallControl) -> None:
+    async def told() -> list[object]:
+        return [
+            (await (await client.get(path)).json())["last_reload"] for path in ("/api/rules", "/api/health")
+        ]
+
+    assert await told() == [None, None]
+    await control.reload_rules()
+    assert await told() == [{"result": "ok", "lines": []}] * 2
+    control.errors = ("a.yaml:2: wrong",)
+    await control.reload_rules()
+    assert await told() == [{"result": "error", "lines": ["a.yaml:2: wrong"]}] * 2
+    control.errors, control.missing = (), ("worker 1: hangs",)
+    await control.reload_rules()
+    assert await told() == [{"result": "error", "lines": ["worker 1: hangs"]}] * 2
+
+
+async def test_nothing_stored_says_how_to_ask(client: Client, control: SmallControl) -> None:
+    control.stored = None
+    answer = await client.get("/api/cache/entry?url=/a")
+    assert answer.status == 404
+    assert "give the URL as clients use it, with its host" in (await answer.json())["detail"]
+
+
 async def test_checks_are_kept_ten_seconds(client: Client, control: SmallControl, clock: DrivenClock) -> None:
     await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
     assert control.checks == 1
@@ -131,7 +155,10 @@ async def test_metrics(client: Client) -> None:
         ("/api/cache/status", {"requests": 12}),
         ("/api/performance", {"unit": "seconds"}),
         ("/api/performance/metrics", {"unit": "seconds"}),
-        ("/api/rules", {"version": "v1", "rules": [{"name": "pitches", "at": "a.yaml:2"}]}),
+        (
+            "/api/rules",
+            {"version": "v1", "rules": [{"name": "pitches", "at": "a.yaml:2"}], "last_reload": None},
+        ),
     ],
 )
 async def test_what_control_tells_is_told(client: Client, path: str, body: dict[str, object]) -> None:

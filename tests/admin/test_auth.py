@@ -35,11 +35,17 @@ STATS, PURGE = ("GET", "/api/cache/stats"), ("POST", "/api/cache/purge")
     ("auth", "request_line", "headers", "status"),
     [
         (ALONE, STATS, NONE, 200),
-        (ALONE, STATS, WRONG, 401),
+        (ALONE, STATS, WRONG, 200),
+        (ALONE, STATS, BASIC, 200),
         (ALONE, PURGE, NONE, 403),
         (ALONE, PURGE, {"Authorization": "Bearer "}, 403),
         (USUAL, STATS, NONE, 200),
         (USUAL, STATS, WRITE, 200),
+        (USUAL, STATS, WRONG, 200),
+        (USUAL, STATS, BASIC, 200),
+        (BOTH, STATS, WRONG, 401),
+        (BOTH, STATS, BASIC, 401),
+        (PUBLIC, STATS, WRONG, 401),
         (USUAL, PURGE, NONE, 401),
         (USUAL, PURGE, WRONG, 401),
         (USUAL, PURGE, BASIC, 401),
@@ -115,6 +121,7 @@ async def test_without_any_token_the_hint_names_the_variable(aiohttp_client: Aio
 async def test_a_rebound_name_reads_nothing(aiohttp_client: AiohttpClient, host: str, status: int) -> None:
     client = await aiohttp_client(make_admin(SmallControl(), USUAL))
     assert (await client.get("/api/cache/stats", headers={"Host": host})).status == status
+    assert (await client.get("/api/cache/stats", headers={"Host": host, **WRONG})).status == status
     assert (await client.get("/api/cache/stats", headers={"Host": host, **WRITE})).status == 200
     assert (await client.get("/readyz", headers={"Host": host})).status == 200
 

@@ -178,6 +178,7 @@ async def test_wrong_rules_reach_no_worker(setting: Setting) -> None:
     told = (await setting.node.metrics()).decode()
     assert "\nedgeproxy_config_reload_failed_total 1.0\n" in told
     assert "\nedgeproxy_config_last_reload_successful 0.0\n" in told
+    assert setting.node.last_reload == result
 
 
 async def test_who_does_not_take_the_rules_over_is_named_and_replaced(setting: Setting) -> None:

@@ -13,7 +13,7 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.auth import Auth
 from edgeproxy.admin.control import Kind, PurgeRequest
 from edgeproxy.admin.token_file import make_token
-from edgeproxy.cli import purge, stats
+from edgeproxy.cli import purge, reload, stats
 from edgeproxy.cli.client import octets
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.trace import Trace
@@ -46,7 +46,9 @@ def start(aiohttp_server: AiohttpServer, control: SmallControl) -> Start:
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("EDGEPROXY_ADMIN_TOKEN", "EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN"):
+    for name in (
+        "EDGEPROXY_ADMIN_TOKEN", "EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN", "EDGEPROXY_CACHE_DIR",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -57,6 +59,7 @@ async def command(*words: str) -> int:
     subparsers = parser.add_subparsers(required=True)
     purge.add_parser(subparsers)
     stats.add_parser(subparsers)
+    reload.add_parser(subparsers)
     try:
         args = parser.parse_args(words)
     except SystemExit as left:
@@ -151,7 +154,7 @@ async def test_refusals_are_exit_1_with_what_the_server_said(
         assert err.count("\n") == 1
     monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "wrong")
     assert await command("purge", "--all", "--admin", admin) == 1
-    assert "not known here" in capsys.readouterr().err
+    assert "not known here; the token is from EDGEPROXY_ADMIN_TOKEN" in capsys.readouterr().err
     assert control.purged == []
 
 
@@ -186,12 +189,72 @@ async def test_on_ones_own_machine_the_kept_token_is_used(
     assert len(control.purged) == 1
 
 
+async def test_the_token_of_another_instance(
+    start: Start,
+    control: SmallControl,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is open can be read with it; a change names the file; --cache-dir finds the right one."""
+    usual, other = tmp_path / "cache" / "edgeproxy", tmp_path / "other"
+    for directory in (usual, other):
+        directory.mkdir(parents=True)
+    make_token(usual / "admin-token")
+    admin = await start(Auth(make_token(other / "admin-token")))
+    assert await command("stats", "--json", "--admin", admin) == 0
+    assert await command("purge", "--all", "--admin", admin) == 1
+    assert f"; the token is from {usual / 'admin-token'}\n" in capsys.readouterr().err
+    for words in (("purge", "--all"), ("reload",), ("stats", "--json")):
+        assert await command(*words, "--admin", admin, "--cache-dir", str(other)) == 0
+    monkeypatch.setenv("EDGEPROXY_CACHE_DIR", str(other))
+    assert await command("purge", "--all", "--admin", admin) == 0
+    assert len(control.purged) == 2
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "of a third one")
+    assert await command("purge", "--all", "--admin", admin, "--cache-dir", str(other)) == 0
+    assert await command("purge", "--all", "--admin", admin, "--cache-dir", str(tmp_path)) == 2
+    assert f"{tmp_path / 'admin-token'}: No such file" in capsys.readouterr().err
+
+
+async def test_reload(
+    start: Start, control: SmallControl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "secret")
+    admin = await start(Auth("secret"))
+    assert await command("reload", "--admin", admin) == 0
+    assert capsys.readouterr() == ("rules version v2, 4 rules\n", "")
+    control.errors = ("a.yaml:2:5: \x1b[31mno such key", "b.yaml:1:1: empty")
+    assert await command("reload", "--admin", admin) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "a.yaml:2:5:  [31mno such key",
+        "b.yaml:1:1: empty",
+        "edgeproxy: the rule files have 2 errors; the rules loaded before go on",
+    ]
+    control.errors, control.missing = (), ("worker 2: no answer within 60 s",)
+    assert await command("reload", "--admin", admin) == 1
+    assert capsys.readouterr().err.startswith("worker 2: no answer within 60 s\nedgeproxy: not every worker")
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "wrong")
+    assert await command("reload", "--admin", admin) == 1
+    assert "refused (401)" in capsys.readouterr().err
+
+
 async def test_stats(
     start: Start, control: SmallControl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = Metrics(
-        DrivenClock(), ["pitches", "idle"], {"store": lambda: {"l1_bytes": 2048, "kind": "lmdb"}}
-    )
+        DrivenClock(),
+        ["pitches", "idle"],
+        {
+            "store": lambda: {
+                "epoch": 3, "purges": 0, "l1_entries": 5, "l1_bytes": 2048, "l1_evictions": 0,
+                "uncacheable": 2,
+                "l2": "ok", "l2_name": "lmdb:/x", "l2_hits": 7, "l2_misses": 0, "l2_corrupt_total": 1,
+                "l2_store_bytes": 1024, "l2_store_errors": 0,
+            }
+        },
+    )  # fmt: skip
     for _ in range(3):
         metrics.observe(
             Trace(
@@ -210,7 +273,12 @@ async def test_stats(
     assert lines[1].split() == ["pitches", "4", "3", "75.0%", "3.0", "KiB", "2", "m", "0", "s"]
     assert lines[2].split() == ["all", "4", "3", "75.0%", "3.0", "KiB", "2", "m", "0", "s"]
     assert "not stored: set-cookie 1" in lines
-    assert "store: l1_bytes 2.0 KiB, kind lmdb" in lines
+    assert lines[lines.index("store: epoch 3, uncacheable 2") :] == [
+        "store: epoch 3, uncacheable 2",
+        "memory (L1): entries 5, bytes 2.0 KiB",
+        "shared store (L2): ok, lmdb:/x, hits 7, corrupt 1",
+        "what the shared store says: bytes 1.0 KiB",
+    ]
     assert await command("stats", "--json", "--admin", admin) == 0
     assert json.loads(capsys.readouterr().out)["rules"]["pitches"]["hit_ratio"] == 0.75
 

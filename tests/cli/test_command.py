@@ -65,13 +65,16 @@ def test_as_a_module() -> None:
 
 
 WRONG: dict[str, tuple[tuple[str, ...], str]] = {
-    "no command": ((), "edgeproxy: the following arguments are required: COMMAND"),
     "another command": (("server",), "invalid choice: 'server'"),
     "another flag": (("serve", "--colour", "red"), "unrecognized arguments: --colour red"),
     "a flag cut short": (("serve", "--ori", "http://a"), "unrecognized arguments"),
     "a flag without its value": (("serve", "--origin"), "argument --origin: expected one argument"),
     "no origin": (("serve",), "--origin: missing"),
-    "an origin that is none": (("serve", "--origin", "nowhere"), "--origin: 'nowhere': expected a URL"),
+    "an origin that is none": (
+        ("serve", "--origin", "nowhere"),
+        "--origin: 'nowhere': http:// is missing; expected a URL",
+    ),
+    "an origin with a path": (("serve", "--origin", "http://a/b"), "--origin: 'http://a/b': expected a URL"),
     "no such rules": (
         ("serve", "--origin", "http://a", "--rules", "/no"),
         "--rules: '/no': expected a directory",
@@ -88,6 +91,29 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, case: str) -> None:
     assert says in done.err
     assert done.err.startswith("edgeproxy")
     assert done.err.count("\n") == 1
+
+
+def test_without_a_command_the_whole_help_is_shown(run: Run) -> None:
+    done = run()
+    assert (done.code, done.out) == (2, "")
+    assert done.err == run("--help").out
+
+
+HEAVY = ("aiohttp", "uvloop", "yaml", "lmdb", "redis", "aiocache", "msgspec", "asyncio", "edgeproxy.rules")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["serve", "--help"]])
+def test_help_is_cheap(words: list[str]) -> None:
+    """What a command works with is imported when it runs."""
+    program = (
+        "import sys\nfrom edgeproxy.__main__ import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        f"print('loaded', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "loaded []"
 
 
 STORES = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 from edgeproxy.clock import Clock
 from edgeproxy.cluster.bus import RedisBus
 from edgeproxy.cluster.epoch import GONE, GOOD, PurgeTable, SoftSince
+from edgeproxy.store.open import open_store
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from tests.support.servers import redis_server
 
@@ -188,3 +190,27 @@ async def test_a_record_that_cannot_be_read_purges_everything(redis: Server, bac
     await until(lambda: node.gone("/any", epoch))
     await client.aclose()
     await node.bus.close()
+
+
+async def test_a_healthy_start_is_no_warning(
+    redis: Server, background: Background, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgeproxy.bus")
+
+    def followed() -> list[int]:
+        return [record.levelno for record in caplog.records if record.message == "purge log: followed"]
+
+    store = await open_store(redis.url, clock=Clock(), spawn=background.spawn)
+    assert store.bus is not None
+    await store.bus.followed.wait()
+    assert followed() == [logging.INFO]
+    assert (await store.health())["l2"] == "ok"
+    redis.pause()
+    await until(lambda: store.bus is not None and not store.bus.ready)
+    health = await store.health()
+    assert health["bus"].startswith("degraded: ")
+    assert health["l2"].startswith("degraded: "), "what is not asked is not ok"
+    redis.resume()
+    await store.bus.followed.wait()
+    assert followed() == [logging.INFO, logging.WARNING]
+    await store.close()

@@ -111,6 +111,15 @@ def test_what_the_origin_is_asked_for_the_cache() -> None:
     assert sent.target == "/a?b=1"
 
 
+def test_the_host_that_the_operator_set_goes_instead() -> None:
+    builder = ForwardBuilder("edge", "vhost.example:8443")
+    nameless = Exchange(RequestHead("GET", "http", "", "/", Headers()), Trace(request_id="r1"))
+    for asked in (exchange(), nameless):
+        for sent in (builder.whole(asked, PLAIN), builder.passed(asked, PLAIN)):
+            assert sent.headers.get_all("host") == ("vhost.example:8443",)
+    assert exchange().head.host == "api.test"
+
+
 def test_what_is_passed_keeps_its_conditions() -> None:
     sent = ForwardBuilder("edge").passed(
         exchange(("If-None-Match", '"x"'), ("Range", "bytes=0-1"), ("Accept-Encoding", "br"), method="POST"),

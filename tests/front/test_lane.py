@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ from tests.support.ledger import LedgerOrigin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from edgeproxy.engine.exchange import Answer, Exchange
+    from edgeproxy.observe.trace import Trace
 
 BODY = b'{"pitches": [' + b'{"id": 1, "title": "a quiet city"},' * 60 + b"{}]}"
 
@@ -140,6 +145,43 @@ async def test_the_lane_ends_with_freshness_purge_and_reload(origin: LedgerOrigi
         assert await lane_hits(edge) == hits
 
 
+async def test_an_answer_under_way_during_a_reload_is_not_learned(
+    origin: LedgerOrigin, tmp_path: Path
+) -> None:
+    """What the rules before it have said must not be said by the lane after it."""
+    text = """rules: [{name: all, match: {path: "/**"}, ttl: 1m, cache_control: "max-age=%d"}]"""
+    (tmp_path / "rules.yaml").write_text(text % 1)
+    async with running_edge(origin.url, clock=DrivenClock(), rules=tmp_path) as edge:
+        handle = edge.worker.engine.handle
+        held, go = asyncio.Event(), asyncio.Event()
+
+        async def holding(exchange: Exchange) -> Answer:
+            answer = await handle(exchange)
+            held.set()
+            await go.wait()
+            return answer
+
+        async with edge.client() as client, edge.client() as other:
+            for _ in range(2):
+                await client.send(SEGMENTS["plain"])
+                assert (await client.read_answer())["Cache-Control"] == "max-age=1"
+            edge.worker.engine.handle = holding  # type: ignore[method-assign]
+            await client.send(SEGMENTS["plain"])
+            await held.wait()
+            edge.worker.engine.handle = handle  # type: ignore[method-assign]
+            (tmp_path / "rules.yaml").write_text(text % 2)
+            assert not (await edge.worker.operator.reload_rules()).errors
+            await other.send(SEGMENTS["plain"])  # the block has been seen
+            assert (await other.read_answer())["Cache-Control"] == "max-age=2"
+            go.set()
+            assert (await client.read_answer())["Cache-Control"] == "max-age=1"
+            hits = await lane_hits(edge)
+            for _ in range(4):
+                await client.send(SEGMENTS["plain"])
+                assert (await client.read_answer())["Cache-Control"] == "max-age=2"
+            assert await lane_hits(edge) > hits
+
+
 async def test_a_connection_that_was_not_clean_never_uses_the_lane(origin: LedgerOrigin) -> None:
     """A head in two pieces leaves aiohttp's parser with bytes that nobody sees."""
     async with running_edge(origin.url, clock=DrivenClock()) as edge:
@@ -211,3 +253,25 @@ async def test_any_header_block(origin: LedgerOrigin, fields: list[str], target:
 def problem_free(raw: bytes) -> bytes:
     """A problem's body names the request id."""
     return re.sub(rb'"request_id":"[^"]*"', b"", raw)
+
+
+async def test_a_request_right_behind_an_answer_may_use_the_lane(origin: LedgerOrigin) -> None:
+    """A busy client sends the next request before aiohttp's own task is back from the last one. Were that
+    not idle, a connection that has left the lane once would never come back while it is busy."""
+    async with running_edge(origin.url, clock=DrivenClock()) as edge:
+        await raw_answers(edge, [SEGMENTS["plain"]])
+        hits = await lane_hits(edge)
+        async with edge.client() as client:
+            loop = asyncio.get_running_loop()
+
+            def behind(_: Trace) -> None:
+                edge.worker.handler.observers.remove(behind)
+                (connection,) = edge.worker.server.connections
+                # Runs after the handler's last step and before the task that waits for it.
+                loop.call_soon(connection.data_received, SEGMENTS["plain"])
+
+            edge.worker.handler.observers.append(behind)
+            await client.send(SEGMENTS["404"])
+            assert (await client.read_answer()).status == 404
+            assert (await client.read_answer()).status == 200
+        assert await lane_hits(edge) == hits + 1

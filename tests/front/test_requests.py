@@ -47,6 +47,7 @@ REFUSED = {
     "no version": (b"GET /\r\n\r\n", 400),
     "HTTP/0.9": (b"GET / HTTP/0.9\r\n" + HOST + b"\r\n", 400),
     "another version": (b"GET / HTTP/9.9\r\n" + HOST + b"\r\n", 400),
+    "large fields": (b"GET / HTTP/1.1\r\n" + HOST + (b"X-A: %b\r\n" % (b"a" * 7000)) * 10 + b"\r\n", 431),
     "a target that is neither": (b"GET a.example HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "another scheme": (b"GET ftp://a/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "a user in the target": (b"GET http://u:p@a/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
@@ -133,6 +134,35 @@ async def test_http_1_0_needs_no_host(origin: LedgerOrigin, clock: DrivenClock) 
                 assert (answer.status, answer["X-Cache-Status"]) == (200, word)
         # Nobody's answer: a request with a host does not get it.
         assert (await edge.get("/a"))["X-Cache-Status"] == "MISS"
+
+
+async def test_a_later_version_is_not_spoken(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        await client.send(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n")
+        answer = await client.read_answer()
+        assert answer.status == 505
+        problem(answer)
+        assert await client.at_end()
+        assert origin.requests == []
+
+
+async def test_chunks_of_http_1_0_end_the_connection(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    """Somebody before us may have framed them otherwise (RFC 9112 §6.1): what follows is not a request."""
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        await client.send(
+            b"POST /a HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\nok\r\n0\r\n\r\nGET /after HTTP/1.0\r\nHost: a\r\n\r\n"
+        )
+        answer = await client.read_answer("POST")
+        assert (answer.status, answer["Connection"]) == (200, "close")
+        assert await client.at_end()
+        assert bytes(origin.of("/a")[0].body) == b"ok"
+        assert origin.count("/after") == 0
+
+
+async def test_fields_just_small_enough(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    async with running_edge(origin.url, clock=clock) as edge:
+        assert (await edge.get("/a", *[("X-A", "a" * 7000)] * 9)).status == 200
 
 
 async def test_an_absolute_target_is_what_counts(origin: LedgerOrigin, clock: DrivenClock) -> None:

@@ -123,8 +123,76 @@ def test_a_write_is_passed_and_says_what_it_purges() -> None:
     assert "purges   tag pitch:7" in explanation.text()
 
 
-def test_head_is_answered_from_what_get_stores() -> None:
-    assert explained("/api/pitches/7", "HEAD").to_json()["stored"]
+def test_head_is_answered_from_what_get_stores_and_stores_nothing() -> None:
+    explanation = explained("/api/pitches/7", "HEAD")
+    data = explanation.to_json()
+    assert (data["decision"], data["stored"], data["ttl"]) == ("cache", False, None)
+    assert (data["reason"], data["tags"], data["otherwise"]) == ("method-not-cacheable", [], None)
+    assert data["get"] == {"stored": True, "reason": None, "ttl": 900.0}
+    assert data["clients"]["cache_control"] == "public, max-age=5"
+    text = explanation.text()
+    assert "cache    answered from what a GET stored; does not fill the cache" in text
+    assert "of a GET: stored for 15m (the rule's ttl)" in text
+
+
+def test_a_head_says_what_keeps_a_get_from_storing() -> None:
+    data = explained("/api/pitches/7", "HEAD", answered(set_cookie="a=b")).to_json()
+    assert data["get"] == {"stored": False, "reason": "set-cookie", "ttl": None}
+    assert data["otherwise"]["needs"] == "unsafe: [set_cookie]"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "QUERY"])
+def test_other_methods_are_passed(method: str) -> None:
+    explanation = explained("/api/pitches/7", method)
+    assert explanation.to_json()["stored"] is False
+    assert explanation.to_json()["get"] is None
+    assert (
+        "passed: method-not-cacheable (only GET and HEAD are answered from the cache)" in explanation.text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "answer", "said"),
+    [
+        ("/api/pitches/7", answered(404), "to store it, the rule needs status_ttl: {404: 1m}"),
+        ("/api/pitches/7", answered(503), "to store it, the rule needs status_ttl: {503: 1m}"),
+        ("/api/pitches/7", answered(412), "no rule can store it"),
+        (
+            "/api/pitches/7", answered(404, set_cookie="a=b"),
+            "to store it, the rule needs unsafe: [set_cookie] and status_ttl: {404: 1m}",
+        ),
+        ("/elsewhere", answered(), "no rule matches; a rule with a ttl would store it"),
+        ("/elsewhere", answered(302), "no rule matches; a rule with a ttl would store it"),
+        ("/elsewhere", answered(404), "no rule matches; a rule with status_ttl: {404: 1m} would store it"),
+        (
+            "/elsewhere", answered(set_cookie="a=b", cache_control="max-age=9"),
+            "no rule matches; a rule with unsafe: [set_cookie] would store it",
+        ),
+    ],
+)  # fmt: skip
+def test_the_line_to_write(target: str, answer: ResponseHead, said: str) -> None:
+    assert f"{said}\n" in explained(target, answer=answer).text()
+
+
+@pytest.mark.parametrize(("line", "status"), [("status_ttl: {404: 1m}", 404), ("ttl: 15m", 200)])
+def test_the_line_named_is_the_line_that_helps(line: str, status: int) -> None:
+    rules = load_text(f"rules: [{{name: a, match: {{path: /a}}, {line}}}]")
+    request = RequestHead("GET", "http", "h.example", "/a", Headers.of([]))
+    assert explain(Matcher(rules), request, answered(status)).outcome.cached
+
+
+def test_a_lifetime_by_status_is_called_so() -> None:
+    rules = load_text("rules: [{name: a, match: {path: /a}, ttl: 15m, status_ttl: {404: 1m}}]")
+    request = RequestHead("GET", "http", "h.example", "/a", Headers.of([]))
+    assert "stored for 1m (the rule's status_ttl)" in explain(Matcher(rules), request, answered(404)).text()
+    assert "stored for 15m (the rule's ttl)" in explain(Matcher(rules), request, answered(200)).text()
+
+
+def test_the_key_line_is_left_out_where_the_key_says_so_already() -> None:
+    rules = load_text("rules: [{name: a, match: {path: /a}, ttl: 1m, key: {headers: [authorization]}}]")
+    request = RequestHead("GET", "http", "h.example", "/a", Headers.of([("Authorization", "x")]))
+    said = explain(Matcher(rules), request).text()
+    assert "to store it all the same: unsafe: [authorization]\n" in said
 
 
 def test_without_a_rule_the_answer_speaks() -> None:

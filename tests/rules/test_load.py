@@ -334,6 +334,85 @@ rules:
     ]
 
 
+AUTHORIZED = (
+    "(not stored: authorization; would be stored for 15m without it; to store it all the same: "
+    "unsafe: [authorization], and key: {headers: [authorization]} lest users see each other's)"
+)
+HEAD = "a HEAD is answered from what a GET stored and fills nothing: write GET"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "rest", "said"),
+    [
+        ("GET /a", "headers: {authorization: x},", AUTHORIZED),
+        (
+            "GET /a",
+            "response: {status: 404},",
+            "(not stored: no-lifetime; to store it, the rule needs status_ttl: {404: 1m})",
+        ),
+        ("HEAD /a", "", f"(not stored: method-not-cacheable; {HEAD})"),
+        ("POST /a", "", "(not stored: method-not-cacheable)"),
+    ],
+)
+def test_a_failing_example_says_what_it_would_take_once(request_line: str, rest: str, said: str) -> None:
+    case = f"request: {request_line}, {rest} expect: {{cached: true, ttl: 15m}}"
+    first, second = refused(f"{R}ttl: 15m, examples: [{{{case}}}]}}]").splitlines()
+    assert first.endswith(f"expected cached: true, got false {said}")
+    assert second.endswith(f"({said[1:-1].partition(';')[0]})")
+
+
+A = "rules: [{name: a, match: {path: /a}, unsafe: [authorization], "
+
+
+@pytest.mark.parametrize(
+    "keys", ["ttl: 1m", "key: {query: none}", 'cache_control: "private, max-age=5"', "key: {host: false}"]
+)
+def test_authorized_answers_are_shared_only_where_it_says_with_whom(keys: str) -> None:
+    assert refused(A + keys + "}]") == (
+        "rules.yaml:1:46: rules[0].unsafe: authorization would give the first user's answer to all others; "
+        "write key: {headers: [authorization]} to keep users apart, or key: {headers: []} if all of them get "
+        "the same"
+    )
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "key: {headers: [authorization]}", "key: {headers: []}", "key: {headers: [x-tenant]}",
+        "key: {cookies: [session]}", 'cache_control: "public, max-age=5"', "pass: true", "no_store: true",
+    ],
+)  # fmt: skip
+def test_with_whom_can_be_said(keys: str) -> None:
+    assert one(A + keys + "}]").overrides.shares_authorized
+
+
+def test_the_key_may_be_decided_in_the_defaults() -> None:
+    assert one("defaults: {key: {headers: [authorization]}}\n" + A + "ttl: 1m}]").key.headers
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "rules:\n\t- name: a\n",
+            "2:1: not YAML: found character that cannot start any token; there is a tab",
+        ),
+        ("rules:\n  - name: a\n\tttl: 1m\n", "there is a tab: use spaces"),
+        ("rules:\n  - name: a\n  \tttl: 1m\n", "there is a tab: use spaces"),
+        ("rules:\n  - name: a\n   ttl: 1m\n", "check the indentation: the keys of one mapping begin in one"),
+        ("rules:\n  - name: a\n      ttl: 1m\n", "check the indentation"),
+        ("rules:\n  - name: a\n  ttl: 1m\n", "check the indentation"),
+        ("rules:\n  - name: a\n    note: b: c\n", '": " goes in quotes'),
+    ],
+)
+def test_faults_of_yaml_say_what_is_most_often_meant(text: str, said: str) -> None:
+    assert said in refused(text)
+
+
+def test_a_bracket_left_open_is_not_taken_for_indentation() -> None:
+    assert "indentation" not in refused("rules: [{name: a, match: {path: /a}\n")
+
+
 def test_three_thousand_rules_load() -> None:
     rules = "".join(f"  - {{name: r{i}, match: {{path: /r{i}}}, ttl: 1m}}\n" for i in range(3000))
     assert len(load_text("rules:\n" + rules).rules) == 3000

@@ -75,6 +75,9 @@ def test_globs_match_as_defined(pattern: str, path: str) -> None:
         ("/files/{name}.json", ["/files/a.b.json"], ["/files/.json", "/files/a.xml"]),
         (r"~/v[0-9]+/.*", ["/v1/", "/v22/x"], ["/v/x", "/x/v1/"]),
         ("/a%2Fb", ["/a%2Fb"], ["/a/b", "/a%2fb"]),
+        ("/a/x:id", ["/a/x:id"], ["/a/x1"]),
+        ("/a/:1", ["/a/:1"], ["/a/1"]),
+        ("/a/:id.json", ["/a/:id.json"], ["/a/1.json"]),
     ],
 )
 def test_what_patterns_mean(pattern: str, yes: list[str], no: list[str]) -> None:
@@ -102,6 +105,11 @@ def test_named_parts() -> None:
         ("/{a}-{b}", "regular expression"),
         ("/{1}", "is no name"),
         ("/a}", "stands alone"),
+        ("^/api/.*$", 'a regular expression begins with "~": write "~/api/\\.\\*"'),
+        ("^/a(b|c)?$", 'write "~/a\\(b\\|c\\)\\?"'),
+        ("^a", 'write "~a"'),
+        ("/a/:id", 'write "/a/{id}"'),
+        ("/a/:id/b/:other_one", 'write "/a/{id}/b/{other_one}"'),
         ("~", "regular expression"),
         ("~(", "not a regular expression"),
         ("~(a+)+", "exponential"),

@@ -1,0 +1,65 @@
+"""Ends the connection of a client that does not read.
+
+Rules of this file:
+
+- What counts is whether anything moves: a slow client may take as long as it likes, one that takes nothing
+  between two looks is gone.
+- Octets in the kernel's send buffer count too: the kernel asks for more only when a good part of it is free
+  (it may hold megabytes), and a client that reads slowly must not be taken for one that does not read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import struct
+import termios
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio import WriteTransport
+
+    from edgeproxy.clock import Clock, Timer
+
+PATIENCE = 60.0
+"""Seconds between two looks while an answer is being written."""
+FAREWELL = 10.0
+"""Seconds between two looks after a connection was closed with octets still unsent."""
+
+
+def unsent(transport: WriteTransport) -> int:
+    """Octets handed to ``transport`` that the client has not confirmed; 0 when its own buffer is empty."""
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if not waiting or sock is None:
+        return waiting
+    try:
+        (queued,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):
+        return waiting  # not every system tells
+    return waiting + int(queued)
+
+
+class Unread:
+    """Looks every ``seconds`` whether less is unsent than before; aborts ``transport`` where not. It ends by
+    itself when the transport's buffer is empty."""
+
+    __slots__ = ("_clock", "_seconds", "_timer", "_transport", "_unsent")
+
+    def __init__(self, clock: Clock, transport: WriteTransport, seconds: float) -> None:
+        self._clock = clock
+        self._transport = transport
+        self._seconds = seconds
+        self._unsent = unsent(transport)
+        self._timer: Timer = clock.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        before, self._unsent = self._unsent, unsent(self._transport)
+        if not self._unsent:
+            return
+        if self._unsent >= before:
+            self._transport.abort()
+            return
+        self._timer = self._clock.call_later(self._seconds, self._look)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
