@@ -8,7 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeproxy.key import build_key
+from edgeproxy.policy.vary import selecting_values
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgeproxy.engine.exchange import Exchange
     from edgeproxy.key import CacheKey
     from edgeproxy.rules.model import Matched, Rule
@@ -24,6 +29,15 @@ class Ask:
     key: CacheKey
     select: Select
     vary: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, exchange: Exchange, matched: Matched) -> Ask:
+        head, rule = exchange.head, matched.rule
+
+        def select(names: Sequence[str]) -> tuple[str | None, ...]:
+            return selecting_values(names, head, rule.overrides)
+
+        return cls(exchange, matched, build_key(head, rule.key), select)
 
     @property
     def rule(self) -> Rule:

@@ -1,4 +1,4 @@
-"""The flow, top to bottom: match, key, lookup, decide, then serve, pass, or fetch (fetch.py).
+"""The flow, top to bottom: match, key, lookup, decide, then serve, pass (passing.py) or fetch (fetch.py).
 
 Rules of this file:
 
@@ -18,34 +18,23 @@ from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, St
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
-from edgeproxy.engine.invalidate import write_orders
-from edgeproxy.engine.patience import in_time
+from edgeproxy.engine.passing import Passer
 from edgeproxy.engine.streaming import stream_of
-from edgeproxy.key import build_key
 from edgeproxy.observe.trace import Trace
-from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
-from edgeproxy.policy.coding import content_coding
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
-from edgeproxy.policy.invalidate import SAFE
-from edgeproxy.policy.post import as_get
-from edgeproxy.policy.vary import reduced_for_origin, selecting_values, variant_id
+from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, LookupMiss, PassReason, StaleReason, Tier
 from edgeproxy.store.base import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from edgeproxy.clock import Clock
     from edgeproxy.engine.background import Background
-    from edgeproxy.engine.exchange import Reader
-    from edgeproxy.engine.fetch import Received
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.origin.base import Origin
     from edgeproxy.rules.match import Matcher
-    from edgeproxy.rules.model import Matched
     from edgeproxy.store.base import Store
     from edgeproxy.store.entry import Entry
 
@@ -70,7 +59,6 @@ class Engine:
         self._clock = clock
         self._store = store
         self._background = background
-        self._forward = forward
         self.flights = Flights()
         self._cooldown = CoolDown()
         self._fetcher = Fetcher(
@@ -82,6 +70,7 @@ class Engine:
             flights=self.flights,
             cooldown=self._cooldown,
         )
+        self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward)
 
     async def handle(self, exchange: Exchange) -> Answer:
         """Answer one request."""
@@ -94,24 +83,15 @@ class Engine:
         trace.rule = rule.name
         passing = bypass(head, rule.overrides)
         if passing is not None:
-            return await self._pass(exchange, matched, passing)
+            return await self._passer.forward(exchange, matched, passing, self.matcher)
 
-        ask = self._ask(exchange, matched)
+        ask = Ask.of(exchange, matched)
         trace.key = ask.key.primary
         for _ in range(ROUNDS):
             answer = await self._once(ask)
             if answer is not None:
                 return answer
         return await self._fetcher.fetch(ask, d.Fetch(Forwarded.MISS), None, None)
-
-    @staticmethod
-    def _ask(exchange: Exchange, matched: Matched) -> Ask:
-        head, rule = exchange.head, matched.rule
-
-        def select(names: Sequence[str]) -> tuple[str | None, ...]:
-            return selecting_values(names, head, rule.overrides)
-
-        return Ask(exchange, matched, build_key(head, rule.key), select)
 
     async def _once(self, ask: Ask) -> Answer | None:
         """Look, decide, act. None: a flight that was followed was not for this request; look again."""
@@ -334,56 +314,3 @@ class Engine:
     async def _alone(self, ask: Ask, decision: d.Pass) -> Answer:
         ask.exchange.trace.pass_reason = decision.reason
         return await self._fetcher.fetch(ask, d.Fetch(decision.forwarded), None, None, alone=True)
-
-    # -- past the cache ---------------------------------------------------------------------------------
-
-    async def _pass(self, exchange: Exchange, matched: Matched, passing: d.Pass) -> Answer:
-        """Forward as it is. An unsafe method that succeeded invalidates before its client is answered
-        (RFC 9111 §4.4)."""
-        trace = exchange.trace
-        trace.pass_reason = passing.reason
-        trace.forwarded = passing.forwarded
-        trace.word = CacheWord.BYPASS
-        if exchange.head.method in SAFE:
-            # Nobody else waits for this answer: when its client leaves, the work ends. What a write has
-            # changed must be purged all the same.
-            exchange.leave_with_client()
-        epoch = self._store.epoch
-        if exchange.body is not None:
-            exchange.body = in_time(exchange.body, self._clock)
-        try:
-            reply = await self._fetcher.ask_origin(trace, self._forward.passed(exchange, matched.rule))
-        except OriginError as error:
-            return self._fetcher.failure(trace, error)
-        body: Reader = reply.body
-        try:
-            ask = self._ask_for_get(exchange, reply)
-            draft = None if ask is None else self._fetcher.adopt(ask, reply, epoch)
-            last = self._store.epoch
-            for order in write_orders(self.matcher, exchange.head, matched, reply.head):
-                number = (await self._store.purge(order)).number
-                if ask is not None and draft is not None and number == last + 1:
-                    # The first order is for its own URL, and the answer is newer than what that purges.
-                    # Another purge in between may not be; those that come after are compared when it is
-                    # stored.
-                    body = self._fetcher.keep(ask, draft, reply, number)
-                draft = None
-        except BaseException:
-            body.close()  # it holds a place at the origin
-            raise
-        exchange.leave_with_client()
-        return FromStream(reply.head, body, matched.rule, shareable=False)
-
-    def _ask_for_get(self, exchange: Exchange, reply: Received) -> Ask | None:
-        """The GET that a POST's answer is one to as well (RFC 9110 §9.3.3), if the rules let it be stored."""
-        head = as_get(exchange.head, reply.head)
-        if head is None:
-            return None
-        matched = self.matcher.match(head)
-        overrides = matched.rule.overrides
-        if bypass(head, overrides) is not None:
-            return None
-        # A POST goes as it came. A GET would have been sent with less, and the variant is named by that.
-        if content_coding(reply.head.headers) or reduced_for_origin(head.headers, overrides) != head.headers:
-            return None
-        return self._ask(replace(exchange, head=head), matched)

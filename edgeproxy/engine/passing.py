@@ -1,0 +1,98 @@
+"""Past the cache: forward as it is, and carry out what a successful write invalidates.
+
+Rules of this file:
+
+- A write that succeeded purges before its client is answered (RFC 9111 §4.4), and its client's leaving does
+  not keep it from that. Of a safe request nothing but its own answer depends: it ends with its client.
+- A POST's answer that says it is one to GET as well is kept for GET, fenced like any other fetch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgeproxy.engine.ask import Ask
+from edgeproxy.engine.exchange import Answer, Exchange, FromStream
+from edgeproxy.engine.invalidate import write_orders
+from edgeproxy.engine.patience import in_time
+from edgeproxy.origin.base import OriginError
+from edgeproxy.policy.coding import content_coding
+from edgeproxy.policy.decide import bypass
+from edgeproxy.policy.invalidate import SAFE
+from edgeproxy.policy.post import as_get
+from edgeproxy.policy.vary import reduced_for_origin
+from edgeproxy.policy.vocabulary import CacheWord
+
+if TYPE_CHECKING:
+    from edgeproxy.clock import Clock
+    from edgeproxy.engine.exchange import Reader
+    from edgeproxy.engine.fetch import Fetcher, Received
+    from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.policy import decisions as d
+    from edgeproxy.rules.match import Matcher
+    from edgeproxy.rules.model import Matched
+    from edgeproxy.store.base import Store
+
+
+class Passer:
+    """One worker's way past the cache."""
+
+    def __init__(self, *, clock: Clock, store: Store, fetcher: Fetcher, forward: ForwardBuilder) -> None:
+        self._clock = clock
+        self._store = store
+        self._fetcher = fetcher
+        self._forward = forward
+
+    async def forward(
+        self, exchange: Exchange, matched: Matched, passing: d.Pass, matcher: Matcher
+    ) -> Answer:
+        """Neither ask the cache nor fill it, but for what a write says of it."""
+        trace = exchange.trace
+        trace.pass_reason = passing.reason
+        trace.forwarded = passing.forwarded
+        trace.word = CacheWord.BYPASS
+        if exchange.head.method in SAFE:
+            # Nobody else waits for this answer: when its client leaves, the work ends. What a write has
+            # changed must be purged all the same.
+            exchange.leave_with_client()
+        epoch = self._store.epoch
+        if exchange.body is not None:
+            exchange.body = in_time(exchange.body, self._clock)
+        try:
+            reply = await self._fetcher.ask_origin(trace, self._forward.passed(exchange, matched.rule))
+        except OriginError as error:
+            return self._fetcher.failure(trace, error)
+        body: Reader = reply.body
+        try:
+            ask = self._ask_for_get(exchange, reply, matcher)
+            draft = None if ask is None else self._fetcher.adopt(ask, reply, epoch)
+            last = self._store.epoch
+            for order in write_orders(matcher, exchange.head, matched, reply.head):
+                number = (await self._store.purge(order)).number
+                if ask is not None and draft is not None and number == last + 1:
+                    # The first order is for its own URL, and the answer is newer than what that purges.
+                    # Another purge in between may not be; those that come after are compared when it is
+                    # stored.
+                    body = self._fetcher.keep(ask, draft, reply, number)
+                draft = None
+        except BaseException:
+            body.close()  # it holds a place at the origin
+            raise
+        exchange.leave_with_client()
+        return FromStream(reply.head, body, matched.rule, shareable=False)
+
+    @staticmethod
+    def _ask_for_get(exchange: Exchange, reply: Received, matcher: Matcher) -> Ask | None:
+        """The GET that a POST's answer is one to as well (RFC 9110 §9.3.3), if the rules let it be stored."""
+        head = as_get(exchange.head, reply.head)
+        if head is None:
+            return None
+        matched = matcher.match(head)
+        overrides = matched.rule.overrides
+        if bypass(head, overrides) is not None:
+            return None
+        # A POST goes as it came. A GET would have been sent with less, and the variant is named by that.
+        if content_coding(reply.head.headers) or reduced_for_origin(head.headers, overrides) != head.headers:
+            return None
+        return Ask.of(replace(exchange, head=head), matched)
