@@ -57,5 +57,9 @@ def run(args: argparse.Namespace) -> int:
         told = {"ok": True, "rules": len(ruleset.rules), "examples": examples, "problems": []}
         print(json.dumps(told, indent=2))
     else:
-        print(f"{directory}: {len(ruleset.rules)} rules, {examples} examples, all good")
+        print(f"{directory}: {_some(len(ruleset.rules), 'rule')}, {_some(examples, 'example')}, all good")
     return 0
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -25,7 +25,7 @@ def test_the_shipped_rules_are_good(run: Run) -> None:
 def test_good_rules(run: Run, written: Written) -> None:
     directory = written(a="rules: [{name: pitches, match: {path: '/api/pitches/**'}, ttl: 15m}]")
     done = run("check", str(directory))
-    assert done == (0, f"{directory}: 1 rules, 0 examples, all good\n", "")
+    assert done == (0, f"{directory}: 1 rule, 0 examples, all good\n", "")
     done = run("check", str(directory), "--format", "json")
     assert json.loads(done.out) == {"ok": True, "rules": 1, "examples": 0, "problems": []}
 
