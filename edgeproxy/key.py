@@ -51,7 +51,8 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
     target = normalised_target(request.path, request.query, policy)
     host = request.host if policy.host else ""
     scheme = request.scheme if policy.host else ""
-    primary = f"{scheme}://{_delimited(host)}{'' if target.startswith('/') else ' '}{target}"
+    named = _as_sent(request) if host else ""
+    primary = f"{scheme}://{_delimited(named)}{'' if target.startswith('/') else ' '}{target}"
     mark = _mark(policy.query_allow, policy.query_ignore, policy.sort)
     if mark or policy.headers or policy.cookies or policy.scope:
         parts = [primary]
@@ -69,6 +70,13 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
         # A field value cannot hold a NUL: the C parser refuses it, so the delimiter is safe.
         primary = "\0".join(parts)
     return CacheKey(primary, host, target)
+
+
+def _as_sent(request: RequestHead) -> str:
+    """The host in the letters the client sent, since the origin sees those and may repeat them. Purging goes
+    by ``CacheKey.host``, which is in lower case, and so takes all of them."""
+    sent = (request.headers.get("host") or "").strip()
+    return sent if sent.lower() == request.host else request.host
 
 
 def _delimited(host: str) -> str:

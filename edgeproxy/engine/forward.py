@@ -5,9 +5,8 @@ Rules of this file:
 - For an answer that may be stored, the client's conditions, ranges and codings are taken off: the edge wants
   the whole thing, once, and evaluates those itself (RFC 9111 §4.3.1, §4.3.2).
 - What is passed goes as it came, less what belongs to the connection (RFC 9110 §7.6.1).
-- Host goes as the key has it, in lower case: an origin that minds its case must not be made to answer
-  differently under one key. Where the operator has set another one, that goes instead; the key keeps the
-  client's.
+- Host goes as the client sent it, in the letters that the key has too: an origin that minds its case must not
+  be made to answer differently under one key. Where the operator has set another one, that goes instead.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
   method) are dropped, and ours are set: an origin may reflect them and no key holds them.
 """
@@ -79,9 +78,6 @@ class ForwardBuilder:
         raw = [field for field in headers.raw if field[0].lower().replace(b"_", b"-") not in _DROPPED]
         if self._host:
             raw = [(b"Host", self._host), *(field for field in raw if field[0].lower() != b"host")]
-        elif head.host:
-            host = head.host.encode("latin-1")
-            raw = [(name, host if name.lower() == b"host" else value) for name, value in raw]
         raw += (
             (b"Via", (f"{via}, {self._via}" if via else self._via).encode("latin-1")),
             (b"X-Request-ID", exchange.trace.request_id.encode("latin-1")),

@@ -171,8 +171,8 @@ async def test_an_absolute_target_is_what_counts(origin: LedgerOrigin, clock: Dr
         await client.send(b"GET http://Real.example:8000/a?b HTTP/1.1\r\nHost: other.example\r\n\r\n")
         assert (await client.read_answer())["X-Cache-Status"] == "MISS"
         assert origin.requests[0].target == "/a?b"
-        assert origin.requests[0].all("Host") == ["real.example:8000"]
-        hit = await client.request("GET", "/a?b", [("Host", "real.example:8000")])
+        assert origin.requests[0].all("Host") == ["Real.example:8000"]
+        hit = await client.request("GET", "/a?b", [("Host", "Real.example:8000")])
         assert hit["X-Cache-Status"] == "HIT"
         for target, sent in (("http://c", "/"), ("http://c?d", "/?d"), ("https://c/e", "/e")):
             await client.send(f"GET {target} HTTP/1.1\r\nHost: c\r\n\r\n".encode())
