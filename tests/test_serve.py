@@ -180,7 +180,7 @@ def test_what_is_stored_for_a_url(edge: EdgeProcess) -> None:
     assert variant["tags"] == ["items", "item:9"]
     assert variant["status"] == 200
     assert 890 < variant["ttl"] <= 900
-    assert variant["lifetime"] == 900
+    assert 900 <= variant["lifetime"] < 901  # from receipt: the fetch took its part of a second
     assert variant["fresh"] is True
     assert ["X-Version", "1"] in variant["headers"]
     assert edge.admin("GET", "/api/cache/entry").status == 400

@@ -262,6 +262,7 @@ def test_a_worker_that_hangs_is_noticed_and_replaced(edge: EdgeProcess) -> None:
 
 
 def test_all_workers_are_replaced_one_at_a_time_and_nothing_fails(edge: EdgeProcess) -> None:
+    until(lambda: len(pids(edge)) == 2, "both workers")
     before = set(pids(edge))
     served = closed = 0
 

@@ -84,6 +84,8 @@ class WorkerLink:
         patience: float = PATIENCE,
     ) -> Reply:
         """Raises NoAnswer after ``patience`` seconds at most."""
+        if self._session.closed:
+            raise NoAnswer("it has ended")
         try:
             async with (
                 asyncio.timeout(patience),
@@ -97,7 +99,8 @@ class WorkerLink:
                 return Reply(answer.status, await answer.read())
         except TimeoutError:
             raise NoAnswer(f"no answer within {patience:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            # RuntimeError: the link was closed meanwhile, since the worker has ended.
             raise NoAnswer(str(error) or type(error).__name__) from None
 
     async def alive(self, patience: float) -> bool:
