@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """``entry`` is whole. ``published``: it is in the store (no purge has overtaken it)."""
+    """``entry`` is whole. Whether a purge has overtaken it, followers ask the store."""
 
     entry: Entry
-    published: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,6 @@ class Streaming:
 
     draft: Entry
     body: SharedBody
-    published: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,8 +207,8 @@ class Fetcher:
             serve = deliver(ask.exchange.head, entry.stored, rule.overrides, self._clock.now())
             return FromEntry(entry, serve, rule)
         body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
-        streaming = Streaming(draft, body, published=not self._store.overtaken(draft))
-        trace.stored = streaming.published
+        streaming = Streaming(draft, body)
+        trace.stored = not self._store.overtaken(draft)
         trace.ttl = stored.freshness.fresh_until - self._clock.now()
         answer = stream_of(ask, told, streaming, self._clock.now())
         self._resolve(flight, streaming, joinable=True)
@@ -275,12 +275,11 @@ class Fetcher:
         return FromEntry(fresh, serve, rule)
 
     def _publish(self, trace: Trace, entry: Entry, flight: Flight | None) -> None:
-        published = self._store.put(entry)
-        trace.stored = published
+        trace.stored = self._store.put(entry)
         trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
-        if not published:
+        if not trace.stored:
             trace.not_stored = NotStored.PURGED if self._store.overtaken(entry) else NotStored.OVERTAKEN
-        self._resolve(flight, Landed(entry, published))
+        self._resolve(flight, Landed(entry))
 
     def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
         exchange = ask.exchange

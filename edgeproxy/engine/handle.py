@@ -215,7 +215,7 @@ class Engine:
                 self._clock.now(),
             )
             if isinstance(calm, d.ServeStaleOnError):
-                return self._stale(ask, entry, StaleReason.COOL_DOWN)
+                return self._fetcher.stale(ask, entry, StaleReason.COOL_DOWN)
         # A request that insists on a new answer must not get one that was under way before it.
         flight = None
         if not insists(head, ask.rule.overrides):
@@ -260,7 +260,7 @@ class Engine:
                 if self._store.overtaken(outcome.entry):
                     trace.collapsed = False
                     return None
-                return self._stale(ask, outcome.entry, outcome.reason)
+                return self._fetcher.stale(ask, outcome.entry, outcome.reason)
             case Uncacheable():
                 trace.collapsed = False
                 return await self._alone(ask, d.Pass(PassReason.HIT_FOR_MISS, decision.reason))
@@ -307,9 +307,6 @@ class Engine:
             trace.collapsed = False
             return await self._fetcher.fetch(ask, decision, entry, None)
         return stream_of(ask, new, outcome, now)
-
-    def _stale(self, ask: Ask, entry: Entry, reason: StaleReason) -> FromEntry:
-        return self._fetcher.stale(ask, entry, reason)
 
     async def _alone(self, ask: Ask, decision: d.Pass) -> Answer:
         ask.exchange.trace.pass_reason = decision.reason
