@@ -29,6 +29,7 @@ from edgeproxy.front.handler import Handler
 from edgeproxy.front.lane import Lane
 from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.server import EdgeServer, verify
+from edgeproxy.front.short import ShortWay
 from edgeproxy.front.trust import Trust
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.metrics import Metrics
@@ -107,12 +108,14 @@ class Worker:
             read_timeout=settings.read_timeout,
             max_connections=settings.origin_connections,
         )
+        forward = ForwardBuilder(settings.name, settings.origin_host)
+        trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
         self.engine = Engine(
             clock=clock,
             store=self.store,
             origin=self.origin,
             background=self.background,
-            forward=ForwardBuilder(settings.name, settings.origin_host),
+            forward=forward,
             matcher=matcher,
         )
         self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
@@ -128,10 +131,21 @@ class Worker:
             next_id=request_ids(),
             observers=self._observers(),
             max_body=settings.max_body,
-            trust=Trust(settings.trusted_proxies) if settings.trusted_proxies else None,
+            trust=trust,
         )
         self.handler.rules_version = ruleset.version
         self.handler.lane = self._lane()
+        if settings.lane:
+            self.handler.short = ShortWay(
+                handler=self.handler,
+                engine=self.engine,
+                forward=forward,
+                authority=self.origin.authority,
+                background=self.background,
+                compressor=self.compressor,
+                next_id=request_ids(),
+                trust=trust,
+            )
         self.server = EdgeServer(
             self.handler,
             max_connections=settings.max_connections,

@@ -79,6 +79,8 @@ class Operator:
             worker.handler.rules_version = ruleset.version
             if worker.handler.lane is not None:
                 worker.handler.lane.forget()
+            if worker.handler.short is not None:
+                worker.handler.short.forget()
             worker.metrics.set_rules(r.name for r in ruleset.rules)
             worker.percentiles.set_rules(r.name for r in ruleset.rules)
             worker.metrics.reloaded(ok=True)

@@ -23,6 +23,7 @@ from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import conclude, deliver
 from edgeproxy.policy.head import Headers, ResponseHead
 from edgeproxy.policy.header_table import dated
+from edgeproxy.policy.shape import Conclusions
 from edgeproxy.policy.validate import conditions_for
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
     from edgeproxy.engine.exchange import Reader
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.observe.trace import Trace
-    from edgeproxy.origin.base import AnswerBody, Forward, Origin
+    from edgeproxy.origin.base import AnswerBody, Forward, Origin, OriginReply
     from edgeproxy.policy.stored import Stored
     from edgeproxy.store.base import Store
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
+class Start:
     """Where a fetch stood in the order of things when it began."""
 
     epoch: int
@@ -79,6 +80,7 @@ class Fetcher:
         self._forward = forward
         self._flights = flights
         self._cooldown = cooldown
+        self._conclude = Conclusions().conclude
         self.last_failure = OriginFailure.REFUSED
         self.witness = Witness(clock)
 
@@ -90,9 +92,11 @@ class Fetcher:
         flight: Flight | None,
         *,
         alone: bool = False,
+        resent: bool = False,
     ) -> Answer:
         """Ask the origin. ``entry`` is what there is to fall back on or to confirm; ``flight`` who waits;
-        ``alone``: hit-for-miss, the client's own conditions and ranges stay."""
+        ``alone``: hit-for-miss, the client's own conditions and ranges stay; ``resent``: it went out once
+        before, on a connection that was dead."""
         trace = ask.exchange.trace
         trace.forwarded = decision.reason
         trace.tier = Tier.ORIGIN
@@ -102,7 +106,7 @@ class Fetcher:
             # Nobody else waits for this answer, unless it turns out to be one for the cache.
             ask.exchange.leave_with_client()
         try:
-            return await self._fetch(ask, decision, entry, flight, alone=alone)
+            return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent)
         finally:
             if flight is not None and not flight.outcome.done():
                 # Cancelled or broken: those who wait must not wait for ever.
@@ -116,56 +120,77 @@ class Fetcher:
         flight: Flight | None,
         *,
         alone: bool,
+        resent: bool,
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
         conditions = decision.conditions if isinstance(decision, d.Revalidate) else ()
         for _ in range(2):
-            start = _Start(self._store.epoch, int(self._clock.now() * 1e9))
+            start = self.start()
+            forward = self._forward.whole(exchange, rule, conditions, conditionals=alone)
+            if resent:
+                forward = replace(forward, resent=True)
             try:
-                reply = await self.ask_origin(
-                    trace, self._forward.whole(exchange, rule, conditions, conditionals=alone)
-                )
+                reply = await self.ask_origin(trace, forward)
             except OriginError as error:
-                return self._on_failure(ask, entry, flight, error)
-            if entry is not None and self._store.overtaken(entry):
-                entry = None  # purged meanwhile: neither confirmed nor served in place of an error
-            if alone and reply.head.status == 304:
-                # The client's own conditions went along, and this is the answer to them.
-                return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
-            answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
-            stored = entry.stored if entry is not None else None
-            conclusion = conclude(exchange.head, stored, answer, rule.overrides, self._clock.now())
-            match conclusion:
-                case d.Store():
-                    return self._store_answer(ask, conclusion, reply, start, flight)
-                case d.Refresh():
-                    assert entry is not None  # noqa: S101
-                    reply.body.close()
-                    refreshed = self._refresh(ask, conclusion.stored, entry, start, flight)
-                    if refreshed is not None:
-                        return refreshed
-                    entry, conditions = None, ()  # purged meanwhile: ask for the whole
-                case d.Refetch():
-                    reply.body.close()
-                    entry, conditions = None, ()
-                case d.Discard():
-                    if conclusion.forget and entry is not None:
-                        self._store.forget(entry)
-                    return self._discard(ask, conclusion, reply, flight)
-                case d.ServeStaleOnError():
-                    assert entry is not None  # noqa: S101
-                    reply.body.close()
-                    self._cool(ask, flight)
-                    trace.failure = OriginFailure.SERVER_ERROR
-                    self._resolve(flight, Stale(entry, conclusion.reason))
-                    return self.stale(ask, entry, conclusion.reason)
-                case d.GiveUp():
-                    reply.body.close()
-                    return self._on_failure(ask, None, flight, OriginError(conclusion.failure))
-                case _:
-                    assert_never(conclusion)
+                return self.on_failure(ask, entry, flight, error)
+            answer = self.settle(ask, entry, flight, start, reply, alone=alone)
+            if answer is not None:
+                return answer
+            entry, conditions, resent = None, (), False
         broken = OriginError(OriginFailure.BAD_RESPONSE, "304 to a request without conditions")
-        return self._on_failure(ask, entry, flight, broken)
+        return self.on_failure(ask, entry, flight, broken)
+
+    def start(self) -> Start:
+        """Where a fetch that begins now stands."""
+        return Start(self._store.epoch, int(self._clock.now() * 1e9))
+
+    def settle(
+        self,
+        ask: Ask,
+        entry: Entry | None,
+        flight: Flight | None,
+        start: Start,
+        reply: Received,
+        *,
+        alone: bool,
+    ) -> Answer | None:
+        """What comes of the origin's reply. None: it has to be asked once more, without conditions."""
+        trace = ask.exchange.trace
+        if entry is not None and self._store.overtaken(entry):
+            entry = None  # purged meanwhile: neither confirmed nor served in place of an error
+        if alone and reply.head.status == 304:
+            # The client's own conditions went along, and this is the answer to them.
+            return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
+        answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
+        stored = entry.stored if entry is not None else None
+        conclusion = self._conclude(ask.exchange.head, stored, answer, ask.rule.overrides, self._clock.now())
+        match conclusion:
+            case d.Store():
+                return self._store_answer(ask, conclusion, reply, start, flight)
+            case d.Refresh():
+                assert entry is not None  # noqa: S101
+                reply.body.close()
+                # None where it was purged meanwhile: the whole is asked for.
+                return self._refresh(ask, conclusion.stored, entry, start, flight)
+            case d.Refetch():
+                reply.body.close()
+                return None
+            case d.Discard():
+                if conclusion.forget and entry is not None:
+                    self._store.forget(entry)
+                return self._discard(ask, conclusion, reply, flight)
+            case d.ServeStaleOnError():
+                assert entry is not None  # noqa: S101
+                reply.body.close()
+                self._cool(ask, flight)
+                trace.failure = OriginFailure.SERVER_ERROR
+                self._resolve(flight, Stale(entry, conclusion.reason))
+                return self.stale(ask, entry, conclusion.reason)
+            case d.GiveUp():
+                reply.body.close()
+                return self.on_failure(ask, None, flight, OriginError(conclusion.failure))
+            case _:
+                assert_never(conclusion)
 
     async def ask_origin(self, trace: Trace, forward: Forward) -> Received:
         """The one door to the origin."""
@@ -177,16 +202,22 @@ class Fetcher:
             raise
         finally:
             trace.origin_seconds += self._clock.monotonic() - began
+        return self.received(trace, reply)
+
+    def received(self, trace: Trace, reply: OriginReply) -> Received:
+        """The reply, with a Date."""
         self.witness.answered()
-        trace.forwarded_status = reply.head.status
         head = reply.head
-        head = ResponseHead(head.status, head.reason, dated(head.headers, reply.response_time))
+        trace.forwarded_status = head.status
+        headers = dated(head.headers, reply.response_time)
+        if headers is not head.headers:
+            head = ResponseHead(head.status, head.reason, headers)
         return Received(head, reply.body, reply.request_time, reply.response_time)
 
     # -- outcomes ---------------------------------------------------------------------------------------
 
     def _store_answer(
-        self, ask: Ask, conclusion: d.Store, reply: Received, start: _Start, flight: Flight | None
+        self, ask: Ask, conclusion: d.Store, reply: Received, start: Start, flight: Flight | None
     ) -> Answer:
         trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
         ask.exchange.on_vanish = None
@@ -224,7 +255,7 @@ class Fetcher:
         conclusion = conclude(ask.exchange.head, None, answer, ask.rule.overrides, self._clock.now())
         if not isinstance(conclusion, d.Store):
             return None
-        draft = self._entry(ask, conclusion.stored, None, _Start(epoch, int(reply.request_time * 1e9)))
+        draft = self._entry(ask, conclusion.stored, None, Start(epoch, int(reply.request_time * 1e9)))
         return None if self._store.overtaken(draft) else draft
 
     def keep(self, ask: Ask, draft: Entry, reply: Received, epoch: int) -> Reader:
@@ -232,7 +263,7 @@ class Fetcher:
         body = SharedBody(reply.body.length, ask.rule.overrides.max_object, self._clock)
         reader = body.join()
         ask.exchange.trace.stored = True
-        start = _Start(epoch, draft.started)
+        start = Start(epoch, draft.started)
         self._background.spawn(
             self._land(ask, draft, start, reply.body, body, None), f"fill {ask.key.primary}"
         )
@@ -242,7 +273,7 @@ class Fetcher:
         self,
         ask: Ask,
         draft: Entry,
-        start: _Start,
+        start: Start,
         source: AnswerBody,
         body: SharedBody,
         flight: Flight | None,
@@ -259,7 +290,7 @@ class Fetcher:
                 self._flights.end(flight)
 
     def _refresh(
-        self, ask: Ask, stored: Stored, entry: Entry, start: _Start, flight: Flight | None
+        self, ask: Ask, stored: Stored, entry: Entry, start: Start, flight: Flight | None
     ) -> Answer | None:
         """The origin confirmed ``entry``. None when a purge has overtaken it: it must not be revived."""
         trace, rule = ask.exchange.trace, ask.rule
@@ -300,7 +331,7 @@ class Fetcher:
             self._store.note_uncacheable(ask.key.primary)
         self._resolve(flight, Uncacheable(reason))
 
-    def _on_failure(self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError) -> Answer:
+    def on_failure(self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError) -> Answer:
         if error.failure is not OriginFailure.ABANDONED:
             self.last_failure = error.failure
         self._cool(ask, flight)
@@ -355,7 +386,7 @@ class Fetcher:
         conditions = conditions_for(entry.stored)
         return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
 
-    def _entry(self, ask: Ask, stored: Stored, body: bytes | None, start: _Start) -> Entry:
+    def _entry(self, ask: Ask, stored: Stored, body: bytes | None, start: Start) -> Entry:
         """``body`` None: a draft, whose body is still under way."""
         if body is not None and stored.length != len(body):
             stored = replace(stored, length=len(body))

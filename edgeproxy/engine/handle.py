@@ -19,6 +19,7 @@ from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
 from edgeproxy.engine.passing import Passer
+from edgeproxy.engine.prompt import Prompt
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.observe.trace import Trace
 from edgeproxy.policy import decisions as d
@@ -71,6 +72,14 @@ class Engine:
             cooldown=self._cooldown,
         )
         self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward)
+        self.prompt = Prompt(
+            clock=clock,
+            store=store,
+            origin=origin,
+            forward=forward,
+            flights=self.flights,
+            fetcher=self._fetcher,
+        )
 
     async def handle(self, exchange: Exchange) -> Answer:
         """Answer one request."""

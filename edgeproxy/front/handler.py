@@ -21,6 +21,7 @@ import orjson
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.prompt import BROKEN
 from edgeproxy.front.lane import NOT_LEARNED
 from edgeproxy.front.multipart import multipart_ranges
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, REQUEST_ID, Refused, head_of
@@ -35,18 +36,19 @@ from edgeproxy.policy.lists import split_list
 from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aiohttp.http_parser import RawRequestMessage
     from aiohttp.streams import StreamReader
 
     from edgeproxy.clock import Clock
-    from edgeproxy.engine.exchange import Reader
+    from edgeproxy.engine.exchange import Answer, Reader
     from edgeproxy.engine.handle import Engine
     from edgeproxy.front.compress import Compressor
     from edgeproxy.front.lane import Lane
     from edgeproxy.front.respond import Responder
     from edgeproxy.front.server import EdgeProtocol
+    from edgeproxy.front.short import ShortWay
     from edgeproxy.front.trust import Trust
     from edgeproxy.front.wire import Wire
     from edgeproxy.policy.head import RequestHead
@@ -83,6 +85,7 @@ class Handler:
         self._trust = trust
         self.rules_version = ""
         self.lane: Lane | None = None
+        self.short: ShortWay | None = None
         self.in_flight = 0
         self.draining = False
 
@@ -91,16 +94,28 @@ class Handler:
         message, protocol = wire.message, wire.protocol
         trace = Trace(started=self.clock.monotonic(), method=message.method, client=protocol.client)
         sender = Sender(protocol, message, self.clock, close=message.should_close or self.draining)
+        return await self.run(
+            self._serve(wire, trace, sender),
+            trace,
+            sender,
+            lambda: wire.exchange is not None and wire.exchange.vanished,
+        )
+
+    async def run(
+        self, work: Awaitable[None], trace: Trace, sender: Sender, vanished: Callable[[], bool]
+    ) -> bool:
+        """Answer by ``work``, and see to it that the request ends well or is seen not to; True when the
+        connection may be used again."""
         self.in_flight += 1
         try:
-            await self._serve(wire, trace, sender)
+            await work
         except ClientGone:
             trace.aborted = True
             sender.keep_alive = False
         except asyncio.CancelledError:
             trace.aborted = True
             sender.keep_alive = False
-            if wire.exchange is None or not wire.exchange.vanished:
+            if not vanished():
                 raise
         except OriginError as error:
             # The head is out already: all that is left is not to pretend that this was the end.
@@ -110,14 +125,18 @@ class Handler:
         except Exception:
             log.exception("request %s failed", trace.request_id)
             trace.aborted = sender.started
-            await self._excuse(message.method, trace, sender)
+            await self._excuse(trace.method, trace, sender)
         finally:
             self.in_flight -= 1
             trace.bytes_out = sender.body_octets
-            trace.seconds = self.clock.monotonic() - trace.started
-            for observe in self.observers:
-                observe(trace)
+            self.finish(trace)
         return sender.keep_alive and not self.draining
+
+    def finish(self, trace: Trace) -> None:
+        """The request is over: tell who looks on."""
+        trace.seconds = self.clock.monotonic() - trace.started
+        for observe in self.observers:
+            observe(trace)
 
     async def refuse(self, protocol: EdgeProtocol, answer: FromEdge) -> None:
         """Answer what aiohttp's parser did not accept; there is no request to speak of."""
@@ -126,9 +145,7 @@ class Handler:
         try:
             await self._send_problem(answer, "GET", trace, sender)
         finally:
-            trace.seconds = self.clock.monotonic() - trace.started
-            for observe in self.observers:
-                observe(trace)
+            self.finish(trace)
 
     async def _serve(self, wire: Wire, trace: Trace, sender: Sender) -> None:
         message, payload = wire.message, wire.payload
@@ -176,6 +193,12 @@ class Handler:
         segment = wire.segment
         if segment is not None and (version != self.rules_version or not self._learnable(head, sender)):
             segment = None  # after a reload the lane must not learn what the rules before it have said
+        await self.send(answer, head, trace, sender, segment)
+
+    async def send(
+        self, answer: Answer, head: RequestHead, trace: Trace, sender: Sender, segment: bytes | None
+    ) -> None:
+        """``segment``: the request's octets, where the lane may learn what they are answered with."""
         if isinstance(answer, FromEntry):
             await self._send_entry(answer, head.method, trace, sender, segment)
         elif isinstance(answer, FromStream):
@@ -228,9 +251,8 @@ class Handler:
             sender.abort()
             return
         sender.keep_alive = False
-        answer = FromEdge(500, "Something went wrong in the edge", "The log has it under the request id.")
         try:
-            await self._send_problem(answer, method, trace, sender)
+            await self._send_problem(BROKEN, method, trace, sender)
         except ConnectionError:
             trace.aborted = True
 
@@ -239,16 +261,28 @@ class Handler:
     async def _send_entry(
         self, answer: FromEntry, method: str, trace: Trace, sender: Sender, segment: bytes | None
     ) -> None:
-        entry, serve = answer.entry, answer.serve
-        coding, version = serve.coding, self.rules_version
-        body = entry.body
-        if serve.form is Form.FULL and coding:
+        entry, coding, version = answer.entry, answer.serve.coding, self.rules_version
+        coded = None
+        if answer.serve.form is Form.FULL and coding:
             coded = await self._compressor.coded(entry, coding)
+            if version != self.rules_version:
+                segment = None  # reloaded while it was coded
+        head, body = self.render(answer, method, trace, segment, coded)
+        await sender.whole(head, body)
+
+    def render(
+        self, answer: FromEntry, method: str, trace: Trace, segment: bytes | None, coded: bytes | None
+    ) -> tuple[bytes, bytes]:
+        """Head (without Connection and the empty line) and body. ``coded``: the body in the coding that the
+        client is to get, None where there is none or it would be no smaller."""
+        entry, serve = answer.entry, answer.serve
+        coding, body = serve.coding, entry.body
+        if serve.form is Form.FULL and coding:
             if coded is None:
                 coding = ""
             else:
                 body = coded
-        head = self.responder.entry_head(entry, serve, answer.rule, coding, version)
+        head = self.responder.entry_head(entry, serve, answer.rule, coding, self.rules_version)
         if serve.form is Form.PARTIAL:
             if len(serve.ranges) == 1:
                 body = body[slice(*serve.ranges[0])]
@@ -267,12 +301,10 @@ class Handler:
             if method == "HEAD" and serve.form is Form.FULL and not body:
                 length = entry.stored.length  # of what GET would bring, whether its body is here or not
             head += b"Content-Length: %d\r\n" % length
-        if version != self.rules_version:
-            segment = None  # reloaded while it was coded
         if segment and self.lane is not None and serve.form in _LEARNED and trace.word is CacheWord.HIT:
             self.lane.learn(segment, entry, answer.rule.name, coding, head, body, status)
-        head += self._part(trace, serve.age)
-        await sender.whole(head, b"" if method == "HEAD" or status in BODILESS else body)
+        head += self.part(trace, serve.age)
+        return head, b"" if method == "HEAD" or status in BODILESS else body
 
     async def _send_stream(
         self, answer: FromStream, request: RequestHead, trace: Trace, sender: Sender
@@ -299,7 +331,7 @@ class Handler:
         trace.status = status
         trace.coding = coding
         rendered = self.responder.stream_head(head, answer.rule, coding, length, shareable=answer.shareable)
-        rendered += self._part(trace, answer.age)
+        rendered += self.part(trace, answer.age)
         if bodiless:
             if length is not None and not coding:
                 rendered += b"Content-Length: %d\r\n" % length
@@ -326,11 +358,11 @@ class Handler:
                 "request_id": trace.request_id,
             }
         )
-        head = self.responder.problem_head(answer.status, answer.fields) + self._part(trace, None)
+        head = self.responder.problem_head(answer.status, answer.fields) + self.part(trace, None)
         head += b"Content-Length: %d\r\n" % len(body)
         await sender.whole(head, b"" if method == "HEAD" else body)
 
-    def _part(self, trace: Trace, age: int | None) -> bytes:
+    def part(self, trace: Trace, age: int | None) -> bytes:
         trace.seconds = self.clock.monotonic() - trace.started
         if not age and trace.tier is Tier.ORIGIN:
             age = None  # straight from the origin: there is no age to tell, unless it came with one

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp.streams import StreamReader
 
+    from edgeproxy.origin.base import AnswerBody
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.upload import Upload
     from edgeproxy.policy.head import ResponseHead
@@ -113,6 +114,6 @@ class Reply:
     """``OriginReply`` of origin/base.py; times are ``clock.now()``, seconds since 1970."""
 
     head: ResponseHead
-    body: Body
+    body: AnswerBody
     request_time: float
     response_time: float

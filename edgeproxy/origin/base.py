@@ -40,6 +40,8 @@ class Forward:
     length: int | None = None
     on_interim: Callable[[ResponseHead], None] | None = None
     """Called for each 1xx (other than 101) the origin sends first."""
+    resent: bool = False
+    """It was sent before on a connection that turned out dead: on a fresh one now, and not a third time."""
 
 
 class AnswerBody(Protocol):
@@ -71,7 +73,35 @@ class OriginReply(Protocol):
     def response_time(self) -> float: ...
 
 
+class PromptListener(Protocol):
+    """Who is told what came of a prompted request; called once."""
+
+    def answered(self, reply: OriginReply) -> None:
+        """The head is here, and with it the whole body (``take_all``) or its beginning."""
+
+    def interim(self, under_way: object, request_time: float) -> None:
+        """A 1xx is here first: the rest is ``Origin.after_interim(under_way, ...)``'s."""
+
+    def failed(self, error: OriginError, *, again: bool) -> None:
+        """``again``: nothing of an answer came, and a reused connection was dead: it may go once more."""
+
+
+class Prompted(Protocol):
+    def abandon(self) -> None:
+        """End the request; the listener is not called any more."""
+
+
 class Origin(Protocol):
+    def prompt(self, octets: bytes, listener: PromptListener) -> Prompted | None:
+        """Send a GET's head now, on an idle connection; None where that is not possible at once."""
+
+    async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> OriginReply:
+        """The final answer to a prompted request. Raises OriginError."""
+
+    @property
+    def authority(self) -> str:
+        """For Host, where a request has none."""
+
     async def fetch(self, forward: Forward) -> OriginReply:
         """One request, one answer. Raises OriginError. Resends only idempotent requests, once, on a
         fresh connection, when a reused connection turned out dead before any octet of an answer."""

@@ -12,7 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgeproxy.origin.answer import Body, Reply
 from edgeproxy.origin.base import OriginError
@@ -20,6 +20,7 @@ from edgeproxy.origin.connection import Limits, verify_aiohttp
 from edgeproxy.origin.dial import Address, Dialer
 from edgeproxy.origin.framing import request_head, response_head
 from edgeproxy.origin.pool import Pool
+from edgeproxy.origin.prompted import Prompted
 from edgeproxy.origin.upload import Upload
 from edgeproxy.policy.vocabulary import OriginFailure
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from edgeproxy.clock import Clock
-    from edgeproxy.origin.base import Forward
+    from edgeproxy.origin.base import Forward, PromptListener
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.upload import Spawn
 
@@ -69,10 +70,11 @@ class OriginClient:
         verify_aiohttp()
         address = Address.parse(url)
         self.url = url
-        self._authority = address.authority
+        self.authority = address.authority
+        self.now = clock.now
+        self.max_head = max_head
         self._clock = clock
         self._spawn = spawn
-        self._max_head = max_head
         self._pool = Pool(
             Dialer(address, clock, connect_timeout, tls=tls, server_name=server_name),
             clock,
@@ -119,9 +121,51 @@ class OriginClient:
         """End every connection; a fetch under way fails. Returns when no descriptor is left."""
         await self._pool.aclose()
 
+    def prompt(self, octets: bytes, listener: PromptListener) -> Prompted | None:
+        """See ``Origin.prompt``. Raises nothing."""
+        pool = self._pool
+        if not pool.idle or not pool.try_enter():
+            return None
+        connection = pool.take_idle()
+        if connection is None:
+            pool.leave()
+            return None
+        try:
+            connection.begin(octets, skip_body=False, deadline=True)
+        except OriginError:
+            connection.drop()
+            pool.leave()
+            return None
+        return Prompted(self, connection, listener)
+
+    async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> Reply:
+        """See ``Origin.after_interim``. Raises OriginError."""
+        connection, message = cast("tuple[Connection, RawResponseMessage]", under_way)
+        try:
+            return await self._final(connection, forward, message, request_time)
+        except BaseException as error:
+            if isinstance(error, OriginError):
+                self.count(error)
+            self._pool.leave()
+            raise
+
+    async def _final(
+        self, connection: Connection, forward: Forward, message: RawResponseMessage, request_time: float
+    ) -> Reply:
+        try:
+            message, payload = await self._after_interim(connection, forward, message)
+            response_time = self.now()
+            connection.head_done(payload)
+            head, length = response_head(message, forward.method, self.max_head)
+        except BaseException:
+            connection.drop()
+            raise
+        body = Body(connection, payload, length, None, self.release, self.count)
+        return Reply(head, body, request_time, response_time)
+
     async def fetch(self, forward: Forward) -> Reply:
         """See ``Origin.fetch``. Raises OriginError; ValueError where the head could not be sent safely."""
-        octets = request_head(forward, self._authority)
+        octets = request_head(forward, self.authority)
         pool = self._pool
         try:
             if not pool.try_enter():
@@ -138,7 +182,11 @@ class OriginClient:
     async def _send(self, forward: Forward, octets: bytes) -> Reply:
         """On an idle connection if there is one; once more on a fresh one where that is allowed."""
         may_resend = forward.body is None and forward.method in IDEMPOTENT
-        connection = self._pool.take_idle()
+        connection = None
+        if forward.resent:
+            self.resent += 1
+        else:
+            connection = self._pool.take_idle()
         if connection is not None:
             try:
                 return await self._exchange(connection, forward, octets)
@@ -161,13 +209,13 @@ class OriginClient:
                 message, payload = await self._after_interim(connection, forward, message)
             response_time = clock.now()
             connection.head_done(payload)
-            head, length = response_head(message, method, self._max_head)
+            head, length = response_head(message, method, self.max_head)
         except BaseException:
             if upload is not None:
                 upload.stop()
             connection.drop()
             raise
-        body = Body(connection, payload, length, upload, self._release, self._count)
+        body = Body(connection, payload, length, upload, self.release, self.count)
         return Reply(head, body, request_time, response_time)
 
     async def _after_interim(
@@ -177,7 +225,7 @@ class OriginClient:
         for _ in range(MAX_INTERIM):
             if message.code == 101:  # nothing sent from here asks for another protocol
                 raise OriginError(OriginFailure.BAD_RESPONSE, "101 without Upgrade")
-            interim, _length = response_head(message, forward.method, self._max_head)
+            interim, _length = response_head(message, forward.method, self.max_head)
             if forward.on_interim is not None:
                 forward.on_interim(interim)
             connection.expect_head()
@@ -186,12 +234,12 @@ class OriginClient:
                 return message, payload
         raise OriginError(OriginFailure.BAD_RESPONSE, f"more than {MAX_INTERIM} interim answers")
 
-    def _release(self, connection: Connection, reuse: bool) -> None:  # noqa: FBT001
+    def release(self, connection: Connection, reuse: bool) -> None:  # noqa: FBT001
         if reuse:
             self._pool.give_back(connection)
         else:
             connection.drop()
         self._pool.leave()
 
-    def _count(self, error: OriginError) -> None:
+    def count(self, error: OriginError) -> None:
         self.failures[error.failure] += 1

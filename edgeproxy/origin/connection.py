@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawResponseMessage
 
     from edgeproxy.clock import Clock, Timer
+    from edgeproxy.origin.prompted import Prompted
 
 SUPPORTED = ((3, 14, 5), (3, 15))
 """From, and below."""
@@ -92,6 +93,7 @@ class Connection(ResponseHandler):
         "_watch_every",
         "answered",
         "failure",
+        "listener",
     )
 
     def __init__(
@@ -104,6 +106,8 @@ class Connection(ResponseHandler):
         super().__init__(loop)
         self.answered = False  # some octet came since the request was begun
         self.failure: OriginError | None = None
+        self.listener: Prompted | None = None
+        """Who is told of the next head, where nobody waits for it in ``read_head``."""
         self._clock = clock
         self._limits = limits
         self._on_lost = on_lost
@@ -264,7 +268,11 @@ class Connection(ResponseHandler):
         self.answered = True
         if self._in_head:
             super().data_received(data)
-            if not self._buffer:  # not one message yet
+            listener = self.listener
+            if self._buffer:
+                if listener is not None:
+                    listener.arrived(*self._buffer.popleft()[0])
+            else:  # not one message yet
                 self._head_octets += len(data)
                 if self._head_octets > self._limits.max_head and self.failure is None:
                     self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
@@ -292,6 +300,8 @@ class Connection(ResponseHandler):
         payload = self._payload
         if payload is not None and not payload.is_eof():
             payload.set_exception(self.body_failure())
+        if self.listener is not None and not self._buffer:
+            self.listener.failed(failure)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if exc is not None:

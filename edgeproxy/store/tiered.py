@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from edgeproxy.store.purge import PurgeOrder
     from edgeproxy.store.shared import SharedStore
 
+_ABSENT = Found(None, miss=LookupMiss.ABSENT)
 _LARGE = 128 * 1024
 """Octets from which on coding and checking happens in a thread."""
 _SLICE = 200
@@ -103,7 +104,7 @@ class TieredStore:
         """Ask L2, and put what it has into L1. All the reads that it takes share one budget."""
         shared = self.shared
         if shared is None:
-            return Found(None, miss=LookupMiss.ABSENT)
+            return _ABSENT
         began = self._clock.monotonic()
         found = await self._ask(shared, primary, select)
         if found.entry is None:
@@ -111,6 +112,21 @@ class TieredStore:
         else:
             self.l2_hits += 1
         return replace(found, seconds=self._clock.monotonic() - began)
+
+    def lookup_now(self, primary: str, select: Select) -> Found | None:
+        """As ``lookup``, where the shared store answers at once; None where that takes waiting."""
+        shared = self.shared
+        if shared is None:
+            return _ABSENT
+        if not shared.cache.immediate or self.hooks is not None:
+            return None
+        looking = self.lookup(primary, select)
+        try:
+            looking.send(None)
+        except StopIteration as found:
+            return found.value  # type: ignore[no-any-return]
+        looking.close()  # it would wait for a thread, as large records do
+        return None
 
     async def _ask(self, shared: SharedStore, primary: str, select: Select) -> Found:
         if self.bus is not None and not self.bus.ready:
