@@ -153,6 +153,8 @@ def _members(value: str, *, without: frozenset[str]) -> Iterable[tuple[str, str 
         bare = name.rstrip(OWS).lower()
         if bare in without:
             continue
+        if bare in _QUALIFIED and without is _RESPONSE_ONLY:
+            mark = ""  # a request's no-cache names no fields (§5.2.1.4)
         # White space around "=" is not in the grammar. The name still counts, since it may forbid
         # something; the argument is kept as it is, so that it cannot be read as a number.
         yield bare, (argument if name == name.rstrip(OWS) else " ") if mark else None

@@ -155,7 +155,7 @@ class Stage:
         self.origin.script(step.get("at", "/a"), made, times=times)
 
     async def _ask(self, step: Said) -> None:
-        target, method = step.get("at", "/a"), step.get("method", "GET")
+        target, method = self._filled(step.get("at", "/a")), step.get("method", "GET")
         content = step.get("content", "content" if method in ("POST", "PUT", "PATCH") else None)
         before = len(self.origin.requests)
         async with self.edge.client() as client:
@@ -216,7 +216,10 @@ def _came(seen: Sequence[Recorded], answer: RawAnswer) -> str:
     """Where the answer came from, in one word."""
     members = _cache_status(answer)
     hit = bool(members) and "hit" in members[-1][1]
-    conditional = [any(asked.get(name) is not None for name in _CONDITIONS) for asked in seen]
+    conditional = [
+        asked.method in ("GET", "HEAD") and any(asked.get(name) is not None for name in _CONDITIONS)
+        for asked in seen
+    ]
     if not seen:
         return "cached" if hit or answer.get("x-cache-status") == "HIT" else "unreached"
     if hit:
