@@ -119,17 +119,20 @@ class Fetcher:
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
         conditions = decision.conditions if isinstance(decision, d.Revalidate) else ()
+        # The client's own conditions and ranges go along where the answer is most likely for it alone:
+        # nothing would be stored of the whole, and it would get all of it each time.
+        own = alone or (entry is None and ask.is_personal)
         for _ in range(2):
             start = _Start(self._store.epoch, int(self._clock.now() * 1e9))
             try:
                 reply = await self.ask_origin(
-                    trace, self._forward.whole(exchange, rule, conditions, conditionals=alone)
+                    trace, self._forward.whole(exchange, rule, conditions, conditionals=own)
                 )
             except OriginError as error:
                 return self._on_failure(ask, entry, flight, error)
             if entry is not None and self._store.overtaken(entry):
                 entry = None  # purged meanwhile: neither confirmed nor served in place of an error
-            if alone and reply.head.status == 304:
+            if own and reply.head.status == 304:
                 # The client's own conditions went along, and this is the answer to them.
                 return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
             answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)

@@ -1,25 +1,27 @@
-"""What a conformance case says, and how it is played: steps against one edge, on a clock that the test drives.
+"""What a conformance case says, and how it is played: steps against one edge, on a driven clock.
 
 A case names its section and is a list of steps. It has a host of its own, so that cases can share an edge;
-``apart: true`` gives it an edge and an origin of its own. ``each`` is a list: the case is played once for each,
-with that in place of ``{each}`` (``{each.0}``: its first member). ``known: reason`` marks what is not as the RFC says: the case must fail. In a
-step, in this order:
+``apart: true`` gives it an edge and an origin of its own. ``each`` is a list: the case is played once for
+each, with that in place of ``{each}`` (``{each.0}``: its first member). ``known: reason`` marks what is not
+as the RFC says: the case must fail. In a step, in this order:
 
 - ``wait``: seconds that pass. ``origin``: ``down`` or ``up`` (``apart`` only).
-- ``answer``: fields that the origin answers with from now on ({} for none); ``once``: the same, for one request
-  only, before that. With ``status``, ``body`` (or ``size``: of so many octets), ``interim`` (1xx heads sent
-  before: status -> fields) and ``framing``: ``length`` (unless said), ``chunked``, ``close`` (ends with the connection), ``short`` (ends two
-  octets before its announced end). ``at``: for this target and not ``/a``.
+- ``answer``: fields that the origin answers with from now on ({} for none); ``once``: the same, for one
+  request only, before that. With ``status``, ``body`` (or ``size``: of so many octets), ``interim`` (1xx
+  heads sent before: status -> fields) and ``framing``: ``length`` (unless said), ``chunked``, ``close`` (ends
+  with the connection), ``short`` (ends two octets before its announced end). ``at``: for this target and not
+  ``/a``.
 - ``ask``: the request's fields ({} for none), with ``method``, ``content`` and ``at``; then ``expect``:
 
-  - ``cached``: the origin saw nothing; ``refreshed``: answered from the cache, and the origin was asked besides;
+  - ``cached``: the origin saw nothing; ``refreshed``: from the cache, and the origin was asked besides;
   - ``fetched``: it saw a request without conditions; ``validated``: with conditions; ``refetched``: one with,
     then one without;
   - ``unreached``: not from the cache, and the origin saw nothing.
 
   and ``gets``: the answer's status (200 unless said), ``sees``: fields of the answer (null: not there),
-  ``brings``: its body, ``broken: true``: it breaks off, ``sends``: fields that the origin saw, ``caches``: the names in Cache-Status, in order,
-  ``says``: all parameters of our member there.
+  ``brings``: its body, ``broken: true``: it breaks off, ``sends``: fields that the origin saw, ``caches``:
+  the names in Cache-Status, in order, ``says``: all parameters of our member there. ``clients: 3``: so many
+  ask the same while the origin takes its time; ``sharers_say`` is ``says`` for all but the first.
 
 A field's value may be a list: one line each. ``{date+60}`` is the HTTP-date a minute from now, ``{host}`` the
 case's host. Of every answer it is asked that it is well formed (``_well_formed``).
@@ -27,17 +29,18 @@ case's host. Of every answer it is asked that it is well formed (``_well_formed`
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import http_sf
 import yaml
 
 from edgeproxy.policy.http_date import format_http_date, parse_http_date
-from tests.support.ledger import FIN, LedgerOrigin, chunk, head
+from tests.support.ledger import FIN, Gate, LedgerOrigin, chunk, head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +56,9 @@ _DATE = re.compile(r"\{date([+-]-?\d+)?\}")
 _CONDITIONS = ("if-none-match", "if-modified-since")
 _BODILESS = (204, 304)
 _ANSWER = {"answer", "once", "status", "body", "size", "interim", "framing"}
-_ASK = {"ask", "method", "content", "expect", "gets", "sees", "brings", "broken", "sends", "caches", "says"}
-_STEP = {*_ANSWER, *_ASK, "at", "origin", "wait"}
+_ASK = {"ask", "method", "content", "clients", "expect"}
+_SHOWN = {"gets", "sees", "brings", "broken", "sends", "caches", "says", "sharers_say"}
+_STEP = {*_ANSWER, *_ASK, *_SHOWN, "at", "origin", "wait"}
 _CASE = {"id", "section", "steps", "each", "apart", "known"}
 _ONCE_AT_MOST = ("date", "etag", "content-length", "x-cache-status", "x-request-id")
 _TYPES: dict[str, type] = {
@@ -134,7 +138,9 @@ class Stage:
         status, framing = step.get("status", 200), step.get("framing", "length")
         body = b"x" * step["size"] if "size" in step else str(step.get("body", "whole")).encode()
         body = b"" if status in _BODILESS else body
-        interim = b"".join(head(number, self._fields(said)) for number, said in step.get("interim", {}).items())
+        interim = b"".join(
+            head(number, self._fields(said)) for number, said in step.get("interim", {}).items()
+        )
         end: list[Step] = []
         if framing == "chunked":
             fields = [*fields, ("Transfer-Encoding", "chunked")]
@@ -147,46 +153,65 @@ class Stage:
         elif body:
             fields = [*fields, ("Content-Length", str(len(body)))]
             end = [body]
-        octets = interim + head(status, fields)
+        begin: list[Step] = [Gate("clients")] if "clients" in step else []
+        begin.append(interim + head(status, fields))
 
         def made(asked: Recorded) -> Sequence[Step]:
-            return [octets] if asked.method == "HEAD" else [octets, *end]
+            return begin if asked.method == "HEAD" else [*begin, *end]
 
         self.origin.script(step.get("at", "/a"), made, times=times)
 
     async def _ask(self, step: Said) -> None:
-        target, method = self._filled(step.get("at", "/a")), step.get("method", "GET")
-        content = step.get("content", "content" if method in ("POST", "PUT", "PATCH") else None)
         before = len(self.origin.requests)
+        answers = await (self._together(step, step["clients"]) if "clients" in step else self._one(step))
+        await self.edge.settle()
+        seen = self.origin.requests[before:]
+        came = _came(seen, answers[0])
+        assert came == step["expect"], f"{came}, {answers[0].status}, {answers[0].get('cache-status')}"
+        if "sends" in step:
+            self._compare(step["sends"], seen[-1].get, "the request")
+        self._interim(step, answers[0], came)
+        for number, answer in enumerate(answers):
+            self._shown(step, answer, "sharers_say" if number else "says")
+
+    async def _one(self, step: Said) -> list[RawAnswer]:
+        method = step.get("method", "GET")
+        content = step.get("content", "content" if method in ("POST", "PUT", "PATCH") else None)
         async with self.edge.client() as client:
             answer = await client.request(
                 method,
-                target,
+                self._filled(step.get("at", "/a")),
                 self._fields(step["ask"]),
                 body=None if content is None else content.encode(),
                 host=self.host,
             )
-        await self.edge.settle()
-        seen = self.origin.requests[before:]
-        came = _came(seen, answer)
-        assert came == step["expect"], f"{came}, {answer.status}, {answer.get('cache-status')}"
+        return [answer]
+
+    async def _together(self, step: Said, clients: int) -> list[RawAnswer]:
+        gate = self.origin.gate("clients")
+        gate.close()
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(self._one(step))
+            await gate.reached()
+            others = [group.create_task(self._one(step)) for _ in range(clients - 1)]
+            await self.edge.waiting(clients - 1)
+            gate.open()
+        return [answer for task in (first, *others) for answer in task.result()]
+
+    def _shown(self, step: Said, answer: RawAnswer, says: str) -> None:
         assert answer.status == step.get("gets", 200), answer.status
         assert answer.complete is not step.get("broken", False), f"complete: {answer.complete}"
-        _well_formed(answer, method)
+        _well_formed(answer, step.get("method", "GET"))
         self._compare(step.get("sees", {}), answer.get, "the answer")
-        if "sends" in step:
-            self._compare(step["sends"], seen[-1].get, "the request")
         if "brings" in step:
             assert answer.body.decode() == str(step["brings"]), answer.body
         members = _cache_status(answer)
         if "caches" in step:
             assert [str(name) for name, _ in members] == step["caches"], answer.get("cache-status")
-        if "says" in step:
+        if says in step:
             assert members, "no Cache-Status"
-            assert {n: str(v) if isinstance(v, http_sf.Token) else v for n, v in members[-1][1].items()} == (
-                step["says"]
-            ), answer.get("cache-status")
-        self._interim(step, answer, came)
+            said = {n: str(v) if isinstance(v, http_sf.Token) else v for n, v in members[-1][1].items()}
+            assert said == step[says], answer.get("cache-status")
 
     def _interim(self, step: Said, answer: RawAnswer, came: str) -> None:
         told = {interim.status: interim for interim in answer.interim}
@@ -209,7 +234,11 @@ class Stage:
 
     def _filled(self, text: str) -> str:
         text = text.replace("{host}", self.host)
-        return _DATE.sub(lambda found: format_http_date(self.clock.now() + int((found[1] or "0").replace("--", ""))), text)
+        return _DATE.sub(self._date, text)
+
+    def _date(self, found: re.Match[str]) -> str:
+        seconds = (found[1] or "0").replace("--", "+")  # of "{date-{each}}" with a negative one
+        return format_http_date(self.clock.now() + int(seconds))
 
 
 def _came(seen: Sequence[Recorded], answer: RawAnswer) -> str:
@@ -236,10 +265,10 @@ def _cache_status(answer: RawAnswer) -> list[tuple[object, dict[str, object]]]:
     if value is None:
         return []
     try:
-        parsed: list[tuple[object, dict[str, object]]] = http_sf.parse(value.encode(), tltype="list")
+        parsed = http_sf.parse(value.encode(), tltype="list")
     except ValueError as error:
         raise AssertionError(f"Cache-Status is no structured list: {value}") from error
-    return parsed
+    return cast("list[tuple[object, dict[str, object]]]", parsed)
 
 
 def _well_formed(answer: RawAnswer, method: str) -> None:
@@ -262,7 +291,9 @@ def _well_formed(answer: RawAnswer, method: str) -> None:
     for name, value in said.items():
         assert type(value) is _TYPES[name], f"{name}: {value!r}"
     made_here = answer.get("content-type") == "application/problem+json"
-    assert made_here or ("hit" in said) != ("fwd" in said), f"one of hit and fwd: {answer.get('cache-status')}"
+    assert made_here or ("hit" in said) != ("fwd" in said), (
+        f"one of hit and fwd: {answer.get('cache-status')}"
+    )
     assert str(said.get("fwd", "miss")) in _FORWARDED, said
     assert "fwd" in said or not {"fwd-status", "stored", "collapsed"} & set(said), said
     # "Boolean parameters" that are true are written without a value (RFC 9651 §3.1.2).

@@ -3,8 +3,9 @@
 Rules of this file:
 
 - A process of its own: REDbot brings an event loop that is one for the whole process.
-- In: a list of ``{"url", "method", "headers"}``. Out: for each its status and its notes, those on the requests
-  that REDbot makes besides (conditions, ranges, codings) included, as ``[level, where, note, summary]``.
+- In: a list of ``{"url", "method", "headers"}``. Out: for each its status and its notes, those on the
+  requests that REDbot makes besides (conditions, ranges, codings) included, as
+  ``[level, where, note, summary]``.
 - One job after the other: the second look at a URL finds what the first one left in the cache.
 """
 
