@@ -124,16 +124,19 @@ class Fetcher:
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
         conditions = decision.conditions if isinstance(decision, d.Revalidate) else ()
+        # The client's own conditions and ranges go along where the answer is most likely for it alone:
+        # nothing would be stored of the whole, and it would get all of it each time.
+        own = alone or (entry is None and ask.is_personal)
         for _ in range(2):
             start = self.start()
-            forward = self._forward.whole(exchange, rule, conditions, conditionals=alone)
+            forward = self._forward.whole(exchange, rule, conditions, conditionals=own)
             if resent:
                 forward = replace(forward, resent=True)
             try:
                 reply = await self.ask_origin(trace, forward)
             except OriginError as error:
                 return self.on_failure(ask, entry, flight, error)
-            answer = self.settle(ask, entry, flight, start, reply, alone=alone)
+            answer = self.settle(ask, entry, flight, start, reply, own=own)
             if answer is not None:
                 return answer
             entry, conditions, resent = None, (), False
@@ -152,13 +155,14 @@ class Fetcher:
         start: Start,
         reply: Received,
         *,
-        alone: bool,
+        own: bool,
     ) -> Answer | None:
-        """What comes of the origin's reply. None: it has to be asked once more, without conditions."""
+        """What comes of the origin's reply; ``own``: to the client's own conditions. None: it has to be asked
+        once more, without conditions."""
         trace = ask.exchange.trace
         if entry is not None and self._store.overtaken(entry):
             entry = None  # purged meanwhile: neither confirmed nor served in place of an error
-        if alone and reply.head.status == 304:
+        if own and reply.head.status == 304:
             # The client's own conditions went along, and this is the answer to them.
             return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
         answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)

@@ -238,9 +238,9 @@ class Engine:
     def _flight_key(ask: Ask, entry: Entry | None) -> str:
         names = ask.vary if ask.vary is not None else (entry.stored.vary if entry is not None else ())
         key = ask.key.primary + "\0" + variant_id(names, ask.select(names)) if names else ask.key.primary
-        if "authorization" in ask.exchange.head.headers and not ask.rule.overrides.shares_authorized:
-            # The answer is most likely this client's alone: who has no credentials does not wait for it, and
-            # is not sent to the origin with everybody else when that turns out.
+        if ask.is_personal:
+            # Who has no credentials does not wait for it, and is not sent to the origin with everybody else
+            # when it turns out to be that.
             key += "\0authorized"
         return key
 

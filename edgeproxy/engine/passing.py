@@ -13,16 +13,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy.engine.ask import Ask
-from edgeproxy.engine.exchange import Answer, Exchange, FromStream
+from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromStream
 from edgeproxy.engine.invalidate import write_orders
 from edgeproxy.engine.patience import in_time
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.coding import content_coding
 from edgeproxy.policy.decide import bypass
 from edgeproxy.policy.invalidate import SAFE
+from edgeproxy.policy.max_forwards import one_hop_on
 from edgeproxy.policy.post import as_get
 from edgeproxy.policy.vary import reduced_for_origin
-from edgeproxy.policy.vocabulary import CacheWord
+from edgeproxy.policy.vocabulary import CacheWord, Tier
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
@@ -52,6 +53,11 @@ class Passer:
         trace.pass_reason = passing.reason
         trace.forwarded = passing.forwarded
         trace.word = CacheWord.BYPASS
+        onward = one_hop_on(exchange.head)
+        if onward is None:
+            trace.tier, trace.forwarded = Tier.EDGE, None
+            return FromEdge(501, "This is as far as the request goes", "Max-Forwards is 0.")
+        exchange.head = onward
         if exchange.head.method in SAFE:
             # Nobody else waits for this answer: when its client leaves, the work ends. What a write has
             # changed must be purged all the same.

@@ -152,9 +152,7 @@ class Call:
     def _settled(self, received: Received) -> Answer | None:
         if self.passed:
             return FromStream(received.head, received.body, self.ask.rule, shareable=False)
-        return self._prompt.fetcher.settle(
-            self.ask, None, self.flight, self.start, received, alone=self.alone
-        )
+        return self._prompt.fetcher.settle(self.ask, None, self.flight, self.start, received, own=self.alone)
 
     def _failed(self, error: OriginError) -> Answer:
         fetcher = self._prompt.fetcher

@@ -301,6 +301,12 @@ class LedgerOrigin:
     def version(self, path: str) -> int:
         return self._versions.get(path, 1)
 
+    def forget(self) -> None:
+        """Neither scripts nor requests, as at the start: for tests that share an origin."""
+        self._standing.clear()
+        self._queued.clear()
+        self.requests.clear()
+
     def gate(self, name: str) -> GateHandle:
         return self._gates.setdefault(name, GateHandle(name))
 
