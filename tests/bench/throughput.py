@@ -35,6 +35,8 @@ WARM = 1
 """Seconds of a pass."""
 RISING = 1.05
 """One pass is faster than those before: there is still something being learned."""
+FEW = 200
+"""URLs at most in a quick run."""
 FULL = 1_000
 """URLs up to which the filling goes through all of them with every header set."""
 
@@ -95,7 +97,7 @@ class Meter:
         """A row for each server that can take part. Raises Unusable only where the origin cannot run."""
         workload = WORKLOADS[name]
         if self.quick:
-            workload = replace(workload, urls=min(workload.urls, FULL))
+            workload = replace(workload, urls=min(workload.urls, FEW))
         setup = replace(workload.setup, log=logged)
         left_out = MEMORY_ONLY if setup.disk else ()
         names = [each for each in names if each not in left_out and (not logged or each in LOGGING)]
