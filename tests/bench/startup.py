@@ -27,7 +27,7 @@ from tests.bench import servers
 from tests.bench.checks import Check
 from tests.bench.origin import Origin
 from tests.bench.probe import HOST, ask
-from tests.bench.processes import Processes, Unusable
+from tests.bench.processes import Processes, Unusable, cpu_seconds
 from tests.bench.servers import MEBIBYTE, Setup
 
 if TYPE_CHECKING:
@@ -52,10 +52,11 @@ def startup(entries: int, rounds: int, say: Callable[[str], None]) -> list[Check
         octets = asyncio.run(_fill(path, entries, size * MEBIBYTE))
         say(f"  filled in {time.perf_counter() - began:.0f} s, {octets / MEBIBYTE:,.0f} MiB")
         setup = Setup(flags=("--store", f"lmdb:{path}", "--store-size", f"{size}MiB"))
-        ready, first = [], []
+        ready, first, used = [], [], []
         for number in range(rounds):
             began = time.perf_counter()
             running = servers.start(processes, "edgeproxy", origin, setup)
+            used.append(cpu_seconds(running.pid))
             before = origin.requests()
             answer = ask(running.port, target(entries // (number + 2)))
             first.append(time.perf_counter() - began)
@@ -67,6 +68,7 @@ def startup(entries: int, rounds: int, say: Callable[[str], None]) -> list[Check
         what = f"ready with {entries:,} entries in LMDB"
         return [
             Check("startup", what, f"{median:.2f} s", f"< {TARGET} s", median < TARGET),
+            Check("startup", "processor time until then", f"{statistics.median(used):.2f} s"),
             Check("startup", "and the first hit from there", f"{statistics.median(first):.2f} s"),
         ]
 
