@@ -101,9 +101,13 @@ def prepare_this_process() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
     def unwind(number: int, frame: object) -> None:
+        # Once: a second one (timeout(1) sends two) must not end the cleaning up half-way.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, unwind)
+    signal.signal(signal.SIGINT, unwind)
 
 
 def free_port() -> int:
