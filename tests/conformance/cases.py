@@ -1,9 +1,9 @@
 """What a conformance case says, and how it is played: steps against one edge, on a driven clock.
 
 A case names its section and is a list of steps. It has a host of its own, so that cases can share an edge;
-``apart: true`` gives it an edge and an origin of its own, and so does ``rules``, a rule file. ``each`` is a list: the case is played once for
-each, with that in place of ``{each}`` (``{each.0}``: its first member). ``known: reason`` marks what is not
-as the RFC says: the case must fail. In a step, in this order:
+``apart: true`` gives it an edge and an origin of its own, and so does ``rules``, a rule file. ``each`` is a
+list: the case is played once for each, with that in place of ``{each}`` (``{each.0}``: its first member).
+``known: reason`` marks what is not as the RFC says: the case must fail. In a step, in this order:
 
 - ``wait``: seconds that pass. ``origin``: ``down`` or ``up`` (``apart`` only).
 - ``answer``: fields that the origin answers with from now on ({} for none); ``once``: the same, for one
