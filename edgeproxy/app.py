@@ -158,6 +158,7 @@ class Worker:
         self.operator = Operator(self, ruleset)
         self.metrics.add_source("store", self.operator.store_numbers)
         self.metrics.add_source("origin", self.operator.origin_numbers)
+        self.metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from edgeproxy.engine.contents import Content
     from edgeproxy.observe.trace import Trace
     from edgeproxy.policy.decisions import Serve
     from edgeproxy.policy.head import RequestHead, ResponseHead
@@ -33,6 +34,8 @@ class Exchange:
     trace: Trace
     body: AsyncIterator[bytes] | None = None
     length: int | None = None
+    content: Content | None = None
+    """The whole body, where a rule has it in the key (contents.py); then ``body`` is None."""
     client: str = ""
     on_interim: Callable[[ResponseHead], None] | None = None
     on_vanish: Callable[[], object] | None = None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, assert_never
 from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.graphql import has_errors
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.engine.witness import Witness
 from edgeproxy.origin.base import OriginError
@@ -237,6 +238,9 @@ class Fetcher:
             entry = self._entry(ask, stored, whole, start)
             if len(whole) > rule.overrides.max_object:
                 self._uncacheable(ask, NotStored.TOO_LARGE, flight, remember=True)
+            elif has_errors(rule, entry.stored, whole):
+                self._uncacheable(ask, NotStored.GRAPHQL_ERRORS, flight, remember=False)
+                rule = replace(rule, client_cache_control=None, cdn_cache_control=None)
             else:
                 self._publish(trace, entry, flight)
             serve = deliver(ask.exchange.head, entry.stored, rule.overrides, self._clock.now())
@@ -287,8 +291,8 @@ class Fetcher:
             await pump(source, body)
             if body.outgrown:
                 self._store.note_uncacheable(ask.key.primary)
-            elif body.complete:
-                self._store.put(self._entry(ask, draft.stored, body.whole(), start))
+            elif body.complete and not has_errors(ask.rule, draft.stored, whole := body.whole()):
+                self._store.put(self._entry(ask, draft.stored, whole, start))
         finally:
             if flight is not None:
                 self._flights.end(flight)
@@ -385,9 +389,9 @@ class Fetcher:
     # -- small parts ------------------------------------------------------------------------------------
 
     @staticmethod
-    def validation(entry: Entry, reason: Forwarded) -> d.Fetch | d.Revalidate:
+    def validation(entry: Entry, method: str, reason: Forwarded) -> d.Fetch | d.Revalidate:
         """How to refresh ``entry``: with its validators, where it has any."""
-        conditions = conditions_for(entry.stored)
+        conditions = conditions_for(entry.stored, method)
         return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
 
     def _entry(self, ask: Ask, stored: Stored, body: bytes | None, start: Start) -> Entry:

@@ -94,6 +94,7 @@ class ForwardBuilder:
             headers=headers,
             body=exchange.body if body else None,
             length=exchange.length if body else None,
+            content=None if exchange.content is None else exchange.content.octets,
             on_interim=exchange.on_interim,
         )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.engine.ask import Ask
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
+from edgeproxy.engine.contents import Contents
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
@@ -22,6 +23,7 @@ from edgeproxy.engine.passing import Passer
 from edgeproxy.engine.prompt import Prompt
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.observe.trace import Trace
+from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
 from edgeproxy.policy.head import RequestHead
@@ -61,6 +63,7 @@ class Engine:
         self._store = store
         self._background = background
         self.flights = Flights()
+        self.contents = Contents(clock)
         self._cooldown = CoolDown()
         self._fetcher = Fetcher(
             clock=clock,
@@ -90,6 +93,12 @@ class Engine:
         rule = matched.rule
         trace = exchange.trace
         trace.rule = rule.name
+        if rule.key.body is not None:
+            try:
+                await self.contents.read(exchange, rule)
+            except OriginError as error:
+                return self._fetcher.failure(trace, error)
+            head = exchange.head
         passing = bypass(head, rule.overrides)
         if passing is not None:
             return await self._passer.forward(exchange, matched, passing, self.matcher)
@@ -188,12 +197,15 @@ class Engine:
         flight = self.flights.begin(key, self._store.epoch, now)
         head = ask.exchange.head
         background = Exchange(
-            head=RequestHead("GET", head.scheme, head.host, head.target, head.headers),
+            head=head
+            if head.content_key
+            else RequestHead("GET", head.scheme, head.host, head.target, head.headers),
             trace=Trace(request_id=f"{ask.exchange.trace.request_id}-refresh", rule=ask.rule.name),
+            content=ask.exchange.content,
             client=ask.exchange.client,
         )
         again = Ask(background, ask.matched, ask.key, ask.select)
-        decision = self._fetcher.validation(entry, Forwarded.STALE)
+        decision = self._fetcher.validation(entry, head.method, Forwarded.STALE)
         self._background.spawn(self._fetch_in_background(again, decision, entry, flight), f"refresh {key}")
 
     async def _fetch_in_background(
@@ -210,7 +222,7 @@ class Engine:
     ) -> Answer | None:
         """Lead a flight or follow one."""
         head, coalesce = ask.exchange.head, ask.rule.coalesce
-        if head.method != "GET" or not coalesce.enabled:
+        if (head.method != "GET" and not head.content_key) or not coalesce.enabled:
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry)

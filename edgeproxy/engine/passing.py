@@ -24,6 +24,7 @@ from edgeproxy.policy.max_forwards import one_hop_on
 from edgeproxy.policy.post import as_get
 from edgeproxy.policy.vary import reduced_for_origin
 from edgeproxy.policy.vocabulary import CacheWord, Tier
+from edgeproxy.rules.content import only_asks
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
@@ -58,7 +59,7 @@ class Passer:
             trace.tier, trace.forwarded = Tier.EDGE, None
             return FromEdge(501, "This is as far as the request goes", "Max-Forwards is 0.")
         exchange.head = onward
-        if exchange.head.method in SAFE:
+        if exchange.head.method in SAFE or only_asks(matched.rule, exchange.head):
             # Nobody else waits for this answer: when its client leaves, the work ends. What a write has
             # changed must be purged all the same.
             exchange.leave_with_client()

@@ -94,12 +94,16 @@ class Handler:
         message, protocol = wire.message, wire.protocol
         trace = Trace(started=self.clock.monotonic(), method=message.method, client=protocol.client)
         sender = Sender(protocol, message, self.clock, close=message.should_close or self.draining)
-        return await self.run(
-            self._serve(wire, trace, sender),
-            trace,
-            sender,
-            lambda: wire.exchange is not None and wire.exchange.vanished,
-        )
+        try:
+            return await self.run(
+                self._serve(wire, trace, sender),
+                trace,
+                sender,
+                lambda: wire.exchange is not None and wire.exchange.vanished,
+            )
+        finally:
+            if wire.exchange is not None:
+                wire.exchange.content = None  # an idle connection must not hold it
 
     async def run(
         self, work: Awaitable[None], trace: Trace, sender: Sender, vanished: Callable[[], bool]

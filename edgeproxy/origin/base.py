@@ -38,6 +38,8 @@ class Forward:
     headers: Headers
     body: AsyncIterator[bytes] | None = None
     length: int | None = None
+    content: bytes | None = None
+    """The whole body, where it is here already; then ``body`` is None."""
     on_interim: Callable[[ResponseHead], None] | None = None
     """Called for each 1xx (other than 101) the origin sends first."""
     resent: bool = False

@@ -2,9 +2,9 @@
 
 Rules of this file:
 
-- A request is sent twice at most, and only when it is idempotent, has no body, went out on a reused
-  connection, and that connection ended before any octet of an answer (RFC 9110 §9.2.2, RFC 9112 §9.3.1). The
-  second time is on a fresh connection. It is counted.
+- A request is sent twice at most, and only when it is idempotent, has no body on its way, went out on a
+  reused connection, and that connection ended before any octet of an answer (RFC 9110 §9.2.2, RFC 9112
+  §9.3.1). The second time is on a fresh connection. It is counted.
 - A fetch that ends in any way but an answer (failure, cancellation) has closed its connection and given its
   place back before the caller hears of it.
 - Counters are plain ints, folded into metrics by whoever reads them.
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.upload import Spawn
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""RFC 9110 §9.2.2."""
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
+"""RFC 9110 §9.2.2, RFC 10008 §2."""
 
 MAX_INTERIM = 16
 """1xx answers before the final one."""
@@ -166,6 +166,8 @@ class OriginClient:
     async def fetch(self, forward: Forward) -> Reply:
         """See ``Origin.fetch``. Raises OriginError; ValueError where the head could not be sent safely."""
         octets = request_head(forward, self.authority)
+        if forward.content is not None:
+            octets += forward.content
         pool = self._pool
         try:
             if not pool.try_enter():

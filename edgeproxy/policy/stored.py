@@ -164,6 +164,9 @@ class Overrides:
     compression: Compression = Compression()
     normalise: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Selecting field (lower case) -> the values it is reduced to (the best match, or the first)."""
+    extension_guard: bool | None = None
+    """Whether an answer whose type contradicts its path's extension is not stored. None: where the rule gives
+    the lifetime."""
     pass_: bool = False
     no_store: bool = False
 

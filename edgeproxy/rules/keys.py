@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.stored import Compression, Overrides, Unsafe
 from edgeproxy.policy.vocabulary import NotStored, PassReason
 from edgeproxy.rules import values
 from edgeproxy.rules.document import Mapping, Node, Scalar, Sequence, describe
 from edgeproxy.rules.kinds import WRONG, Either, Key, Many, Pairs, Schema, Table, Word
-from edgeproxy.rules.model import Coalesce, TagPolicy, ValueCondition
+from edgeproxy.rules.model import BodyPolicy, Coalesce, TagPolicy, ValueCondition
 from edgeproxy.rules.patterns import path_pattern
 from edgeproxy.rules.safe_regex import compile_regex
 
 if TYPE_CHECKING:
     from edgeproxy.rules.problems import Problems
+
+MOST_BODY = 1024 * 1024
+"""Octets of a request's body that a rule may have read for the key: they are held in memory meanwhile."""
 
 TEXT: Schema = {"type": ["string", "number", "boolean"]}
 WORD: Schema = {"type": "string"}
@@ -147,6 +151,27 @@ QUERY = Table(
     says="a mapping with allow, ignore, sort",
 )  # fmt: skip
 
+BODY = Table(
+    (
+        Key("as", one_of(*(form.value for form in ContentForm)),
+            "`exact`: octet by octet. `json`: white space, the order of members and escapes make no "
+            "difference. `graphql`: only what is surely one query is cached, by document, variables and "
+            "operation name; mutations, subscriptions and batches are forwarded as without the rule.",
+            default="exact"),
+        Key("methods", Many(Word("QUERY or POST", values.body_method, {"enum": ["QUERY", "POST"]})),
+            "The methods that this is about. A POST named here is taken as a question: what is stored "
+            "answers it, and it purges nothing.",
+            default="QUERY; with graphql QUERY and POST"),
+        Key("limit", SIZE, f"Larger bodies are forwarded unread; at most {MOST_BODY // 1024**2}MiB.",
+            default=f"{BodyPolicy().limit // 1024}KiB"),
+        Key("persisted", FLAG,
+            "With graphql: a POST that has only the hash of a persisted query is a query, never a mutation. "
+            "(A QUERY is one anyway.)", default="false"),
+    ),
+    says="a mapping with as, methods, limit, persisted",
+    hints=(("form", 'write "as"'), ("method", 'write "methods"'), ("max", 'write "limit"')),
+)  # fmt: skip
+
 KEY = Table(
     (
         Key("query", Either(one_of("all", "none"), QUERY),
@@ -160,8 +185,13 @@ KEY = Table(
             "Cookies whose values tell answers apart.", default="none", example="key: {cookies: [session]}"),
         Key("host", FLAG, "Whether scheme and host tell answers apart. `false` where all hosts are one site.",
             default="true", example="key: {host: false}"),
+        Key("body", Either(one_of(*(form.value for form in ContentForm)), BODY),
+            "That the bodies of QUERY requests (RFC 10008), or of POSTs that only ask, tell answers apart: "
+            "then these are cached too. `exact`, `json`, `graphql`, or a mapping.",
+            default="only GET and HEAD are cached",
+            example="key: {body: {as: json, methods: [QUERY, POST], limit: 16KiB}}"),
     ),
-    says="a mapping with query, headers, cookies, host",
+    says="a mapping with query, headers, cookies, host, body",
 )  # fmt: skip
 
 INVALIDATION = Table(
@@ -245,15 +275,16 @@ EXAMPLE = Table(
         Key("request", Word('a request such as "GET /api/pitches"', str, WORD),
             "`METHOD target`, or a target (then GET), or with a whole URL.", required=True),
         Key("headers", Pairs(FIELD, VALUE, "a mapping of header names to values"), "The request's headers."),
+        Key("body", Word("a text", str, TEXT), "The request's body, as UTF-8.", default="none"),
         Key("response", Table((
             Key("status", Word("a status such as 200", values.status, {"type": "integer", "minimum": 200,
                 "maximum": 599}),
                 "The origin's status.", default="200"),
             Key("headers", Pairs(FIELD, Many(VALUE), "a mapping of header names to values"),
             "The origin's headers.",
-                default="content-type: application/json"),
+                default="content-type: the type the path ends in, else application/json"),
         ), says="a mapping with status, headers"), "What the origin answers.",
-            default="200, application/json"),
+            default="200, of the type the path ends in, else application/json"),
         Key("expect", EXPECT, "What must come of it.", default="that this rule matches"),
     ),
     says='a mapping such as {request: "GET /api/pitches", expect: {cached: true}}',
@@ -314,7 +345,8 @@ RULE = Table(
         Key("tags", Many(TAG, least=0), "Names to purge by; `{id}` is filled from the path.",
             example='tags: [pitches, "pitch:{id}"]'),
         Key("tags_from", Many(FIELD, least=0),
-            "Answer headers whose values are tags too (at most 128 tags of 256 octets).",
+            "Answer headers whose values are tags too (at most 128 tags of 256 octets; `cache-groups`, "
+            "RFC 9875, 128 groups besides).",
             default=", ".join(TagPolicy().from_headers), example="tags_from: [surrogate-key]"),
         Key("invalidates", Many(INVALIDATION, least=0),
             "What a method that changes something purges when it succeeds, besides its own URL.",
@@ -336,6 +368,11 @@ RULE = Table(
             "Whether an answer with a Last-Modified and no lifetime gets a tenth of its age (RFC 9111 "
             "§4.2.2).",
             default="on", example="heuristic: off"),
+        Key("extension_guard", FLAG,
+            "Whether an answer that is not of the type its path ends in (HTML for `/account/x.css`) is "
+            "delivered and not stored: a page of one user under such a name is how caches are made to share "
+            "it.",
+            default="on where the rule gives the lifetime", example="extension_guard: on"),
         Key("pass", FLAG, "Forward without asking or filling the cache.", default="false",
             example="pass: true"),
         Key("no_store", FLAG, "Never store the answers.", default="false", example="no_store: true"),
@@ -358,7 +395,9 @@ RULE = Table(
         ("max_age", 'write "ttl"'), ("proxy_cache_valid", 'write "ttl" and "status_ttl"'),
         ("bypass", "write pass: true"), ("cache", "write pass: true to go round the cache"),
         ("query", "write it under key: {query: ...} or match: {query: ...}"),
-        ("vary", "write key: {headers: [...]}"), ("gzip", 'write "compression"'),
+        ("vary", "write key: {headers: [...]}"), ("body", "write key: {body: ...}"),
+        ("cache_body", "write key: {body: ...}"), ("guard", 'write "extension_guard"'),
+        ("deception_guard", 'write "extension_guard"'), ("gzip", 'write "compression"'),
         ("surrogate_key", 'write "tags"'), ("purge", 'write "invalidates"'), ("lock", 'write "coalesce"'),
         ("ttl_min", "write ttl: {min: ...}"), ("ttl_max", "write ttl: {max: ...}"),
     ),

@@ -137,6 +137,14 @@ def method(text: str) -> str:
     return text.upper()
 
 
+def body_method(text: str) -> str:
+    """Upper case."""
+    name = method(text)
+    if name not in ("QUERY", "POST"):
+        raise ValueError(f"QUERY or POST, got {quoted(text)}")
+    return name
+
+
 def unsafe_method(text: str) -> str:
     name = method(text)
     if name in SAFE_METHODS:

@@ -1,9 +1,9 @@
 """What a conformance case says, and how it is played: steps against one edge, on a driven clock.
 
 A case names its section and is a list of steps. It has a host of its own, so that cases can share an edge;
-``apart: true`` gives it an edge and an origin of its own. ``each`` is a list: the case is played once for
-each, with that in place of ``{each}`` (``{each.0}``: its first member). ``known: reason`` marks what is not
-as the RFC says: the case must fail. In a step, in this order:
+``apart: true`` gives it an edge and an origin of its own, and so does ``rules``, a rule file. ``each`` is a
+list: the case is played once for each, with that in place of ``{each}`` (``{each.0}``: its first member).
+``known: reason`` marks what is not as the RFC says: the case must fail. In a step, in this order:
 
 - ``wait``: seconds that pass. ``origin``: ``down`` or ``up`` (``apart`` only).
 - ``answer``: fields that the origin answers with from now on ({} for none); ``once``: the same, for one
@@ -59,7 +59,7 @@ _ANSWER = {"answer", "once", "status", "body", "size", "interim", "framing"}
 _ASK = {"ask", "method", "content", "clients", "expect"}
 _SHOWN = {"gets", "sees", "brings", "broken", "sends", "caches", "says", "sharers_say"}
 _STEP = {*_ANSWER, *_ASK, *_SHOWN, "at", "origin", "wait"}
-_CASE = {"id", "section", "steps", "each", "apart", "known"}
+_CASE = {"id", "section", "steps", "each", "apart", "known", "rules"}
 _ONCE_AT_MOST = ("date", "etag", "content-length", "x-cache-status", "x-request-id")
 _TYPES: dict[str, type] = {
     # RFC 9211 §2; the others are ours.
@@ -246,7 +246,7 @@ def _came(seen: Sequence[Recorded], answer: RawAnswer) -> str:
     members = _cache_status(answer)
     hit = bool(members) and "hit" in members[-1][1]
     conditional = [
-        asked.method in ("GET", "HEAD") and any(asked.get(name) is not None for name in _CONDITIONS)
+        asked.method in ("GET", "HEAD", "QUERY") and any(asked.get(name) is not None for name in _CONDITIONS)
         for asked in seen
     ]
     if not seen:

@@ -15,6 +15,7 @@ from tests.support.ledger import LedgerOrigin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 CASES: list[Any] = [
     pytest.param(
@@ -36,13 +37,19 @@ async def shared() -> AsyncIterator[tuple[LedgerOrigin, Edge]]:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", CASES)
-async def test_case(case: Said, shared: tuple[LedgerOrigin, Edge]) -> None:
+async def test_case(case: Said, shared: tuple[LedgerOrigin, Edge], tmp_path: Path) -> None:
     host = f"case{next(_hosts)}.test"
-    if not case.get("apart"):
+    if not case.get("apart") and "rules" not in case:
         origin, edge = shared
         origin.forget()
         await Stage(edge.clock, origin, edge, host).play(case)
         return
-    clock = DrivenClock()
-    async with LedgerOrigin(clock=clock) as origin, running_edge(origin.url, clock=clock) as edge:
+    clock, rules = DrivenClock(), None
+    if "rules" in case:
+        rules = tmp_path
+        (rules / "rules.yaml").write_text(case["rules"])
+    async with (
+        LedgerOrigin(clock=clock) as origin,
+        running_edge(origin.url, clock=clock, rules=rules) as edge,
+    ):
         await Stage(clock, origin, edge, host).play(case)
