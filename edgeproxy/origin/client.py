@@ -157,8 +157,8 @@ class OriginClient:
         try:
             message, payload = await self._after_interim(connection, forward, message)
             response_time = self.now()
-            connection.head_done(payload)
             head, length = response_head(message, forward.method, self.max_head)
+            connection.head_done(payload, length)
         except BaseException:
             connection.drop()
             raise
