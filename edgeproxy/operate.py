@@ -147,6 +147,7 @@ class Operator:
             "in_flight": origin.in_flight,
             "queued": origin.queued,
             "resent_total": origin.resent,
+            "surplus_total": origin.surplus,
         }
 
     def _fold(self) -> None:
@@ -225,6 +226,7 @@ def describe(entry: Entry, now: float) -> dict[str, object]:
         "fresh": freshness.is_fresh(now),
         "stale_while_revalidate": _milliseconds(freshness.stale_while_revalidate),
         "stale_if_error": _milliseconds(freshness.stale_if_error),
+        "stale_if_disconnected": _milliseconds(freshness.stale_if_disconnected),
         "keep": _milliseconds(freshness.keep),
         "must_validate": freshness.must_validate,
         "never_stale": freshness.never_stale,

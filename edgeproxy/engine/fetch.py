@@ -82,7 +82,6 @@ class Fetcher:
         self._flights = flights
         self._cooldown = cooldown
         self._conclude = Conclusions().conclude
-        self.last_failure = OriginFailure.REFUSED
         self.witness = Witness(clock)
 
     async def fetch(
@@ -176,7 +175,7 @@ class Fetcher:
                 assert entry is not None  # noqa: S101
                 reply.body.close()
                 # None where it was purged meanwhile: the whole is asked for.
-                return self._refresh(ask, conclusion.stored, entry, start, flight)
+                return self._refresh(ask, conclusion, entry, start, flight)
             case d.Refetch():
                 reply.body.close()
                 return None
@@ -187,7 +186,7 @@ class Fetcher:
             case d.ServeStaleOnError():
                 assert entry is not None  # noqa: S101
                 reply.body.close()
-                self._cool(ask, flight)
+                self._cool(ask, flight, OriginFailure.SERVER_ERROR)
                 trace.failure = OriginFailure.SERVER_ERROR
                 self._resolve(flight, Stale(entry, conclusion.reason))
                 return self.stale(ask, entry, conclusion.reason)
@@ -229,9 +228,7 @@ class Fetcher:
         self._cooldown_over(ask, flight)
         draft = told = self._entry(ask, stored, None, start)
         if conclusion.withheld:
-            # For the one who asked, on its way only: what may be stored or coded is never this one.
-            headers = Headers((*stored.headers.raw, *conclusion.withheld.raw))
-            told = replace(draft, stored=replace(stored, headers=headers))
+            told = _with_withheld(draft, conclusion.withheld)
         whole = None if conclusion.withheld else reply.body.take_all()
         if whole is not None:
             reply.body.close()
@@ -298,11 +295,11 @@ class Fetcher:
                 self._flights.end(flight)
 
     def _refresh(
-        self, ask: Ask, stored: Stored, entry: Entry, start: Start, flight: Flight | None
+        self, ask: Ask, conclusion: d.Refresh, entry: Entry, start: Start, flight: Flight | None
     ) -> Answer | None:
         """The origin confirmed ``entry``. None when a purge has overtaken it: it must not be revived."""
         trace, rule = ask.exchange.trace, ask.rule
-        fresh = self._entry(ask, stored, entry.body, start)
+        fresh = self._entry(ask, conclusion.stored, entry.body, start)
         if fresh.stored.etag == entry.stored.etag:
             fresh.codings.update(entry.codings)
         if self._store.overtaken(entry) or self._store.overtaken(fresh):
@@ -310,8 +307,9 @@ class Fetcher:
         self._cooldown_over(ask, flight)
         trace.word = CacheWord.REVALIDATED
         self._publish(trace, fresh, flight)
-        serve = deliver(ask.exchange.head, fresh.stored, rule.overrides, self._clock.now())
-        return FromEntry(fresh, serve, rule)
+        told = _with_withheld(fresh, conclusion.withheld) if conclusion.withheld else fresh
+        serve = deliver(ask.exchange.head, told.stored, rule.overrides, self._clock.now())
+        return FromEntry(told, serve, rule)
 
     def _publish(self, trace: Trace, entry: Entry, flight: Flight | None) -> None:
         trace.stored = self._store.put(entry)
@@ -325,7 +323,7 @@ class Fetcher:
         exchange.trace.not_stored = conclusion.reason
         if conclusion.reason is NotStored.SERVER_ERROR and not conclusion.remember:
             # A failure is shared with those who wait, as a failure: the status, never the body.
-            self._cool(ask, flight)
+            self._cool(ask, flight, OriginFailure.SERVER_ERROR)
             error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
             self._resolve(flight, Failed(error))
         else:
@@ -340,12 +338,10 @@ class Fetcher:
         self._resolve(flight, Uncacheable(reason))
 
     def on_failure(self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError) -> Answer:
-        if error.failure is not OriginFailure.ABANDONED:
-            self.last_failure = error.failure
-        self._cool(ask, flight)
+        self._cool(ask, flight, error.failure)
         answer = self.give_up_or_stale(ask, entry, error)
         if isinstance(answer, FromEntry) and entry is not None:
-            self._resolve(flight, Stale(entry, StaleReason.ON_ERROR))
+            self._resolve(flight, Stale(entry, ask.exchange.trace.stale_reason or StaleReason.ON_ERROR))
         else:
             self._resolve(flight, Failed(error))
         return answer
@@ -363,6 +359,8 @@ class Fetcher:
             )
             if isinstance(conclusion, d.ServeStaleOnError):
                 return self.stale(ask, entry, conclusion.reason)
+            if isinstance(conclusion, d.GiveUp) and conclusion.status is not None:
+                error = OriginError(error.failure, error.detail, status=conclusion.status)
         return self.failure(ask.exchange.trace, error)
 
     def stale(self, ask: Ask, entry: Entry, reason: StaleReason) -> FromEntry:
@@ -425,8 +423,16 @@ class Fetcher:
         if not joinable:
             self._flights.end(flight)
 
-    def _cool(self, ask: Ask, flight: Flight | None) -> None:
-        self._cooldown.failed(flight.key if flight else ask.key.primary, self._clock.monotonic())
+    def _cool(self, ask: Ask, flight: Flight | None, failure: OriginFailure) -> None:
+        key = flight.key if flight else ask.key.primary
+        self._cooldown.failed(key, self._clock.monotonic(), failure)
 
     def _cooldown_over(self, ask: Ask, flight: Flight | None) -> None:
         self._cooldown.succeeded(flight.key if flight else ask.key.primary)
+
+
+def _with_withheld(entry: Entry, withheld: Headers) -> Entry:
+    """For the one who asked, on its way only: what may be stored, coded or learned is never this one."""
+    headers = Headers((*entry.stored.headers.raw, *withheld.raw))
+    stored = replace(entry.stored, headers=headers)
+    return replace(entry, stored=stored, codings=dict(entry.codings), heads={}, current=False)

@@ -226,12 +226,13 @@ class Engine:
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry)
-        if entry is not None and self._cooldown.active(key, now):
+        failure = None if entry is None else self._cooldown.active(key, now)
+        if entry is not None and failure is not None:
             # A refresh failed a moment ago: treat the origin as failed where that lets us serve stale.
             calm = conclude(
                 head,
                 entry.stored,
-                d.Failed(self._fetcher.last_failure),
+                d.Failed(failure),
                 ask.rule.overrides,
                 self._clock.now(),
             )

@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- The body ends well (b"") only when its framing says so and nothing follows it; in every other case the read
-  raises OriginError.
+- The body ends well (b"") only when its framing says so; in every other case the read raises OriginError.
+  What follows its end makes it an error too, unless Content-Length said where the end is.
 - The connection and the place at the origin are given back as soon as the end is seen, once.
 """
 
@@ -75,7 +75,7 @@ class Body:
         if data:
             return data
         try:
-            connection.refuse_extra(self._payload)
+            connection.refuse_extra(self._payload, self.length)
         except OriginError as error:
             raise self._broken(connection, error) from None
         self._end(connection)

@@ -85,6 +85,8 @@ class OriginClient:
         )
         self.resent = 0
         """Requests sent a second time."""
+        self.surplus = 0
+        """Answers after whose announced end more octets came: dropped, with the connection."""
         self.failures: dict[OriginFailure, int] = dict.fromkeys(OriginFailure, 0)
 
     @property
@@ -155,8 +157,8 @@ class OriginClient:
         try:
             message, payload = await self._after_interim(connection, forward, message)
             response_time = self.now()
-            connection.head_done(payload)
             head, length = response_head(message, forward.method, self.max_head)
+            connection.head_done(payload, length)
         except BaseException:
             connection.drop()
             raise
@@ -210,8 +212,8 @@ class OriginClient:
             if message.code < 200:
                 message, payload = await self._after_interim(connection, forward, message)
             response_time = clock.now()
-            connection.head_done(payload)
             head, length = response_head(message, method, self.max_head)
+            connection.head_done(payload, length)
         except BaseException:
             if upload is not None:
                 upload.stop()
@@ -238,6 +240,7 @@ class OriginClient:
 
     def release(self, connection: Connection, reuse: bool) -> None:  # noqa: FBT001
         if reuse:
+            self.surplus += connection.has_extra()
             self._pool.give_back(connection)
         else:
             connection.drop()

@@ -83,8 +83,8 @@ class Prompted:
             return
         response_time = client.now()
         try:
-            connection.head_done(payload)
             head, length = response_head(message, "GET", client.max_head)
+            connection.head_done(payload, length)
         except OriginError as error:
             client.count(error)
             client.release(connection, False)  # noqa: FBT003

@@ -208,6 +208,7 @@ def _made(plan: _Plan, request: RequestHead, answer: OriginAnswer, overrides: Ov
         lifetime,
         before.stale_while_revalidate,
         before.stale_if_error,
+        before.stale_if_disconnected,
         before.keep,
         must_validate=False,
         never_stale=before.never_stale,

@@ -147,6 +147,8 @@ class StaleReason(StrEnum):
     """Within the stale-while-revalidate window (RFC 5861 §3)."""
     ON_ERROR = "stale-if-error"
     """The origin failed within the stale-if-error window (RFC 5861 §4)."""
+    DISCONNECTED = "disconnected"
+    """The origin could not be reached, and the answer does not forbid it (RFC 9111 §4.2.4)."""
     REQUEST_ALLOWS = "request-max-stale"
     """The request's Cache-Control said max-stale."""
     COOL_DOWN = "refresh-cool-down"
@@ -196,6 +198,12 @@ class OriginFailure(StrEnum):
     def status(self) -> int:
         return _FAILURE_STATUS.get(self, 502)
 
+
+DISCONNECTED = frozenset({
+    OriginFailure.DNS, OriginFailure.REFUSED, OriginFailure.CONNECT_TIMEOUT, OriginFailure.TLS,
+    OriginFailure.RESET, OriginFailure.FIRST_BYTE_TIMEOUT,
+})  # fmt: skip
+"""The origin could not be reached, or gave no answer at all (RFC 9111 §4.2.4)."""
 
 _FAILURE_STATUS = {
     OriginFailure.CONNECT_TIMEOUT: 504,

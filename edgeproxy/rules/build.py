@@ -93,6 +93,7 @@ def _overrides(read: Read) -> Overrides:
         for name in (
             "stale_while_revalidate",
             "stale_if_error",
+            "stale_if_disconnected",
             "keep",
             "heuristic",
             "max_object",

@@ -90,6 +90,7 @@ _GOT: dict[str, Callable[[Outcome], object]] = {
     "ttl": lambda came: came.ttl,
     "stale_while_revalidate": lambda came: came.stale_while_revalidate,
     "stale_if_error": lambda came: came.stale_if_error,
+    "stale_if_disconnected": lambda came: came.stale_if_disconnected,
     "keep": lambda came: came.freshness.keep if came.freshness else 0.0,
     "key": lambda came: came.key.primary.replace("\0", " | "),
     "tags": lambda came: came.tags,

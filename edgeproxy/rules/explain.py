@@ -79,6 +79,7 @@ class Explanation:
             "validate_always": bool(freshness and freshness.must_validate),
             "stale_while_revalidate": came.stale_while_revalidate if came.cached else None,
             "stale_if_error": came.stale_if_error if came.cached else None,
+            "stale_if_disconnected": came.stale_if_disconnected if came.cached else None,
             "keep": freshness.keep if freshness else None,
             "tags": list(came.tags),
             "purges": [{"kind": k, "value": v, "soft": soft} for soft, k, v in came.purges],
@@ -144,6 +145,8 @@ class Explanation:
             said += f"; then stale for {show_duration(came.stale_while_revalidate)} while it is refreshed"
         if came.stale_if_error:
             said += f"; stale for {show_duration(came.stale_if_error)} if the origin fails"
+        if came.stale_if_disconnected:
+            said += f"; stale for {show_duration(came.stale_if_disconnected)} if the origin cannot be reached"
         return said
 
     def _source(self, source: LifetimeSource) -> str:

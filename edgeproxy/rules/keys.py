@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.policy.content import ContentForm
+from edgeproxy.policy.freshness import DEFAULT_DISCONNECTED
 from edgeproxy.policy.stored import Compression, Overrides, Unsafe
 from edgeproxy.policy.vocabulary import NotStored, PassReason
 from edgeproxy.rules import values
@@ -252,6 +253,7 @@ EXPECT = Table(
         Key("ttl", DURATION, "How long it is fresh, from its arrival here."),
         Key("stale_while_revalidate", DURATION, "The window."),
         Key("stale_if_error", DURATION, "The window."),
+        Key("stale_if_disconnected", DURATION, "The window."),
         Key("keep", DURATION, "How long it is kept for revalidation."),
         Key("key", Word("a key as explain prints it", str, WORD),
             "What the answer is stored under: the target alone (`/api/search?q=a`), or all of it as "
@@ -326,6 +328,11 @@ RULE = Table(
             default="as the answer says", example="stale_while_revalidate: 1m"),
         Key("stale_if_error", DURATION, "How long after its ttl an answer may be sent when the origin fails.",
             default="as the answer says", example="stale_if_error: 1h"),
+        Key("stale_if_disconnected", DURATION,
+            "How long after its ttl an answer may be sent when the origin cannot be reached at all (refused, "
+            "reset, silent, not found), where neither `stale_if_error` nor the answer's own is there. Never "
+            "for a 5xx, nor against must-revalidate and its kin; `0` turns it off.",
+            default=values.show_duration(DEFAULT_DISCONNECTED), example="stale_if_disconnected: 5m"),
         Key("keep", DURATION, "How long a stale answer is kept so that the origin can confirm it with 304.",
             default="as long as is useful", example="keep: 1d"),
         Key("cache_control", CACHE_CONTROL,

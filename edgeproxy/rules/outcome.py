@@ -85,6 +85,11 @@ class Outcome:
         f = self.freshness
         return 0.0 if f is None or f.must_validate or f.never_stale else f.stale_if_error
 
+    @property
+    def stale_if_disconnected(self) -> float:
+        f = self.freshness
+        return 0.0 if f is None or f.must_validate or f.never_stale else f.stale_if_disconnected
+
 
 def outcome(
     matched: Matched, request: RequestHead, response: ResponseHead | None = None, now: float = WHEN

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.cluster.epoch import GONE, SoftSince, logged_part
+from edgeproxy.policy.language import LANGUAGE, speaks, wants
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import LookupMiss, Tier
 from edgeproxy.store.base import Found
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
 _LARGE = 128 * 1024
 """Octets from which on coding and checking happens in a thread."""
+_LANGUAGES = 4
+"""Variants of a key that are looked at for their language."""
+_SILENT = frozenset({LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN})
 _SLICE = 200
 """Records of L2 counted between two pauses."""
 
@@ -146,9 +150,30 @@ class TieredStore:
                     return await self._promote(variant, select)
             elif isinstance(variant, LookupMiss) and variant is not LookupMiss.ABSENT:
                 miss = variant
-                if miss in {LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN}:
+                if miss in _SILENT:
                     break
+        spoken = await self._in_language(shared, primary, record, select, until)
+        if spoken is not None:
+            return await self._promote(spoken, select)
         return Found(None, miss=miss, others=True)
+
+    async def _in_language(
+        self, shared: SharedStore, primary: str, marker: Marker, select: Select, until: float
+    ) -> Entry | None:
+        """The variant in the language that the request wants most (policy/language.py), if there is one."""
+        wanted = [
+            (names, values, language)
+            for names in marker.names
+            if LANGUAGE in names and (language := wants(names, values := select(names))) is not None
+        ]
+        for variant in marker.variants[:_LANGUAGES] if wanted else ():
+            entry = await self._read(shared, primary, variant, until)
+            if isinstance(entry, Entry):
+                if any(speaks(entry.stored, *want) for want in wanted):
+                    return entry
+            elif entry in _SILENT:
+                break
+        return None
 
     async def _read(
         self, shared: SharedStore, primary: str, variant: str, until: float | None = None

@@ -19,6 +19,7 @@ from edgeproxy.store.codec import (
     FUTURE,
     ORDER_AT,
     ORDER_END,
+    VERSION,
     Marker,
     coordinates,
     decode,
@@ -53,7 +54,8 @@ def full() -> Entry:
         epoch=2**61, started=12345,
     )  # fmt: skip
     entry.codings.update(br=b"br body", gzip=b"gzip body!")
-    return entry
+    freshness = replace(entry.stored.freshness, stale_if_disconnected=30.0, stale_if_error=7.0, keep=9.0)
+    return replace(entry, stored=replace(entry.stored, freshness=freshness))
 
 
 def key_of(entry: Entry) -> tuple[str, str]:
@@ -131,12 +133,12 @@ def test_every_truncation_is_noticed() -> None:
 def test_an_unknown_version_is_foreign_and_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = full()
     data = sealed(entry)
-    newer = resealed(data[:4] + b"\x00\x02" + data[6:])
+    newer = resealed(data[:4] + (VERSION + 1).to_bytes(2, "big") + data[6:])
     assert read(newer, entry) is LookupMiss.FOREIGN
     assert other_version(newer)
     assert not other_version(data)
     key = record_key(SPACE, "p")
-    monkeypatch.setattr("edgeproxy.store.codec.VERSION", 2)
+    monkeypatch.setattr("edgeproxy.store.codec.VERSION", VERSION + 1)
     assert record_key(SPACE, "p") != key
 
 
@@ -214,7 +216,8 @@ def test_heads_and_times_not_of_this_world_are_refused() -> None:
             ("received", NOW + FUTURE + 1),
             ("received", -1.0), ("received", math.nan), ("received", math.inf),
             ("initial_age", -1.0), ("initial_age", math.inf), ("lifetime", math.nan), ("lifetime", math.inf),
-            ("keep", -1.0), ("stale_if_error", math.nan), ("stale_while_revalidate", math.inf),
+            ("keep", -1.0), ("stale_if_error", math.nan), ("stale_if_disconnected", math.nan),
+            ("stale_while_revalidate", math.inf),
         )
     ]  # fmt: skip
     for entry in wrong:
