@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from edgeproxy.store.entry import Entry
 
 
+class Upgrade(Protocol):
+    """A client that asks to go on as a WebSocket, if the origin does."""
+
+    def admit(self, rule: Rule) -> FromEdge | None:
+        """Take a place for it under ``rule``; the refusal where there is none."""
+
+    def leave(self) -> None:
+        """Give the place back, if one was taken."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """``body`` None: the request has none; ``length`` its Content-Length, None when chunked. ``client``: what
@@ -34,6 +44,7 @@ class Exchange:
     body: AsyncIterator[bytes] | None = None
     length: int | None = None
     client: str = ""
+    upgrade: Upgrade | None = None
     on_interim: Callable[[ResponseHead], None] | None = None
     on_vanish: Callable[[], object] | None = None
     vanished: bool = False

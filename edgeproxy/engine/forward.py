@@ -95,6 +95,8 @@ class ForwardBuilder:
             body=exchange.body if body else None,
             length=exchange.length if body else None,
             on_interim=exchange.on_interim,
+            upgrade=body and exchange.upgrade is not None,
+            read_timeout=rule.read_timeout,
         )
 
 

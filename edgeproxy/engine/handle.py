@@ -24,6 +24,7 @@ from edgeproxy.engine.streaming import stream_of
 from edgeproxy.observe.trace import Trace
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
+from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
 from edgeproxy.policy.vary import variant_id
@@ -210,7 +211,7 @@ class Engine:
     ) -> Answer | None:
         """Lead a flight or follow one."""
         head, coalesce = ask.exchange.head, ask.rule.coalesce
-        if head.method != "GET" or not coalesce.enabled:
+        if head.method != "GET" or not coalesce.enabled or wants_events(head.headers):
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry)

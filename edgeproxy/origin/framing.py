@@ -116,6 +116,8 @@ def request_head(forward: Forward, authority: str) -> bytes:
 
 
 def _framing(forward: Forward) -> bytes:
+    if forward.upgrade:
+        return b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     if forward.body is None:
         return b"" if forward.method in NO_LENGTH_NEEDED else b"Content-Length: 0\r\n"
     if forward.length is None:
