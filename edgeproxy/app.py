@@ -31,6 +31,7 @@ from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
 from edgeproxy.front.trust import Trust
+from edgeproxy.front.websockets import WebSockets
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
@@ -132,6 +133,7 @@ class Worker:
             observers=self._observers(),
             max_body=settings.max_body,
             trust=trust,
+            websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
         self.handler.rules_version = ruleset.version
         self.handler.lane = self._lane()
@@ -218,7 +220,8 @@ class Worker:
         percentiles = self.percentiles
 
         def timed(trace: Trace) -> None:
-            percentiles.observe(trace.rule, trace.seconds, trace.hit)
+            if trace.status != 101:  # how long a WebSocket was open is no latency
+                percentiles.observe(trace.rule, trace.seconds, trace.hit)
 
         observers = [self.metrics.observe, timed]
         if self.access_log is not None:
@@ -242,6 +245,7 @@ class Worker:
         self.handler.draining = True
         self.handler.lane = None
         self._listening.close()
+        self.handler.websockets.drain(self.settings.drain_timeout)
         begun = self.clock.monotonic()
         grace = min(grace, self.settings.drain_timeout)
         while self.server.connections and self.clock.monotonic() < begun + grace:

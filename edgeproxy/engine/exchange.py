@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from edgeproxy.store.entry import Entry
 
 
+class Upgrade(Protocol):
+    """A client that asks to go on as a WebSocket, if the origin does."""
+
+    def admit(self, rule: Rule) -> FromEdge | None:
+        """Take a place for it under ``rule``; the refusal where there is none."""
+
+    def leave(self) -> None:
+        """Give the place back, if one was taken."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """``body`` None: the request has none; ``length`` its Content-Length, None when chunked. ``client``: what
@@ -37,6 +47,7 @@ class Exchange:
     content: Content | None = None
     """The whole body, where a rule has it in the key (contents.py); then ``body`` is None."""
     client: str = ""
+    upgrade: Upgrade | None = None
     on_interim: Callable[[ResponseHead], None] | None = None
     on_vanish: Callable[[], object] | None = None
     vanished: bool = False

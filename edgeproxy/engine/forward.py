@@ -106,6 +106,8 @@ class ForwardBuilder:
             length=exchange.length if body else None,
             content=None if exchange.content is None else exchange.content.octets,
             on_interim=exchange.on_interim,
+            upgrade=body and exchange.upgrade is not None,
+            read_timeout=rule.read_timeout,
         )
 
 

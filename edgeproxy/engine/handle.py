@@ -26,6 +26,7 @@ from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
+from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
 from edgeproxy.policy.vary import variant_id
@@ -222,7 +223,8 @@ class Engine:
     ) -> Answer | None:
         """Lead a flight or follow one."""
         head, coalesce = ask.exchange.head, ask.rule.coalesce
-        if (head.method != "GET" and not head.content_key) or not coalesce.enabled:
+        whole = (head.method == "GET" or head.content_key) and not wants_events(head.headers)
+        if not whole or not coalesce.enabled:
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry)

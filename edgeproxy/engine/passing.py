@@ -63,6 +63,9 @@ class Passer:
             # Nobody else waits for this answer: when its client leaves, the work ends. What a write has
             # changed must be purged all the same.
             exchange.leave_with_client()
+        if exchange.upgrade is not None and (refusal := exchange.upgrade.admit(matched.rule)) is not None:
+            trace.tier = Tier.EDGE
+            return refusal
         epoch = self._store.epoch
         if exchange.body is not None:
             exchange.body = in_time(exchange.body, self._clock)

@@ -21,6 +21,7 @@ from edgeproxy.engine.exchange import FromEdge, FromEntry, FromStream
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import decide
+from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, OriginFailure, PassReason, Tier
 
 if TYPE_CHECKING:
@@ -78,9 +79,10 @@ class Call:
         prompt, ask = self._prompt, self.ask
         self._began = prompt.clock.monotonic()
         self._told = told
-        if not self.alone and ask.rule.coalesce.enabled:
+        joins = ask.rule.coalesce.enabled and not wants_events(ask.exchange.head.headers)
+        if not self.alone and joins:
             self.flight = prompt.flights.begin(ask.key.primary, self.start.epoch, self._began)
-        self._prompted = prompt.origin.prompt(octets, self)
+        self._prompted = prompt.origin.prompt(octets, self, ask.rule.read_timeout)
         if self._prompted is None:
             told.unfinished()
 

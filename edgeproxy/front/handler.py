@@ -15,7 +15,7 @@ import logging
 import re
 from dataclasses import replace
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 from aiohttp.streams import EMPTY_PAYLOAD
@@ -28,6 +28,7 @@ from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, REQUEST_ID, Refused, 
 from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.sender import ClientGone, Sender
 from edgeproxy.front.trust import FIELDS
+from edgeproxy.front.websockets import Handshake, is_handshake
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.coding import choose_coding, compressible, named_coding
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
     from edgeproxy.front.server import EdgeProtocol
     from edgeproxy.front.short import ShortWay
     from edgeproxy.front.trust import Trust
+    from edgeproxy.front.websockets import WebSockets
     from edgeproxy.front.wire import Wire
+    from edgeproxy.origin.base import Tunnel
     from edgeproxy.policy.head import RequestHead
 
 log = logging.getLogger("edgeproxy.front")
@@ -74,6 +77,7 @@ class Handler:
         observers: Sequence[Callable[[Trace], None]],
         max_body: int,
         trust: Trust | None = None,
+        websockets: WebSockets,
     ) -> None:
         self._engine = engine
         self.responder = responder
@@ -83,6 +87,7 @@ class Handler:
         self.observers = list(observers)
         self._max_body = max_body
         self._trust = trust
+        self.websockets = websockets
         self.rules_version = ""
         self.lane: Lane | None = None
         self.short: ShortWay | None = None
@@ -93,7 +98,8 @@ class Handler:
         """Answer one message; True when the connection may be used again."""
         message, protocol = wire.message, wire.protocol
         trace = Trace(started=self.clock.monotonic(), method=message.method, client=protocol.client)
-        sender = Sender(protocol, message, self.clock, close=message.should_close or self.draining)
+        close = message.should_close or self.draining or message is protocol.last
+        sender = Sender(protocol, message, self.clock, close=close)
         try:
             return await self.run(
                 self._serve(wire, trace, sender),
@@ -104,6 +110,8 @@ class Handler:
         finally:
             if wire.exchange is not None:
                 wire.exchange.content = None  # an idle connection must not hold it
+                if wire.exchange.upgrade is not None:
+                    wire.exchange.upgrade.leave()
 
     async def run(
         self, work: Awaitable[None], trace: Trace, sender: Sender, vanished: Callable[[], bool]
@@ -183,6 +191,8 @@ class Handler:
             expects = expects and message.version >= HTTP_1_1
             exchange.body = self._request_body(payload, trace, sender, expects=expects)
         exchange.on_interim = sender.interim
+        if message.upgrade and is_handshake(message, head):
+            exchange.upgrade = Handshake(self.websockets)
         wire.exchange = exchange
         if wire.vanished:
             raise ClientGone
@@ -194,6 +204,13 @@ class Handler:
         if self.draining or not payload.is_eof() or payload.exception() is not None:
             # What is left of a body that nobody wanted is not the start of the next request.
             sender.keep_alive = False
+        if isinstance(answer, FromStream) and answer.head.status == 101:
+            exchange.on_vanish = None
+            try:
+                await self._go_on(answer, wire, trace, sender)
+            finally:
+                answer.body.close()
+            return
         segment = wire.segment
         if segment is not None and (version != self.rules_version or not self._learnable(head, sender)):
             segment = None  # after a reload the lane must not learn what the rules before it have said
@@ -349,6 +366,14 @@ class Handler:
                 await sender.stream(rendered, source)
         finally:
             source.close()
+
+    async def _go_on(self, answer: FromStream, wire: Wire, trace: Trace, sender: Sender) -> None:
+        """As a WebSocket: until it ends."""
+        head, tunnel = answer.head, cast("Tunnel", answer.body)
+        trace.status = head.status
+        rendered = self.responder.stream_head(head, answer.rule, "", None, shareable=False)
+        rendered += self.part(trace, None)
+        await self.websockets.serve(wire.protocol, sender, rendered, head.headers, tunnel, answer.rule, trace)
 
     async def _send_problem(self, answer: FromEdge, method: str, trace: Trace, sender: Sender) -> None:
         trace.status = answer.status

@@ -46,6 +46,7 @@ REFUSALS = {
 PRIVATE = (
     "_process_keepalive", "_handle_request", "finish_response", "handle_error", "_drain_helper",
     "_make_error_handler", "_messages", "_close", "_force_close", "_upgraded", "_request_count",
+    "_message_tail", "_buffer_paused",
     "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress", "_current_request",
     "_keepalive", "_keepalive_handle", "_waiter", "_parser",
 )  # fmt: skip
@@ -74,6 +75,7 @@ class EdgeProtocol(RequestHandler):
         "clean",
         "client",
         "edge",
+        "last",
         "pending",
         "scheme",
         "segment",
@@ -92,6 +94,8 @@ class EdgeProtocol(RequestHandler):
         self._held = b""
         self._held_paused = False
         self.segment: bytes | None = None
+        self.last: object = None
+        """A request behind which something may have been dropped: its answer is the connection's last."""
         self.answering = False
         """A request is being answered, or the last answer was the connection's last."""
 
@@ -101,8 +105,11 @@ class EdgeProtocol(RequestHandler):
             return
         if not self.clean:
             super().data_received(data)
-            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-                self._break_off()
+            if self._messages:
+                if not isinstance(self._messages[-1][0], RawRequestMessage):
+                    self._break_off()
+                elif data.find(HEAD_END) != len(data) - 4:
+                    self._mind_the_rest()
             return
         # aiohttp's own task may still be on its way back from the last answer; that answer is written, so
         # the next one may follow. Waiting for the task would keep a busy worker from ever using the lane.
@@ -134,6 +141,26 @@ class EdgeProtocol(RequestHandler):
         )
         if not self.clean:
             self.segment = None
+            if not whole and len(self._messages) > before:
+                self._mind_the_rest()
+
+    def _mind_the_rest(self) -> None:
+        """What comes, in one segment, behind a request that offers a protocol other than WebSocket, is
+        dropped by aiohttp's parser. That request is answered, and its connection ends."""
+        message = self._messages[-1][0]
+        if getattr(message, "upgrade", False) and not self._upgraded:
+            self.last = message
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """Leave HTTP: from now on the connection is ``protocol``'s, which tells our connection_lost of its
+        end. Gives the transport and what came behind the request that switches."""
+        transport = self.transport
+        assert transport is not None  # noqa: S101
+        early, self._message_tail = self._message_tail, b""
+        transport.set_protocol(protocol)
+        if self._buffer_paused:
+            transport.resume_reading()
+        return transport, early
 
     def _one_head(self, data: bytes) -> None:
         """``data`` looks like one whole head: parsed, and answered the short way or left to aiohttp."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable
 
     from edgeproxy.policy.head import Headers, ResponseHead
@@ -44,6 +45,10 @@ class Forward:
     """Called for each 1xx (other than 101) the origin sends first."""
     resent: bool = False
     """It was sent before on a connection that turned out dead: on a fresh one now, and not a third time."""
+    upgrade: bool = False
+    """Ask to go on as a WebSocket: the answer may be a 101, whose body is then a Tunnel."""
+    read_timeout: float | None = None
+    """Seconds between two pieces of the answer's body, 0 for any; None: the origin client's."""
 
 
 class AnswerBody(Protocol):
@@ -60,6 +65,17 @@ class AnswerBody(Protocol):
 
     def close(self) -> None:
         """Done with it: the connection is reused if the body was read to its end, else closed."""
+
+
+class Tunnel(AnswerBody, Protocol):
+    """The body of a 101: a connection that has left HTTP. ``close()`` ends it, taken over or not."""
+
+    def take_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """From now on the connection is ``protocol``'s, but for connection_made: its transport, and what came
+        behind the 101. Raises OriginError where it is lost already."""
+
+    def lost(self, error: BaseException | None) -> None:
+        """To be called by who took over, from its connection_lost."""
 
 
 class OriginReply(Protocol):
@@ -94,7 +110,9 @@ class Prompted(Protocol):
 
 
 class Origin(Protocol):
-    def prompt(self, octets: bytes, listener: PromptListener) -> Prompted | None:
+    def prompt(
+        self, octets: bytes, listener: PromptListener, read_timeout: float | None = None
+    ) -> Prompted | None:
         """Send a GET's head now, on an idle connection; None where that is not possible at once."""
 
     async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> OriginReply:

@@ -12,7 +12,10 @@ Rules of this file:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
+
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from edgeproxy.origin.answer import Body, Reply
 from edgeproxy.origin.base import OriginError
@@ -20,8 +23,11 @@ from edgeproxy.origin.connection import Limits, verify_aiohttp
 from edgeproxy.origin.dial import Address, Dialer
 from edgeproxy.origin.framing import request_head, response_head
 from edgeproxy.origin.pool import Pool
+from edgeproxy.origin.probes import keep_asking
 from edgeproxy.origin.prompted import Prompted
+from edgeproxy.origin.tunnel import SwitchedConnection, check_accepted
 from edgeproxy.origin.upload import Upload
+from edgeproxy.policy.events import streams_events
 from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from edgeproxy.origin.base import Forward, PromptListener
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.upload import Spawn
+    from edgeproxy.policy.head import Headers
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
 """RFC 9110 §9.2.2, RFC 10008 §2."""
@@ -123,7 +130,9 @@ class OriginClient:
         """End every connection; a fetch under way fails. Returns when no descriptor is left."""
         await self._pool.aclose()
 
-    def prompt(self, octets: bytes, listener: PromptListener) -> Prompted | None:
+    def prompt(
+        self, octets: bytes, listener: PromptListener, read_timeout: float | None = None
+    ) -> Prompted | None:
         """See ``Origin.prompt``. Raises nothing."""
         pool = self._pool
         if not pool.idle or not pool.try_enter():
@@ -138,7 +147,7 @@ class OriginClient:
             connection.drop()
             pool.leave()
             return None
-        return Prompted(self, connection, listener)
+        return Prompted(self, connection, listener, read_timeout)
 
     async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> Reply:
         """See ``Origin.after_interim``. Raises OriginError."""
@@ -158,6 +167,7 @@ class OriginClient:
             message, payload = await self._after_interim(connection, forward, message)
             response_time = self.now()
             head, length = response_head(message, forward.method, self.max_head)
+            self.wait_for_body(connection, head.headers, forward.read_timeout)
             connection.head_done(payload, length)
         except BaseException:
             connection.drop()
@@ -212,7 +222,10 @@ class OriginClient:
             if message.code < 200:
                 message, payload = await self._after_interim(connection, forward, message)
             response_time = clock.now()
+            if message.code == 101:
+                return self._switched(connection, forward, message, request_time)
             head, length = response_head(message, method, self.max_head)
+            self.wait_for_body(connection, head.headers, forward.read_timeout)
             connection.head_done(payload, length)
         except BaseException:
             if upload is not None:
@@ -227,8 +240,10 @@ class OriginClient:
     ) -> tuple[RawResponseMessage, StreamReader]:
         """Hand on the 1xx answers, return the final one."""
         for _ in range(MAX_INTERIM):
-            if message.code == 101:  # nothing sent from here asks for another protocol
-                raise OriginError(OriginFailure.BAD_RESPONSE, "101 without Upgrade")
+            if message.code == 101:
+                if not forward.upgrade:
+                    raise OriginError(OriginFailure.BAD_RESPONSE, "101 without Upgrade")
+                return message, EMPTY_PAYLOAD
             interim, _length = response_head(message, forward.method, self.max_head)
             if forward.on_interim is not None:
                 forward.on_interim(interim)
@@ -237,6 +252,27 @@ class OriginClient:
             if message.code >= 200:
                 return message, payload
         raise OriginError(OriginFailure.BAD_RESPONSE, f"more than {MAX_INTERIM} interim answers")
+
+    def _switched(
+        self, connection: Connection, forward: Forward, message: RawResponseMessage, request_time: float
+    ) -> Reply:
+        """The origin goes on as asked: no request's place is held any more."""
+        connection.switched()
+        keep_asking(connection.transport)
+        head, _length = response_head(message, forward.method, self.max_head)
+        check_accepted(forward.headers, head.headers)
+        self._pool.leave()
+        return Reply(head, SwitchedConnection(connection), request_time, self._clock.now())
+
+    @staticmethod
+    def wait_for_body(connection: Connection, fields: Headers, read_timeout: float | None) -> None:
+        """How long the origin may be silent within the body of an answer; ``read_timeout`` as in Forward."""
+        if read_timeout is not None:
+            connection.silence = read_timeout or math.inf
+        elif streams_events(fields):
+            connection.silence = math.inf  # nothing may happen for hours, and no event be amiss
+        if connection.silence == math.inf:
+            keep_asking(connection.transport)
 
     def release(self, connection: Connection, reuse: bool) -> None:  # noqa: FBT001
         if reuse:

@@ -15,6 +15,7 @@ aiohttp has to pass ``verify_aiohttp()`` and the contract tests in tests/origin.
 ``._payload``                           body of the message being parsed
 ``._buffer``, ``._tail``                heads not yet read; octets that no parser was there for
 ``._reading_paused``                    the body's buffer is full
+``._buffer_paused``                     what came behind a 101 has filled ``_tail``
 ``._drain_helper()``                    wait until the transport's write buffer has room
 ``StreamReader``                        ``readany``, ``read_nowait``, ``is_eof``, ``set_exception``
 ``RawResponseMessage``                  ``code reason version raw_headers should_close``
@@ -99,6 +100,7 @@ class Connection(ResponseHandler):
         "answered",
         "failure",
         "listener",
+        "silence",
     )
 
     def __init__(
@@ -115,6 +117,7 @@ class Connection(ResponseHandler):
         """Who is told of the next head, where nobody waits for it in ``read_head``."""
         self._clock = clock
         self._limits = limits
+        self.silence = limits.read_timeout  # seconds, of the exchange under way
         self._on_lost = on_lost
         self._in_head = False
         self._head_octets = 0
@@ -133,6 +136,7 @@ class Connection(ResponseHandler):
         if self._parser is None or self._skip_payload is not skip_body:
             self._begin_parsing(skip_body)
         self.answered = False
+        self.silence = self._limits.read_timeout
         self._in_head = True
         self._head_octets = 0
         self._pieces.clear()
@@ -169,7 +173,24 @@ class Connection(ResponseHandler):
             self._due = math.inf
             self.refuse_extra(payload, length)
         else:
-            self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+            self._expect(self.silence, OriginFailure.READ_TIMEOUT)
+
+    def switched(self) -> None:
+        """A 101 was read: what comes from now on is no HTTP, and is kept (within aiohttp's bounds) until
+        somebody takes over."""
+        self._in_head = False
+        self._due = math.inf
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """After ``switched()``: see ``Tunnel.take_over``."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise OriginError(OriginFailure.RESET, "closed behind its 101")
+        early, self._tail = self._tail, b""
+        transport.set_protocol(protocol)
+        if self._buffer_paused:
+            transport.resume_reading()
+        return transport, early
 
     def has_extra(self) -> bool:
         """More came than the one message that was asked for."""
@@ -294,7 +315,7 @@ class Connection(ResponseHandler):
                     self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
             return
         if self._due != math.inf and data:
-            self._due = self._clock.monotonic() + self._limits.read_timeout
+            self._due = self._clock.monotonic() + self.silence
         super().data_received(data)
 
     def pause_reading(self) -> None:
@@ -304,7 +325,7 @@ class Connection(ResponseHandler):
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002
         # The reader calls this after every piece. Where nothing was paused there is nothing to do.
         if self._reading_paused:
-            self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+            self._expect(self.silence, OriginFailure.READ_TIMEOUT)
             super().resume_reading(resume_parser)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:  # noqa: ARG002
@@ -364,6 +385,7 @@ _INSTANCE = [
     "_buffer",
     "_tail",
     "_reading_paused",
+    "_buffer_paused",
     "_loop",
     "_exception",
     "transport",

@@ -121,6 +121,8 @@ def request_head(forward: Forward, authority: str) -> bytes:
 
 
 def _framing(forward: Forward) -> bytes:
+    if forward.upgrade:
+        return b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
     if forward.content is not None:
         return b"Content-Length: %d\r\n" % len(forward.content)
     if forward.body is None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.origin.base import PromptListener
     from edgeproxy.origin.connection import Connection
+    from edgeproxy.policy.head import Headers
 
 
 class _Client(Protocol):
@@ -34,6 +35,7 @@ class _Client(Protocol):
     def now(self) -> float: ...
     def release(self, connection: Connection, reuse: bool) -> None: ...  # noqa: FBT001
     def count(self, error: OriginError) -> None: ...
+    def wait_for_body(self, connection: Connection, fields: Headers, read_timeout: float | None) -> None: ...
 
 
 @final
@@ -62,12 +64,15 @@ class Here:
 class Prompted:
     """One such request. ``abandon`` ends it unheard."""
 
-    __slots__ = ("_client", "_connection", "_listener", "request_time")
+    __slots__ = ("_client", "_connection", "_listener", "_read_timeout", "request_time")
 
-    def __init__(self, client: _Client, connection: Connection, listener: PromptListener) -> None:
+    def __init__(
+        self, client: _Client, connection: Connection, listener: PromptListener, read_timeout: float | None
+    ) -> None:
         self._client = client
         self._connection: Connection | None = connection
         self._listener = listener
+        self._read_timeout = read_timeout
         self.request_time = client.now()
         connection.listener = self
 
@@ -84,6 +89,7 @@ class Prompted:
         response_time = client.now()
         try:
             head, length = response_head(message, "GET", client.max_head)
+            client.wait_for_body(connection, head.headers, self._read_timeout)
             connection.head_done(payload, length)
         except OriginError as error:
             client.count(error)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, final
 
 from edgeproxy.policy.conclude import conclude
 from edgeproxy.policy.decisions import Discard, OriginAnswer, Store
+from edgeproxy.policy.extension import extension
 from edgeproxy.policy.head import EMPTY, Headers, lower
 from edgeproxy.policy.http_date import parse_http_date
 from edgeproxy.policy.stored import Freshness, LifetimeSource, Stored
@@ -48,7 +49,7 @@ _STATED = frozenset({
 """Lifetimes that do not depend on Date, Expires or Last-Modified."""
 _OF_THE_SHAPE = frozenset({
     NotStored.RULE, NotStored.STATUS_UNKNOWN, NotStored.RESPONSE_NO_STORE, NotStored.RESPONSE_PRIVATE,
-    NotStored.VARY_STAR, NotStored.SET_COOKIE,
+    NotStored.VARY_STAR, NotStored.SET_COOKIE, NotStored.EVENT_STREAM, NotStored.EXTENSION,
 })  # fmt: skip
 """Reasons that no differing value can change."""
 
@@ -93,7 +94,10 @@ class Conclusions:
         ):
             return conclude(request, stored, answer, overrides, now)
         raw = answer.head.headers.raw
+        path = request.path
         shape = (
+            # The guard against deception compares the answer's type with it.
+            extension(path) if "." in path or "%" in path else "",
             answer.head.status,
             answer.head.reason,
             tuple([pair[0] if lower(pair[0]) in _DIFFER else pair for pair in raw]),

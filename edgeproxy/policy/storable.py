@@ -18,6 +18,7 @@ from edgeproxy.policy.cache_control import (
     effective_directives,
     request_directives,
 )
+from edgeproxy.policy.events import streams_events
 from edgeproxy.policy.extension import contradicts
 from edgeproxy.policy.freshness import HEURISTICALLY_CACHEABLE, status_ttl
 from edgeproxy.policy.stored import LifetimeSource, Unsafe
@@ -179,6 +180,7 @@ _BEFORE: _Checks = (
 )
 
 _AFTER: _Checks = (
+    (NotStored.EVENT_STREAM, lambda case: streams_events(case.head.headers)),
     (NotStored.AUTHORIZATION, _authorization),
     (NotStored.SET_COOKIE, _set_cookie),
     (NotStored.EXTENSION, _deceptive),

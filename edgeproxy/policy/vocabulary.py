@@ -120,6 +120,8 @@ class NotStored(StrEnum):
     """The request's Cache-Control says no-store."""
     REQUEST_BODY = "request-has-body"
     """Answers to a GET with a body are never stored."""
+    EVENT_STREAM = "event-stream"
+    """A stream of server-sent events is one client's, and has no end."""
     INCOMPLETE = "body-incomplete"
     """The body broke off: an unfinished body is never an entry."""
     PURGED = "purged-meanwhile"

@@ -28,6 +28,7 @@ from edgeproxy.rules.model import (
     Match,
     Rule,
     TagPolicy,
+    WebSocket,
 )
 from edgeproxy.rules.patterns import names_in
 
@@ -55,6 +56,8 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
         request_headers=_header_ops(read.get("request_headers", {})),
         response_headers=_header_ops(read.get("response_headers", {})),
         coalesce=_switched(Coalesce, read.get("coalesce")),
+        websocket=_switched(WebSocket, read.get("websocket")),
+        read_timeout=read.get("read_timeout"),
         examples=tuple(
             _example(e, at(node, "examples", i, default=node), f"{key}.examples[{i}]", out)
             for i, e in enumerate(read.get("examples", ()))

@@ -21,7 +21,7 @@ from edgeproxy.policy.vocabulary import NotStored, PassReason
 from edgeproxy.rules import values
 from edgeproxy.rules.document import Mapping, Node, Scalar, Sequence, describe
 from edgeproxy.rules.kinds import WRONG, Either, Key, Many, Pairs, Schema, Table, Word
-from edgeproxy.rules.model import BodyPolicy, Coalesce, TagPolicy, ValueCondition
+from edgeproxy.rules.model import BodyPolicy, Coalesce, TagPolicy, ValueCondition, WebSocket
 from edgeproxy.rules.patterns import path_pattern
 from edgeproxy.rules.safe_regex import compile_regex
 
@@ -52,6 +52,11 @@ SIZE = Word(
         "pattern": r"^[0-9]+(\.[0-9]+)?\s*([kKmMgG]([iI]?[bB])?|[bB])?$",
         "minimum": 0,
     },
+)
+COUNT = Word(
+    "a whole number such as 500",
+    values.count,
+    {"type": ["integer", "string"], "pattern": "^[0-9]+$", "minimum": 0},
 )
 FLAG = Word("true or false", values.flag, {"enum": [True, False, "on", "off", "yes", "no"]})
 FIELD = Word("a header name", values.field_name, NAME)
@@ -243,6 +248,24 @@ COALESCE = Table(
     says="a mapping with wait, lease",
 )  # fmt: skip
 
+_S = WebSocket()
+WEBSOCKET = Table(
+    (
+        Key("idle", DURATION, "Closed (1001) after so long without a message either way; `0`: never.",
+            default=values.show_duration(_S.idle)),
+        Key("heartbeat", DURATION,
+            "When nothing went either way for so long, the client is sent a ping; one that does not answer "
+            "in as long again is gone. `0`: none.",
+            default=values.show_duration(_S.heartbeat)),
+        Key("connections", COUNT, "Open at a time in each worker; more are answered 503. `0`: no limit but "
+            "`--websockets`.",
+            default=str(_S.connections)),
+        Key("max_frame", SIZE, "A longer frame, from either side, ends it (1009). `0`: any.", default="0"),
+        Key("max_message", SIZE, "A longer message, as sent, ends it (1009). `0`: any.", default="0"),
+    ),
+    says="a mapping with idle, heartbeat, connections, max_frame, max_message",
+)  # fmt: skip
+
 REASONS = tuple(dict.fromkeys([*(r.value for r in PassReason), *(r.value for r in NotStored)]))
 EXPECT = Table(
     (
@@ -366,6 +389,12 @@ RULE = Table(
             example="compression: {minimum: 2KiB, codings: [br, gzip]}"),
         Key("coalesce", Either(FLAG, COALESCE), "Whether requests for one missing answer wait for one fetch.",
             default="on", example="coalesce: {wait: 2s, lease: 5s}"),
+        Key("websocket", Either(FLAG, WEBSOCKET), "Whether WebSockets are let through, and their limits.",
+            default="on", example="websocket: {idle: 10m, connections: 500, max_message: 1MiB}"),
+        Key("read_timeout", DURATION,
+            "How long the origin may be silent in the middle of an answer; `0`: for ever. A stream of events "
+            "(`text/event-stream`) may be, unless this says otherwise.",
+            default="`--read-timeout`", example="read_timeout: 5m"),
         Key("max_object", SIZE, "Larger bodies are delivered, not stored.",
             default=f"{_O.max_object // 1024**2}MiB", example="max_object: 1MiB"),
         Key("request_directives", one_of("honour", "ignore"),
@@ -406,6 +435,8 @@ RULE = Table(
         ("cache_body", "write key: {body: ...}"), ("guard", 'write "extension_guard"'),
         ("deception_guard", 'write "extension_guard"'), ("gzip", 'write "compression"'),
         ("surrogate_key", 'write "tags"'), ("purge", 'write "invalidates"'), ("lock", 'write "coalesce"'),
+        ("ws", 'write "websocket"'), ("websockets", 'write "websocket"'),
+        ("proxy_read_timeout", 'write "read_timeout"'),
         ("ttl_min", "write ttl: {min: ...}"), ("ttl_max", "write ttl: {max: ...}"),
     ),
 )  # fmt: skip

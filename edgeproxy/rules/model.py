@@ -154,6 +154,20 @@ class Coalesce:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSocket:
+    """Seconds, counts and octets; 0: no such limit. ``idle``: closed after so long without a message;
+    ``heartbeat``: a client silent for so long is sent a ping; ``connections``: open at a time, in each
+    worker; ``max_frame``, ``max_message``: from either side, as sent."""
+
+    enabled: bool = True
+    idle: float = 3600.0
+    heartbeat: float = 30.0
+    connections: int = 0
+    max_frame: int = 0
+    max_message: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A request and what must come of it; checked on every load.
 
@@ -186,6 +200,9 @@ class Rule:
     request_headers: HeaderOps = HeaderOps()
     response_headers: HeaderOps = HeaderOps()
     coalesce: Coalesce = Coalesce()
+    websocket: WebSocket = WebSocket()
+    read_timeout: float | None = None
+    """Seconds between two pieces of the origin's body, 0 for any; None: as the command line says."""
     examples: tuple[Example, ...] = ()
 
 

@@ -199,6 +199,7 @@ _INNER: tuple[tuple[str, Table], ...] = (
     ("request_headers, response_headers", keys.HEADER_OPS),
     ("compression", keys.COMPRESSION),
     ("coalesce", keys.COALESCE),
+    ("websocket", keys.WEBSOCKET),
     ("examples", keys.EXAMPLE),
     ("examples: expect", keys.EXPECT),
 )

@@ -77,6 +77,13 @@ def size(text: str) -> int:
     return octets
 
 
+def count(text: str) -> int:
+    """A whole number, 0 to 999,999,999."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"a whole number such as 500, got {quoted(text)}")
+    return int(text)
+
+
 def flag(text: str) -> bool:
     word = text.lower()
     if word in ("true", "on", "yes"):

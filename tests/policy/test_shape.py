@@ -19,6 +19,7 @@ from edgeproxy.policy.stored import Freshness, Overrides, Stored, Unsafe
 from edgeproxy.policy.vocabulary import OriginFailure
 
 NOW = 1_700_000_000.0
+PATHS = ["/a", "/a.css", "/b/x%2ejs"]
 PLAIN = RequestHead("GET", "http", "e.test", "/a", Headers.of([("Host", "e.test"), ("X-Lang", "de")]))
 
 POLICIES = [
@@ -45,7 +46,7 @@ FIELDS = [
     ("Set-Cookie", ["a=b"]),
     ("Connection", ["X-Other"]),
     ("X-Other", ["1", "2"]),
-    ("Content-Type", ["text/html"]),
+    ("Content-Type", ["text/html", "text/css", "text/event-stream"]),
 ]  # fmt: skip
 
 
@@ -72,19 +73,24 @@ def same(one: Conclusion, other: Conclusion) -> bool:
 
 
 @settings(max_examples=300)
-@given(st.lists(heads(), min_size=1, max_size=6), st.sampled_from(POLICIES), st.floats(0, 3))
+@given(
+    st.lists(st.tuples(st.sampled_from(PATHS), heads()), min_size=1, max_size=6),
+    st.sampled_from(POLICIES),
+    st.floats(0, 3),
+)
 def test_the_same_conclusion_as_conclude(
-    answers: list[ResponseHead], overrides: Overrides, delay: float
+    answers: list[tuple[str, ResponseHead]], overrides: Overrides, delay: float
 ) -> None:
     known = Conclusions()
     for _ in range(2):
-        for head in answers:
+        for path, head in answers:
+            request = replace(PLAIN, target=path)
             # Fresh objects each time, as from the wire.
             raw = tuple((bytes(bytearray(n)), bytes(bytearray(v))) for n, v in head.headers.raw)
             again = ResponseHead(head.status, head.reason, Headers(raw))
             answer = OriginAnswer(again, NOW - delay, NOW)
-            concluded = known.conclude(PLAIN, None, answer, overrides, NOW)
-            assert same(concluded, conclude(PLAIN, None, answer, overrides, NOW))
+            concluded = known.conclude(request, None, answer, overrides, NOW)
+            assert same(concluded, conclude(request, None, answer, overrides, NOW))
 
 
 def answer_with(*fields: tuple[str, str], status: int = 200) -> OriginAnswer:
