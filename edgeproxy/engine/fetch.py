@@ -226,9 +226,6 @@ class Fetcher:
         trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
         ask.exchange.on_vanish = None
         self._cooldown_over(ask, flight)
-        draft = told = self._entry(ask, stored, None, start)
-        if conclusion.withheld:
-            told = _with_withheld(draft, conclusion.withheld)
         whole = None if conclusion.withheld else reply.body.take_all()
         if whole is not None:
             reply.body.close()
@@ -242,6 +239,9 @@ class Fetcher:
                 self._publish(trace, entry, flight)
             serve = deliver(ask.exchange.head, entry.stored, rule.overrides, self._clock.now())
             return FromEntry(entry, serve, rule)
+        draft = told = self._entry(ask, stored, None, start)
+        if conclusion.withheld:
+            told = _with_withheld(draft, conclusion.withheld)
         body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
         streaming = Streaming(draft, body)
         trace.stored = not self._store.overtaken(draft)
