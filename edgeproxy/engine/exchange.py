@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.origin.base import Purpose
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -51,6 +53,7 @@ class Exchange:
     on_interim: Callable[[ResponseHead], None] | None = None
     on_vanish: Callable[[], object] | None = None
     vanished: bool = False
+    purpose: Purpose = Purpose.CLIENT
 
     def vanish(self) -> None:
         self.vanished = True

@@ -376,7 +376,7 @@ class Fetcher:
     def failure(trace: Trace, error: OriginError) -> FromEdge:
         trace.failure = error.failure
         trace.tier = Tier.EDGE
-        fields = (("Retry-After", "1"),) if error.status == 503 else ()
+        fields = (("Retry-After", str(error.retry_after)),) if error.status == 503 else ()
         title = "The origin did not answer"
         if error.failure is OriginFailure.REQUEST_BODY:
             title = (

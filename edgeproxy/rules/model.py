@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
+from edgeproxy.rules.pools import DEFAULT
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Mapping
+
+    from edgeproxy.rules.pools import PoolSpec
 
 PLAIN_HTTP = Overrides()
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
@@ -203,6 +206,10 @@ class Rule:
     websocket: WebSocket = WebSocket()
     read_timeout: float | None = None
     """Seconds between two pieces of the origin's body, 0 for any; None: as the command line says."""
+    origin: str = DEFAULT
+    """The pool that is asked. No part of the key: what is stored is the same whoever gave it."""
+    retry: str = "idempotent"
+    """Which methods may be sent again: ``idempotent``, ``any`` or ``none``."""
     examples: tuple[Example, ...] = ()
 
 
@@ -225,3 +232,4 @@ class RuleSet:
     rules: tuple[Rule, ...] = ()
     version: str = "none"
     source: str = "none"
+    pools: tuple[PoolSpec, ...] = ()
