@@ -10,7 +10,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.engine.body import SharedBody, pump
@@ -30,6 +30,7 @@ from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
 from edgeproxy.rules.tags import tags_for
 from edgeproxy.store.entry import Entry
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from edgeproxy.store.base import Store
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Start:
     """Where a fetch stood in the order of things when it began."""
 
@@ -52,7 +53,7 @@ class Start:
     stamp: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Received:
     """An origin's reply, with a Date."""
 

@@ -4,7 +4,8 @@ Rules of this file:
 
 - The common case, a pool of one origin that nothing is the matter with, is the client's own ``fetch`` and a
   few additions. All else goes through ``_fetch``, which holds one request from its first attempt to its
-outcome. - Every attempt is settled exactly once (``_settle``), whatever ends it: what it took of a budget or
+  outcome.
+- Every attempt is settled exactly once (``_settle``), whatever ends it: what it took of a budget or
   a trial is given back there and nowhere else.
 - Where nothing is usable the answer is at once: OriginError(BREAKER_OPEN), with when to come back.
 - Rules are reloaded whole: everything new is made before anything old is let go (``configure``).

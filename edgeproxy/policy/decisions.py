@@ -6,11 +6,11 @@ Rules of this file: each result carries exactly what the engine needs next, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.head import EMPTY
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import Headers, ResponseHead
@@ -39,7 +39,7 @@ class Form(Enum):
     """412 (§15.5.13)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Serve:
     """Answer from the stored entry. ``ranges`` are [start, stop) octets of the identity body.
 
@@ -54,7 +54,7 @@ class Serve:
     ranges: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServeStale:
     """Answer from the stale entry; with ``refresh``, have it refreshed in the background."""
 
@@ -63,7 +63,7 @@ class ServeStale:
     refresh: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Revalidate:
     """Ask the origin whether ``stored`` still holds, with these conditions (RFC 9111 §4.3.1)."""
 
@@ -72,7 +72,7 @@ class Revalidate:
     reason: Forwarded
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fetch:
     """Ask the origin for the whole answer. ``stored`` is what there is to fall back on, if anything."""
 
@@ -80,7 +80,7 @@ class Fetch:
     stored: Stored | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pass:
     """Forward as it is; neither store nor coalesce."""
 
@@ -88,7 +88,7 @@ class Pass:
     forwarded: Forwarded
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unsatisfiable:
     """Nothing usable is stored and the request forbids asking (504)."""
 
@@ -98,7 +98,7 @@ class Unsatisfiable:
 Decision = Serve | ServeStale | Revalidate | Fetch | Pass | Unsatisfiable
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OriginAnswer:
     """What came of asking: the head, and when the request left and the head arrived."""
 
@@ -107,14 +107,14 @@ class OriginAnswer:
     response_time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """What came of asking: nothing usable."""
 
     failure: OriginFailure
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Store:
     """Store this, once its body is complete (``stored.length`` is -1 while it is not known). ``withheld``
     are fields that are not stored, but sent to the one who asked (RFC 9111 §5.2.2.4, §5.2.2.7)."""
@@ -123,7 +123,7 @@ class Store:
     withheld: Headers = EMPTY
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refresh:
     """The origin confirmed the entry: ``stored`` has the merged fields and the new freshness; ``withheld``
     as in Store."""
@@ -132,7 +132,7 @@ class Refresh:
     withheld: Headers = EMPTY
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Discard:
     """Deliver, but do not store. ``remember``: note the key as hit-for-miss. ``forget``: what is stored
     under the key is outdated by this answer and must not be used again (RFC 9111 §4.3.3, §4.3.5)."""
@@ -142,7 +142,7 @@ class Discard:
     forget: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServeStaleOnError:
     """Deliver the stored entry in place of the failure."""
 
@@ -150,12 +150,12 @@ class ServeStaleOnError:
     reason: StaleReason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refetch:
     """The origin's 304 does not fit what is stored: ask once more, without conditions."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GiveUp:
     """The origin failed and nothing may be served in its place. ``status``: what the client is told, where
     that is not the failure's own."""

@@ -10,9 +10,11 @@ Rules of this file:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, final
+
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -154,7 +156,7 @@ class Headers:
 EMPTY = Headers()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestHead:
     """A request without its body.
 
@@ -179,11 +181,11 @@ class RequestHead:
 
     def __post_init__(self) -> None:
         path, mark, query = self.target.partition("?")
-        object.__setattr__(self, "path", path)
-        object.__setattr__(self, "query", query if mark else None)
+        self.path = path  # type: ignore[misc]
+        self.query = query if mark else None  # type: ignore[misc]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResponseHead:
     """An answer without its body. ``reason`` may be empty."""
 

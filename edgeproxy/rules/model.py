@@ -16,6 +16,7 @@ from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
 from edgeproxy.rules.pools import DEFAULT
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     import re
@@ -217,7 +218,7 @@ PLAIN = Rule(name="none", at="built-in")
 """Plain HTTP caching: what matches when no rule does, and all there is under ``--rules none``."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Matched:
     """A rule and the named parts of the path that matched it."""
 
