@@ -94,10 +94,11 @@ class Fetcher:
         *,
         alone: bool = False,
         resent: bool = False,
+        asked: bool = False,
     ) -> Answer:
         """Ask the origin. ``entry`` is what there is to fall back on or to confirm; ``flight`` who waits;
         ``alone``: hit-for-miss, the client's own conditions and ranges stay; ``resent``: it went out once
-        before, on a connection that was dead."""
+        before, on a connection that was dead; ``asked``: it was, and the answer was none to it."""
         trace = ask.exchange.trace
         trace.forwarded = decision.reason
         trace.tier = Tier.ORIGIN
@@ -107,7 +108,7 @@ class Fetcher:
             # Nobody else waits for this answer, unless it turns out to be one for the cache.
             ask.exchange.leave_with_client()
         try:
-            return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent)
+            return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent, asked=asked)
         finally:
             if flight is not None and not flight.outcome.done():
                 # Cancelled or broken: those who wait must not wait for ever.
@@ -122,13 +123,14 @@ class Fetcher:
         *,
         alone: bool,
         resent: bool,
+        asked: bool,
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
         conditions = decision.conditions if isinstance(decision, d.Revalidate) else ()
         # The client's own conditions and ranges go along where the answer is most likely for it alone:
         # nothing would be stored of the whole, and it would get all of it each time.
         own = alone or (entry is None and ask.is_personal)
-        for _ in range(2):
+        for _ in range(1 if asked else 2):
             start = self.start()
             forward = self._forward.whole(exchange, rule, conditions, conditionals=own)
             if resent:

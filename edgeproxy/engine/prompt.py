@@ -54,7 +54,7 @@ class Call:
     ``passed``: the rule sends it past the cache."""
 
     __slots__ = (
-        "_began", "_interim", "_prompt", "_prompted", "_resent", "_told",
+        "_asked", "_began", "_interim", "_prompt", "_prompted", "_resent", "_told",
         "alone", "ask", "flight", "passed", "reason", "start",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Call:
         self._told: Told | None = None
         self._began = 0.0
         self._resent = False
+        self._asked = False
         self.ask = ask
         self.reason = reason
         self.alone = alone
@@ -99,7 +100,13 @@ class Call:
             if self.passed:
                 return await self._pass()
             return await prompt.fetcher.fetch(
-                ask, d.Fetch(self.reason), None, self.flight, alone=self.alone, resent=self._resent
+                ask,
+                d.Fetch(self.reason),
+                None,
+                self.flight,
+                alone=self.alone,
+                resent=self._resent,
+                asked=self._asked,
             )
         under_way, request_time = self._interim
         try:
@@ -114,7 +121,9 @@ class Call:
             if answer_missing(self.flight):
                 self._give_up()
         if answer is None:
-            return await prompt.fetcher.fetch(ask, d.Fetch(self.reason), None, self.flight, alone=self.alone)
+            return await prompt.fetcher.fetch(
+                ask, d.Fetch(self.reason), None, self.flight, alone=self.alone, asked=True
+            )
         return answer
 
     # -- PromptListener ---------------------------------------------------------------------------------
@@ -131,6 +140,7 @@ class Call:
             self._give_up()
             answer = BROKEN
         if answer is None:
+            self._asked = True
             told.unfinished()
         else:
             told.answered(answer)
