@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, assert_never
 from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.parts import SplicedBody, counted, settled
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.engine.witness import Witness
 from edgeproxy.origin.base import OriginError
@@ -23,6 +24,7 @@ from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import conclude, deliver
 from edgeproxy.policy.head import Headers, ResponseHead
 from edgeproxy.policy.header_table import dated
+from edgeproxy.policy.parts import fetch_missing, revalidate_part
 from edgeproxy.policy.validate import conditions_for
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
@@ -34,12 +36,16 @@ if TYPE_CHECKING:
     from edgeproxy.engine.ask import Ask
     from edgeproxy.engine.background import Background
     from edgeproxy.engine.cooldown import CoolDown
-    from edgeproxy.engine.exchange import Reader
+    from edgeproxy.engine.exchange import Exchange, Reader
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.observe.trace import Trace
     from edgeproxy.origin.base import AnswerBody, Forward, Origin
+    from edgeproxy.policy.head import RawField
     from edgeproxy.policy.stored import Stored
+    from edgeproxy.rules.model import Rule
     from edgeproxy.store.base import Store
+
+    _Question = tuple[tuple[RawField, ...], d.Asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,10 @@ class _Start:
 
     epoch: int
     stamp: int
+
+    def no_later_than(self, entry: Entry) -> _Start:
+        """With the purge number of what the answer is joined to, where that is the older one."""
+        return _Start(min(self.epoch, entry.epoch), self.stamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,20 @@ class Received:
     body: AnswerBody
     request_time: float
     response_time: float
+
+
+def _again(exchange: Exchange, rule: Rule, decision: d.Fetch | d.Revalidate) -> _Question:
+    """What to ask when what came could not be used: for the client's own range, or for the whole."""
+    if not decision.span:
+        return (), d.Asked.WHOLE
+    fetch = fetch_missing(exchange.head, decision.reason, rule.overrides)
+    return fetch.conditions, fetch.asked
+
+
+def _spliced(reply: Received, entry: Entry, join: d.Join) -> Received:
+    """The reply as it is once joined to the stored part."""
+    before, after = entry.body[: join.before], entry.body[join.after :]
+    return replace(reply, head=join.head, body=SplicedBody(before, reply.body, join.size, after))
 
 
 class Fetcher:
@@ -96,7 +120,8 @@ class Fetcher:
         trace = ask.exchange.trace
         trace.forwarded = decision.reason
         trace.tier = Tier.ORIGIN
-        trace.word = CacheWord.MISS if entry is None else CacheWord.EXPIRED
+        partial = decision.reason is Forwarded.PARTIAL
+        trace.word = CacheWord.MISS if entry is None or partial else CacheWord.EXPIRED
         if alone:
             trace.word = CacheWord.BYPASS
             # Nobody else waits for this answer, unless it turns out to be one for the cache.
@@ -118,7 +143,7 @@ class Fetcher:
         alone: bool,
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
-        conditions = decision.conditions if isinstance(decision, d.Revalidate) else ()
+        conditions, asked = decision.conditions, decision.asked
         for _ in range(2):
             start = _Start(self._store.epoch, int(self._clock.now() * 1e9))
             try:
@@ -134,20 +159,26 @@ class Fetcher:
                 return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
             answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
             stored = entry.stored if entry is not None else None
-            conclusion = conclude(exchange.head, stored, answer, rule.overrides, self._clock.now())
+            conclusion = conclude(exchange.head, stored, answer, rule.overrides, self._clock.now(), asked)
+            if isinstance(conclusion, d.Join):
+                assert entry is not None  # noqa: S101
+                reply, start = _spliced(reply, entry, conclusion), start.no_later_than(entry)
+                conclusion = conclusion.then
             match conclusion:
                 case d.Store():
-                    return self._store_answer(ask, conclusion, reply, start, flight)
+                    own = asked is d.Asked.PART
+                    return self._store_answer(ask, conclusion, reply, start, flight, own=own)
                 case d.Refresh():
                     assert entry is not None  # noqa: S101
                     reply.body.close()
                     refreshed = self._refresh(ask, conclusion.stored, entry, start, flight)
                     if refreshed is not None:
                         return refreshed
-                    entry, conditions = None, ()  # purged meanwhile: ask for the whole
+                    # Purged meanwhile: ask without conditions.
+                    entry, (conditions, asked) = None, _again(exchange, rule, decision)
                 case d.Refetch():
                     reply.body.close()
-                    entry, conditions = None, ()
+                    entry, (conditions, asked) = None, _again(exchange, rule, decision)
                 case d.Discard():
                     if conclusion.forget and entry is not None:
                         self._store.forget(entry)
@@ -186,7 +217,14 @@ class Fetcher:
     # -- outcomes ---------------------------------------------------------------------------------------
 
     def _store_answer(
-        self, ask: Ask, conclusion: d.Store, reply: Received, start: _Start, flight: Flight | None
+        self,
+        ask: Ask,
+        conclusion: d.Store,
+        reply: Received,
+        start: _Start,
+        flight: Flight | None,
+        *,
+        own: bool,
     ) -> Answer:
         trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
         ask.exchange.on_vanish = None
@@ -202,15 +240,18 @@ class Fetcher:
             entry = self._entry(ask, stored, whole, start)
             if len(whole) > rule.overrides.max_object:
                 self._uncacheable(ask, NotStored.TOO_LARGE, flight, remember=True)
+            elif not counted(stored, len(whole)):
+                self._uncacheable(ask, NotStored.PARTIAL, flight, remember=False)
             else:
-                self._publish(trace, entry, flight)
-            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, self._clock.now())
+                self._publish(ask, entry, flight)
+            now = self._clock.now()
+            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, now, own=own)
             return FromEntry(entry, serve, rule)
         body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
         streaming = Streaming(draft, body)
         trace.stored = not self._store.overtaken(draft)
         trace.ttl = stored.freshness.fresh_until - self._clock.now()
-        answer = stream_of(ask, told, streaming, self._clock.now())
+        answer = stream_of(ask, told, streaming, self._clock.now(), own=own)
         self._resolve(flight, streaming, joinable=True)
         self._background.spawn(
             self._land(ask, draft, start, reply.body, body, flight), f"fill {ask.key.primary}"
@@ -252,8 +293,8 @@ class Fetcher:
             await pump(source, body)
             if body.outgrown:
                 self._store.note_uncacheable(ask.key.primary)
-            elif body.complete:
-                self._store.put(self._entry(ask, draft.stored, body.whole(), start))
+            elif body.complete and counted(draft.stored, body.size):
+                self._put(ask, self._entry(ask, draft.stored, body.whole(), start))
         finally:
             if flight is not None:
                 self._flights.end(flight)
@@ -270,16 +311,25 @@ class Fetcher:
             return None
         self._cooldown_over(ask, flight)
         trace.word = CacheWord.REVALIDATED
-        self._publish(trace, fresh, flight)
+        self._publish(ask, fresh, flight)
         serve = deliver(ask.exchange.head, fresh.stored, rule.overrides, self._clock.now())
         return FromEntry(fresh, serve, rule)
 
-    def _publish(self, trace: Trace, entry: Entry, flight: Flight | None) -> None:
-        trace.stored = self._store.put(entry)
+    def _publish(self, ask: Ask, entry: Entry, flight: Flight | None) -> None:
+        trace = ask.exchange.trace
+        trace.stored = self._put(ask, entry)
         trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
         if not trace.stored:
             trace.not_stored = NotStored.PURGED if self._store.overtaken(entry) else NotStored.OVERTAKEN
         self._resolve(flight, Landed(entry))
+
+    def _put(self, ask: Ask, entry: Entry) -> bool:
+        """Into the store, joined to the part that is there, where they fit; False where it is not stored."""
+        there = self._store.peek(entry.primary, ask.select).entry
+        kept = settled(entry, there, self._clock.now())
+        if kept is not None and len(kept.body) > ask.rule.overrides.max_object:
+            kept = entry  # the two together are too large
+        return kept is not None and self._store.put(kept)
 
     def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
         exchange = ask.exchange
@@ -352,6 +402,8 @@ class Fetcher:
     @staticmethod
     def validation(entry: Entry, reason: Forwarded) -> d.Fetch | d.Revalidate:
         """How to refresh ``entry``: with its validators, where it has any."""
+        if entry.stored.part is not None:
+            return revalidate_part(entry.stored, entry.stored.part, reason)
         conditions = conditions_for(entry.stored)
         return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
 

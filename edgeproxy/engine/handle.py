@@ -173,7 +173,8 @@ class Engine:
     def _refresh(self, ask: Ask, entry: Entry) -> None:
         """Have the entry refreshed in the background, once."""
         now = self._clock.monotonic()
-        key = self._flight_key(ask, entry)
+        decision = self._fetcher.validation(entry, Forwarded.STALE)
+        key = self._flight_key(ask, entry, decision.span)
         if self.flights.find(key, now, ask.rule.coalesce.lease) or self._cooldown.active(key, now):
             return
         flight = self.flights.begin(key, self._store.epoch, now)
@@ -184,7 +185,6 @@ class Engine:
             client=ask.exchange.client,
         )
         again = Ask(background, ask.matched, ask.key, ask.select)
-        decision = self._fetcher.validation(entry, Forwarded.STALE)
         self._background.spawn(self._fetch_in_background(again, decision, entry, flight), f"refresh {key}")
 
     async def _fetch_in_background(
@@ -204,7 +204,7 @@ class Engine:
         if head.method != "GET" or not coalesce.enabled:
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
-        key = self._flight_key(ask, entry)
+        key = self._flight_key(ask, entry, decision.span)
         if entry is not None and self._cooldown.active(key, now):
             # A refresh failed a moment ago: treat the origin as failed where that lets us serve stale.
             calm = conclude(
@@ -226,14 +226,15 @@ class Engine:
         return await self._fetcher.fetch(ask, decision, entry, flight)
 
     @staticmethod
-    def _flight_key(ask: Ask, entry: Entry | None) -> str:
+    def _flight_key(ask: Ask, entry: Entry | None, span: str) -> str:
         names = ask.vary if ask.vary is not None else (entry.stored.vary if entry is not None else ())
         key = ask.key.primary + "\0" + variant_id(names, ask.select(names)) if names else ask.key.primary
         if "authorization" in ask.exchange.head.headers and not ask.rule.overrides.shares_authorized:
             # The answer is most likely this client's alone: who has no credentials does not wait for it, and
             # is not sent to the origin with everybody else when that turns out.
             key += "\0authorized"
-        return key
+        # A part is for those who ask for it, and they do not wait for another one.
+        return f"{key}\0{span}" if span else key
 
     async def _follow(
         self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry | None, flight: Flight

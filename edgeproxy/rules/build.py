@@ -107,6 +107,7 @@ def _overrides(read: Read) -> Overrides:
         compression=_switched(Compression, read.get("compression")),
         normalise=dict(read.get("normalise", ())),
         pass_=read.get("pass", False),
+        parts=read.get("range", "part") == "part",
         **plain,
     )
 

@@ -327,6 +327,10 @@ RULE = Table(
             example="compression: {minimum: 2KiB, codings: [br, gzip]}"),
         Key("coalesce", Either(FLAG, COALESCE), "Whether requests for one missing answer wait for one fetch.",
             default="on", example="coalesce: {wait: 2s, lease: 5s}"),
+        Key("range", one_of("part", "whole"),
+            "What a request for one range of what is not stored asks the origin for: that `part`, which is "
+            "stored, joined to others and completed, or the `whole`, of which all ranges are then served.",
+            default="part", example="range: whole"),
         Key("max_object", SIZE, "Larger bodies are delivered, not stored.",
             default=f"{_O.max_object // 1024**2}MiB", example="max_object: 1MiB"),
         Key("request_directives", one_of("honour", "ignore"),

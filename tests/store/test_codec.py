@@ -19,6 +19,7 @@ from edgeproxy.store.codec import (
     FUTURE,
     ORDER_AT,
     ORDER_END,
+    VERSION,
     Marker,
     coordinates,
     decode,
@@ -131,12 +132,12 @@ def test_every_truncation_is_noticed() -> None:
 def test_an_unknown_version_is_foreign_and_has_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = full()
     data = sealed(entry)
-    newer = resealed(data[:4] + b"\x00\x02" + data[6:])
+    newer = resealed(data[:4] + (VERSION + 1).to_bytes(2, "big") + data[6:])
     assert read(newer, entry) is LookupMiss.FOREIGN
     assert other_version(newer)
     assert not other_version(data)
     key = record_key(SPACE, "p")
-    monkeypatch.setattr("edgeproxy.store.codec.VERSION", 2)
+    monkeypatch.setattr("edgeproxy.store.codec.VERSION", VERSION + 1)
     assert record_key(SPACE, "p") != key
 
 
