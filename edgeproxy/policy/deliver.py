@@ -5,8 +5,8 @@ Rules of this file:
 - Conditions come first, against the representation selected for this client; then ranges, as
   RFC 9110 §13.2.2 orders them. Conditions are for answers that are 2xx (§13.2.1), parts for 200 (§14.2).
 - Parts are of the identity body: a part of a body that the edge coded would depend on the coder.
-- A stored part (parts.py) goes out as 206 or not at all. To the one whose request brought it (``own``) it goes
-  out as the origin's answer, whatever part that is.
+- A stored part (parts.py) goes out as 206 or not at all. To the one whose request brought it (``own``) it
+  goes out as the origin's answer, whatever part that is.
 - The same for hits, stale answers, refreshed and just stored ones.
 """
 

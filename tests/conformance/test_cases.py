@@ -7,7 +7,8 @@ A case names its section and is a list of steps against ``/a``:
 - ``wait``: seconds that pass.
 - ``ask``: the request's fields ({} for none), with ``method``; then ``expect``: ``cached`` (the origin saw
   nothing), ``fetched`` (it saw a request without conditions), ``validated`` (with conditions); and
-  ``sees``: fields of the answer (null: not there), ``gets``: its status (200 unless said).
+  ``sees``: fields of the answer (null: not there), ``gets``: its status (200 unless said), ``reads``: its
+  body, ``saw``: fields of the last request that the origin saw (null: not there).
 
 A field's value may be a list: one line each. ``{date+60}`` is the HTTP-date a minute from now.
 """
@@ -36,7 +37,20 @@ CASES: list[Any] = [
 ]
 _DATE = re.compile(r"\{date([+-]\d+)?\}")
 _CONDITIONS = ("if-none-match", "if-modified-since")
-_STEP = {"answer", "status", "body", "interim", "wait", "ask", "method", "expect", "sees", "gets"}
+_STEP = {
+    "answer",
+    "status",
+    "body",
+    "interim",
+    "wait",
+    "ask",
+    "method",
+    "expect",
+    "sees",
+    "gets",
+    "reads",
+    "saw",
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -78,6 +92,10 @@ async def _ask(
     for name, value in step.get("sees", {}).items():
         wanted = None if value is None else _dated(clock, str(value))
         assert answer.get(name) == wanted, f"step {number}: {name}: {answer.get(name)}"
+    if "reads" in step:
+        assert answer.body.decode() == str(step["reads"]), f"step {number}"
+    for name, value in step.get("saw", {}).items():
+        assert seen[-1].get(name.lower()) == value, f"step {number}: the origin saw {name}"
     told = {answer.status: dict(answer.headers) for answer in answer.interim}
     for status, said in step.get("interim", {}).items():
         assert status in told, f"step {number}: no {status}"
