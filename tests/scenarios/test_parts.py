@@ -298,8 +298,13 @@ async def test_a_purge_meanwhile(origin: LedgerOrigin, clock: DrivenClock, when:
         )
 
 
-async def test_two_ranges_at_once_are_two_flights(origin: LedgerOrigin, clock: DrivenClock) -> None:
-    Resource(BODY, gates={"bytes=0-499": "one", "bytes=500-": "two"}).serve(origin, "/a")
+@pytest.mark.parametrize("held", [False, True])
+async def test_two_ranges_at_once_are_two_flights(
+    origin: LedgerOrigin,
+    clock: DrivenClock,
+    held: bool,
+) -> None:
+    Resource(BODY, gates={"bytes=0-499": "one", "bytes=500-": "two"}, held=held).serve(origin, "/a")
     async with running_edge(origin.url, clock=clock) as edge:
 
         def begin(*fields: tuple[str, str]) -> asyncio.Task[RawAnswer]:
@@ -308,6 +313,8 @@ async def test_two_ranges_at_once_are_two_flights(origin: LedgerOrigin, clock: D
         first = begin(("Range", "bytes=0-499"))
         await origin.gate("one").reached()
         follower = begin(("Range", "bytes=0-0499"))
+        if held:
+            await edge.waiting(1)
         second = begin(("Range", "bytes=500-"))
         await origin.gate("two").reached()
         whole = begin()
@@ -320,6 +327,21 @@ async def test_two_ranges_at_once_are_two_flights(origin: LedgerOrigin, clock: D
         assert sorted(str(r) for r, _ in asked(origin)) == ["None", "bytes=0-499", "bytes=500-"]
         await edge.settle()
         is_whole(await get(edge), "HIT")
+
+
+async def test_what_is_joined_is_as_old_as_its_oldest_part(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    """A purge of something else lies between the parts."""
+    Resource(BODY).serve(origin, "/a")
+    async with running_edge(origin.url, clock=clock) as edge:
+        store = edge.worker.store
+        await get(edge, "0-399")
+        before = store.epoch
+        for span, stop in (("300-499", 500), ("500-599", 600), ("", None)):
+            await store.purge(PurgeOrder(PurgeKind.TAG, "other"))
+            await get(edge, span)
+            (entry,) = store.inspect(edge.traces[-1].key)
+            part = entry.stored.part
+            assert (entry.epoch, None if part is None else part.stop) == (before, stop)
 
 
 async def test_parts_that_came_at_once_are_joined(origin: LedgerOrigin, clock: DrivenClock) -> None:

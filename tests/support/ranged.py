@@ -28,6 +28,8 @@ class Resource:
     headers: list[tuple[str, str]] = field(default_factory=lambda: [("Cache-Control", "max-age=60")])
     chunked: bool = False
     gates: dict[str, str] = field(default_factory=dict)
+    held: bool = False
+    """The gates are before the head, not after it."""
     ignores_if_range: bool = False
     says: dict[str, str] = field(default_factory=dict)
 
@@ -61,4 +63,5 @@ class Resource:
         if self.chunked:
             pieces = [chunk(content), chunk(b"")] if content else [chunk(b"")]
             return [head(status, [*fields, ("Transfer-Encoding", "chunked")]), *gate, *pieces]
-        return [head(status, [*fields, ("Content-Length", str(len(content)))]), *gate, content]
+        octets = head(status, [*fields, ("Content-Length", str(len(content)))])
+        return [*gate, octets, content] if self.held else [octets, *gate, content]
