@@ -218,3 +218,11 @@ def test_a_dot_segment_is_noted() -> None:
     data = explained("/static/..%2fapi/me").to_json()
     assert (data["decision"], data["reason"]) == ("pass", "rule-says-pass")
     assert "dot segment" in data["notes"][0]
+
+
+@pytest.mark.parametrize(("asked", "reason"), [("bytes=0-4", None), ("bytes=0-1,3-4", "partial-content")])
+def test_a_part_is_stored_where_it_is_asked_for(asked: str, reason: str | None) -> None:
+    part = ResponseHead(206, "", Headers.of([("Content-Range", "bytes 0-4/10"), ("Content-Length", "5")]))
+    data = explained("/static/a", answer=part, range=asked).to_json()
+
+    assert (data["stored"], data["reason"]) == (reason is None, reason)
