@@ -29,7 +29,9 @@ from edgeproxy.front.handler import Handler
 from edgeproxy.front.lane import Lane
 from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.server import EdgeServer, verify
+from edgeproxy.front.short import ShortWay
 from edgeproxy.front.trust import Trust
+from edgeproxy.front.websockets import WebSockets
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
@@ -107,12 +109,14 @@ class Worker:
             read_timeout=settings.read_timeout,
             max_connections=settings.origin_connections,
         )
+        forward = ForwardBuilder(settings.name, settings.origin_host)
+        trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
         self.engine = Engine(
             clock=clock,
             store=self.store,
             origin=self.origin,
             background=self.background,
-            forward=ForwardBuilder(settings.name, settings.origin_host),
+            forward=forward,
             matcher=matcher,
         )
         self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
@@ -128,10 +132,22 @@ class Worker:
             next_id=request_ids(),
             observers=self._observers(),
             max_body=settings.max_body,
-            trust=Trust(settings.trusted_proxies) if settings.trusted_proxies else None,
+            trust=trust,
+            websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
         self.handler.rules_version = ruleset.version
         self.handler.lane = self._lane()
+        if settings.lane:
+            self.handler.short = ShortWay(
+                handler=self.handler,
+                engine=self.engine,
+                forward=forward,
+                authority=self.origin.authority,
+                background=self.background,
+                compressor=self.compressor,
+                next_id=request_ids(),
+                trust=trust,
+            )
         self.server = EdgeServer(
             self.handler,
             max_connections=settings.max_connections,
@@ -144,6 +160,7 @@ class Worker:
         self.operator = Operator(self, ruleset)
         self.metrics.add_source("store", self.operator.store_numbers)
         self.metrics.add_source("origin", self.operator.origin_numbers)
+        self.metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()
@@ -203,7 +220,8 @@ class Worker:
         percentiles = self.percentiles
 
         def timed(trace: Trace) -> None:
-            percentiles.observe(trace.rule, trace.seconds, trace.hit)
+            if trace.status != 101:  # how long a WebSocket was open is no latency
+                percentiles.observe(trace.rule, trace.seconds, trace.hit)
 
         observers = [self.metrics.observe, timed]
         if self.access_log is not None:
@@ -227,6 +245,7 @@ class Worker:
         self.handler.draining = True
         self.handler.lane = None
         self._listening.close()
+        self.handler.websockets.drain(self.settings.drain_timeout)
         begun = self.clock.monotonic()
         grace = min(grace, self.settings.drain_timeout)
         while self.server.connections and self.clock.monotonic() < begun + grace:

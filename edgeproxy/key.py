@@ -5,7 +5,9 @@ Rules of this file:
 - Pure. Two requests have one key only if the rule says that they may share an answer.
 - Octets are not re-quoted and case is kept: ``/a%2Fb`` and ``/a/b`` are two resources, as they are to
   the origin. What the key drops (ignored parameters), the forwarded request still carries.
-- The method is not part: HEAD is answered from GET. Variants (Vary) are told apart below the key.
+- The method is no part where there is no content: HEAD is answered from GET. Where a rule has the content in
+  the key, its name is part, and that has the method in it (policy/content.py). Variants (Vary) are told apart
+  below the key.
 - Every part is length-delimited or cannot hold the delimiter, so that no two requests collide by
   concatenation.
 - What leads to a rule besides path and host is part (``scope``): what members get, whom a condition tells
@@ -54,7 +56,7 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
     named = _as_sent(request) if host else ""
     primary = f"{scheme}://{_delimited(named)}{'' if target.startswith('/') else ' '}{target}"
     mark = _mark(policy.query_allow, policy.query_ignore, policy.sort)
-    if mark or policy.headers or policy.cookies or policy.scope:
+    if mark or policy.headers or policy.cookies or policy.scope or request.content_key:
         parts = [primary]
         parts += [f"{n}{_value(request.headers.get(n), secret=n in SECRET)}" for n in policy.headers]
         if policy.cookies:
@@ -67,6 +69,8 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
             parts.append(mark)
         if policy.scope:
             parts.append(f"!{policy.scope}")
+        if request.content_key:
+            parts.append(f"@{request.content_key}")
         # A field value cannot hold a NUL: the C parser refuses it, so the delimiter is safe.
         primary = "\0".join(parts)
     return CacheKey(primary, host, target)

@@ -80,6 +80,8 @@ class Operator:
             worker.handler.rules_version = ruleset.version
             if worker.handler.lane is not None:
                 worker.handler.lane.forget()
+            if worker.handler.short is not None:
+                worker.handler.short.forget()
             worker.metrics.set_rules(r.name for r in ruleset.rules)
             worker.percentiles.set_rules(r.name for r in ruleset.rules)
             worker.metrics.reloaded(ok=True)
@@ -146,6 +148,7 @@ class Operator:
             "in_flight": origin.in_flight,
             "queued": origin.queued,
             "resent_total": origin.resent,
+            "surplus_total": origin.surplus,
         }
 
     def _fold(self) -> None:
@@ -225,6 +228,7 @@ def describe(entry: Entry, now: float) -> dict[str, object]:
         "fresh": freshness.is_fresh(now),
         "stale_while_revalidate": _milliseconds(freshness.stale_while_revalidate),
         "stale_if_error": _milliseconds(freshness.stale_if_error),
+        "stale_if_disconnected": _milliseconds(freshness.stale_if_disconnected),
         "keep": _milliseconds(freshness.keep),
         "must_validate": freshness.must_validate,
         "never_stale": freshness.never_stale,

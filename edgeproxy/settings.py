@@ -245,6 +245,7 @@ OPTIONS = (
     Option("read_timeout", timeout, "30s", "TIME", "between two pieces of the origin's body"),
     Option("origin_connections", count, "256", "N", "requests in flight at the origin, for each worker"),
     Option("max_connections", count, "10000", "N", "client connections, for each worker"),
+    Option("websockets", count, "5000", "N", "open WebSockets, for each worker"),
     Option("max_body", size, "1TiB", "SIZE", "largest request body"),
     Option("max_head", head_size, "16KiB", "SIZE", "longest request line and largest field"),
     Option("keepalive", timeout, "75s", "TIME", "how long an idle client connection is kept"),
@@ -289,6 +290,7 @@ class Settings:
     read_timeout: float
     origin_connections: int
     max_connections: int
+    websockets: int
     max_body: int
     max_head: int
     keepalive: float

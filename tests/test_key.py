@@ -149,3 +149,18 @@ SPLITS: list[Callable[[str], str]] = [str.upper, lambda t: t.replace("/", "%2F")
 @pytest.mark.parametrize("change", SPLITS)
 def test_nothing_is_requoted_or_folded(change: Callable[[str], str]) -> None:
     assert build_key(request("/a/b"), KeyPolicy()) != build_key(request("/" + change("a/b")), KeyPolicy())
+
+
+def test_content_has_a_place_of_its_own_in_the_key() -> None:
+    def key(policy: KeyPolicy, content: str = "", **fields: str) -> str:
+        head = RequestHead("POST", "http", "h", "/a", Headers.of(fields.items()), content_key=content)
+        return build_key(head, policy).primary
+
+    keys = {
+        key(policy, content, **fields)
+        for policy in (KeyPolicy(), KeyPolicy(scope="x"), KeyPolicy(headers=("x",)))
+        for content in ("", "POST exact#1", "QUERY exact#1", "POST exact#2")
+        for fields in ({}, {"x": "@POST exact#1"})
+    }
+    assert len(keys) == 4 + 4 + 8
+    assert build_key(RequestHead("GET", "http", "h", "/a"), KeyPolicy()).primary == key(KeyPolicy())

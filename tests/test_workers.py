@@ -314,6 +314,25 @@ async def test_sigterm_lets_requests_end_and_the_status_is_0(tmp_path: Path) -> 
             assert "Traceback" not in edge.log()
 
 
+async def test_groups_that_a_write_names_are_gone_in_both_workers_when_it_is_answered(tmp_path: Path) -> None:
+    async with LedgerOrigin() as ledger:
+        ledger.reply("/a", headers=[("Cache-Control", "max-age=600"), ("Cache-Groups", '"one", "two"')])
+        ledger.reply("/w", headers=[("Cache-Group-Invalidation", '"two"')])
+
+        def words(edge: EdgeProcess) -> list[list[str]]:
+            with pinned(edge) as pins:
+                told = [[pin.word("/a") for pin in pins] for _ in range(2)]
+                edge.request("POST", "/w", body=b"x")
+                return [*told, [pin.word("/a") for pin in pins]]
+
+        arguments = ["--workers", "2", "--store", "memory:", "--rules", "none"]
+        with ExitStack() as stack:
+            running = edgeproxy_process(ledger.url, tmp_path, arguments=arguments)
+            edge = await asyncio.to_thread(stack.enter_context, running)
+            told = await asyncio.to_thread(words, edge)
+        assert told == [["MISS", "MISS"], ["HIT", "HIT"], ["MISS", "MISS"]]
+
+
 def refused(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:

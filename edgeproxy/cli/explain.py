@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy import settings
@@ -27,6 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-H", "--header", action="append", default=[], metavar="'Name: value'",
         help="a request header; repeatable",
     )  # fmt: skip
+    parser.add_argument(
+        "-d", "--data", metavar="BODY", help="the request's body, or @FILE; for rules with key.body"
+    )
     parser.add_argument("--status", type=int, metavar="STATUS", help="the answer's status; default 200")
     parser.add_argument(
         "--answer-header", action="append", default=[], metavar="'Name: value'",
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         directory = settings.rules_directory(given)
         request = request_of(args.url, args.method, headers_of(args.header, "-H"))
         response = answer_of(args.status, headers_of(args.answer_header, "--answer-header"))
+        content = content_of(args.data)
         ruleset = RuleSet() if directory is None else load_rules(directory)
     except settings.SettingsError as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     except RuleError as error:
         print(f"edgeproxy: the rules are refused:\n{error}", file=sys.stderr)
         return 1
-    explanation = explain(Matcher(ruleset), request, response)
+    explanation = explain(Matcher(ruleset), request, response, content=content)
     print(json.dumps(explanation.to_json(), indent=2) if args.format == "json" else explanation.text())
     return 0
 
@@ -72,6 +77,16 @@ def headers_of(lines: list[str], flag: str) -> Headers:
         return Headers.of(fields)
     except UnicodeEncodeError:
         raise settings.SettingsError(f"{flag}: expected Latin-1 text") from None
+
+
+def content_of(given: str | None) -> bytes | None:
+    """None: nothing was given."""
+    if given is None or not given.startswith("@"):
+        return None if given is None else given.encode("utf-8", "surrogateescape")
+    try:
+        return Path(given[1:]).read_bytes()
+    except OSError as error:
+        raise settings.SettingsError(f"--data: {error}") from None
 
 
 def answer_of(status: int | None, headers: Headers) -> ResponseHead | None:

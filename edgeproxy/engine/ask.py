@@ -42,3 +42,8 @@ class Ask:
     @property
     def rule(self) -> Rule:
         return self.matched.rule
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether the answer is most likely for this client alone (RFC 9111 §3.5)."""
+        return "authorization" in self.exchange.head.headers and not self.rule.overrides.shares_authorized

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeproxy.policy.vocabulary import OriginFailure
 
 FIRST = 1.0
 LONGEST = 30.0
@@ -18,19 +22,20 @@ class CoolDown:
     """Times in seconds, by clock.monotonic()."""
 
     def __init__(self) -> None:
-        self._until: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._until: OrderedDict[str, tuple[float, float, OriginFailure]] = OrderedDict()
 
-    def failed(self, key: str, now: float) -> None:
-        _, pause = self._until.pop(key, (0.0, FIRST / 2))
-        pause = min(LONGEST, pause * 2)
+    def failed(self, key: str, now: float, failure: OriginFailure) -> None:
+        before = self._until.pop(key, None)
+        pause = FIRST if before is None else min(LONGEST, before[1] * 2)
         # Full pauses would send all keys that failed in one outage back at the same moment.
-        self._until[key] = (now + pause * random.uniform(0.5, 1.0), pause)  # noqa: S311
+        self._until[key] = (now + pause * random.uniform(0.5, 1.0), pause, failure)  # noqa: S311
         if len(self._until) > ROOM:
             self._until.popitem(last=False)
 
     def succeeded(self, key: str) -> None:
         self._until.pop(key, None)
 
-    def active(self, key: str, now: float) -> bool:
-        until, _ = self._until.get(key, (0.0, 0.0))
-        return now < until
+    def active(self, key: str, now: float) -> OriginFailure | None:
+        """How the last attempt failed, where it is too early for another."""
+        last = self._until.get(key)
+        return last[2] if last is not None and now < last[0] else None

@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from edgeproxy.engine.contents import Content
     from edgeproxy.observe.trace import Trace
     from edgeproxy.policy.decisions import Serve
     from edgeproxy.policy.head import RequestHead, ResponseHead
     from edgeproxy.rules.model import Rule
     from edgeproxy.store.entry import Entry
+
+
+class Upgrade(Protocol):
+    """A client that asks to go on as a WebSocket, if the origin does."""
+
+    def admit(self, rule: Rule) -> FromEdge | None:
+        """Take a place for it under ``rule``; the refusal where there is none."""
+
+    def leave(self) -> None:
+        """Give the place back, if one was taken."""
 
 
 @dataclass(slots=True)
@@ -33,7 +44,10 @@ class Exchange:
     trace: Trace
     body: AsyncIterator[bytes] | None = None
     length: int | None = None
+    content: Content | None = None
+    """The whole body, where a rule has it in the key (contents.py); then ``body`` is None."""
     client: str = ""
+    upgrade: Upgrade | None = None
     on_interim: Callable[[ResponseHead], None] | None = None
     on_vanish: Callable[[], object] | None = None
     vanished: bool = False

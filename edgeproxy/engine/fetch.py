@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, assert_never
 from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.graphql import has_errors
 from edgeproxy.engine.parts import SplicedBody, counted, settled
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.engine.witness import Witness
@@ -25,6 +26,7 @@ from edgeproxy.policy.decide import conclude, deliver
 from edgeproxy.policy.head import Headers, ResponseHead
 from edgeproxy.policy.header_table import dated
 from edgeproxy.policy.parts import fetch_missing, revalidate_part
+from edgeproxy.policy.shape import Conclusions
 from edgeproxy.policy.validate import conditions_for
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.exchange import Exchange, Reader
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.observe.trace import Trace
-    from edgeproxy.origin.base import AnswerBody, Forward, Origin
+    from edgeproxy.origin.base import AnswerBody, Forward, Origin, OriginReply
     from edgeproxy.policy.head import RawField
     from edgeproxy.policy.stored import Stored
     from edgeproxy.rules.model import Rule
@@ -49,15 +51,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
+class Start:
     """Where a fetch stood in the order of things when it began."""
 
     epoch: int
     stamp: int
 
-    def no_later_than(self, entry: Entry) -> _Start:
+    def no_later_than(self, entry: Entry) -> Start:
         """With the purge number of what the answer is joined to, where that is the older one."""
-        return _Start(min(self.epoch, entry.epoch), self.stamp)
+        return Start(min(self.epoch, entry.epoch), self.stamp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Fetcher:
         self._forward = forward
         self._flights = flights
         self._cooldown = cooldown
-        self.last_failure = OriginFailure.REFUSED
+        self._conclude = Conclusions().conclude
         self.witness = Witness(clock)
 
     async def fetch(
@@ -114,9 +116,11 @@ class Fetcher:
         flight: Flight | None,
         *,
         alone: bool = False,
+        resent: bool = False,
     ) -> Answer:
         """Ask the origin. ``entry`` is what there is to fall back on or to confirm; ``flight`` who waits;
-        ``alone``: hit-for-miss, the client's own conditions and ranges stay."""
+        ``alone``: hit-for-miss, the client's own conditions and ranges stay; ``resent``: it went out once
+        before, on a connection that was dead."""
         trace = ask.exchange.trace
         trace.forwarded = decision.reason
         trace.tier = Tier.ORIGIN
@@ -127,7 +131,7 @@ class Fetcher:
             # Nobody else waits for this answer, unless it turns out to be one for the cache.
             ask.exchange.leave_with_client()
         try:
-            return await self._fetch(ask, decision, entry, flight, alone=alone)
+            return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent)
         finally:
             if flight is not None and not flight.outcome.done():
                 # Cancelled or broken: those who wait must not wait for ever.
@@ -141,62 +145,90 @@ class Fetcher:
         flight: Flight | None,
         *,
         alone: bool,
+        resent: bool,
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
         conditions, asked = decision.conditions, decision.asked
+        # The client's own conditions and ranges go along where the answer is most likely for it alone:
+        # nothing would be stored of the whole, and it would get all of it each time.
+        own = alone or (entry is None and ask.is_personal)
         for _ in range(2):
-            start = _Start(self._store.epoch, int(self._clock.now() * 1e9))
+            start = self.start()
+            # With them go its own Range and If-Range, which are what ``conditions`` are then.
+            forward = self._forward.whole(exchange, rule, () if own else conditions, conditionals=own)
+            if resent:
+                forward = replace(forward, resent=True)
             try:
-                reply = await self.ask_origin(
-                    trace, self._forward.whole(exchange, rule, conditions, conditionals=alone)
-                )
+                reply = await self.ask_origin(trace, forward)
             except OriginError as error:
-                return self._on_failure(ask, entry, flight, error)
-            if entry is not None and self._store.overtaken(entry):
-                entry = None  # purged meanwhile: neither confirmed nor served in place of an error
-            if alone and reply.head.status == 304:
-                # The client's own conditions went along, and this is the answer to them.
-                return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
-            answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
-            stored = entry.stored if entry is not None else None
-            conclusion = conclude(exchange.head, stored, answer, rule.overrides, self._clock.now(), asked)
-            if isinstance(conclusion, d.Join):
-                assert entry is not None  # noqa: S101
-                reply, start = _spliced(reply, entry, conclusion), start.no_later_than(entry)
-                conclusion = conclusion.then
-            match conclusion:
-                case d.Store():
-                    own = asked is d.Asked.PART
-                    return self._store_answer(ask, conclusion, reply, start, flight, own=own)
-                case d.Refresh():
-                    assert entry is not None  # noqa: S101
-                    reply.body.close()
-                    refreshed = self._refresh(ask, conclusion.stored, entry, start, flight)
-                    if refreshed is not None:
-                        return refreshed
-                    # Purged meanwhile: ask without conditions.
-                    entry, (conditions, asked) = None, _again(exchange, rule, decision)
-                case d.Refetch():
-                    reply.body.close()
-                    entry, (conditions, asked) = None, _again(exchange, rule, decision)
-                case d.Discard():
-                    if conclusion.forget and entry is not None:
-                        self._store.forget(entry)
-                    return self._discard(ask, conclusion, reply, flight)
-                case d.ServeStaleOnError():
-                    assert entry is not None  # noqa: S101
-                    reply.body.close()
-                    self._cool(ask, flight)
-                    trace.failure = OriginFailure.SERVER_ERROR
-                    self._resolve(flight, Stale(entry, conclusion.reason))
-                    return self.stale(ask, entry, conclusion.reason)
-                case d.GiveUp():
-                    reply.body.close()
-                    return self._on_failure(ask, None, flight, OriginError(conclusion.failure))
-                case _:
-                    assert_never(conclusion)
+                return self.on_failure(ask, entry, flight, error)
+            answer = self.settle(ask, entry, flight, start, reply, own=own, asked=asked)
+            if answer is not None:
+                return answer
+            entry, resent = None, False
+            conditions, asked = _again(exchange, rule, decision)
         broken = OriginError(OriginFailure.BAD_RESPONSE, "304 to a request without conditions")
-        return self._on_failure(ask, entry, flight, broken)
+        return self.on_failure(ask, entry, flight, broken)
+
+    def start(self) -> Start:
+        """Where a fetch that begins now stands."""
+        return Start(self._store.epoch, int(self._clock.now() * 1e9))
+
+    def settle(
+        self,
+        ask: Ask,
+        entry: Entry | None,
+        flight: Flight | None,
+        start: Start,
+        reply: Received,
+        *,
+        own: bool,
+        asked: d.Asked = d.Asked.WHOLE,
+    ) -> Answer | None:
+        """What comes of the origin's reply to what it was ``asked``; ``own``: to the client's own conditions.
+        None: it has to be asked once more, without them."""
+        trace = ask.exchange.trace
+        if entry is not None and self._store.overtaken(entry):
+            entry = None  # purged meanwhile: neither confirmed nor served in place of an error
+        if own and reply.head.status == 304:
+            # The client's own conditions went along, and this is the answer to them.
+            return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
+        answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
+        stored = entry.stored if entry is not None else None
+        conclusion = self._conclude(
+            ask.exchange.head, stored, answer, ask.rule.overrides, self._clock.now(), asked
+        )
+        if isinstance(conclusion, d.Join):
+            assert entry is not None  # noqa: S101
+            reply, start = _spliced(reply, entry, conclusion), start.no_later_than(entry)
+            conclusion = conclusion.then
+        match conclusion:
+            case d.Store():
+                return self._store_answer(ask, conclusion, reply, start, flight, asked)
+            case d.Refresh():
+                assert entry is not None  # noqa: S101
+                reply.body.close()
+                # None where it was purged meanwhile: the whole is asked for.
+                return self._refresh(ask, conclusion, entry, start, flight)
+            case d.Refetch():
+                reply.body.close()
+                return None
+            case d.Discard():
+                if conclusion.forget and entry is not None:
+                    self._store.forget(entry)
+                return self._discard(ask, conclusion, reply, flight)
+            case d.ServeStaleOnError():
+                assert entry is not None  # noqa: S101
+                reply.body.close()
+                self._cool(ask, flight, OriginFailure.SERVER_ERROR)
+                trace.failure = OriginFailure.SERVER_ERROR
+                self._resolve(flight, Stale(entry, conclusion.reason))
+                return self.stale(ask, entry, conclusion.reason)
+            case d.GiveUp():
+                reply.body.close()
+                return self.on_failure(ask, None, flight, OriginError(conclusion.failure))
+            case _:
+                assert_never(conclusion)
 
     async def ask_origin(self, trace: Trace, forward: Forward) -> Received:
         """The one door to the origin."""
@@ -208,10 +240,16 @@ class Fetcher:
             raise
         finally:
             trace.origin_seconds += self._clock.monotonic() - began
+        return self.received(trace, reply)
+
+    def received(self, trace: Trace, reply: OriginReply) -> Received:
+        """The reply, with a Date."""
         self.witness.answered()
-        trace.forwarded_status = reply.head.status
         head = reply.head
-        head = ResponseHead(head.status, head.reason, dated(head.headers, reply.response_time))
+        trace.forwarded_status = head.status
+        headers = dated(head.headers, reply.response_time)
+        if headers is not head.headers:
+            head = ResponseHead(head.status, head.reason, headers)
         return Received(head, reply.body, reply.request_time, reply.response_time)
 
     # -- outcomes ---------------------------------------------------------------------------------------
@@ -221,37 +259,37 @@ class Fetcher:
         ask: Ask,
         conclusion: d.Store,
         reply: Received,
-        start: _Start,
+        start: Start,
         flight: Flight | None,
-        *,
-        own: bool,
+        asked: d.Asked,
     ) -> Answer:
         trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
         ask.exchange.on_vanish = None
         self._cooldown_over(ask, flight)
         draft = told = self._entry(ask, stored, None, start)
         if conclusion.withheld:
-            # For the one who asked, on its way only: what may be stored or coded is never this one.
-            headers = Headers((*stored.headers.raw, *conclusion.withheld.raw))
-            told = replace(draft, stored=replace(stored, headers=headers))
+            told = _with_withheld(draft, conclusion.withheld)
         whole = None if conclusion.withheld else reply.body.take_all()
         if whole is not None:
             reply.body.close()
             entry = self._entry(ask, stored, whole, start)
             if len(whole) > rule.overrides.max_object:
                 self._uncacheable(ask, NotStored.TOO_LARGE, flight, remember=True)
+            elif has_errors(rule, entry.stored, whole):
+                self._uncacheable(ask, NotStored.GRAPHQL_ERRORS, flight, remember=False)
+                rule = replace(rule, client_cache_control=None, cdn_cache_control=None)
             elif not counted(stored, len(whole)):
                 self._uncacheable(ask, NotStored.PARTIAL, flight, remember=False)
             else:
                 self._publish(ask, entry, flight)
             now = self._clock.now()
-            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, now, own=own)
+            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, now, own=asked is d.Asked.PART)
             return FromEntry(entry, serve, rule)
         body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
         streaming = Streaming(draft, body)
         trace.stored = not self._store.overtaken(draft)
         trace.ttl = stored.freshness.fresh_until - self._clock.now()
-        answer = stream_of(ask, told, streaming, self._clock.now(), own=own)
+        answer = stream_of(ask, told, streaming, self._clock.now(), own=asked is d.Asked.PART)
         self._resolve(flight, streaming, joinable=True)
         self._background.spawn(
             self._land(ask, draft, start, reply.body, body, flight), f"fill {ask.key.primary}"
@@ -265,7 +303,7 @@ class Fetcher:
         conclusion = conclude(ask.exchange.head, None, answer, ask.rule.overrides, self._clock.now())
         if not isinstance(conclusion, d.Store):
             return None
-        draft = self._entry(ask, conclusion.stored, None, _Start(epoch, int(reply.request_time * 1e9)))
+        draft = self._entry(ask, conclusion.stored, None, Start(epoch, int(reply.request_time * 1e9)))
         return None if self._store.overtaken(draft) else draft
 
     def keep(self, ask: Ask, draft: Entry, reply: Received, epoch: int) -> Reader:
@@ -273,7 +311,7 @@ class Fetcher:
         body = SharedBody(reply.body.length, ask.rule.overrides.max_object, self._clock)
         reader = body.join()
         ask.exchange.trace.stored = True
-        start = _Start(epoch, draft.started)
+        start = Start(epoch, draft.started)
         self._background.spawn(
             self._land(ask, draft, start, reply.body, body, None), f"fill {ask.key.primary}"
         )
@@ -283,7 +321,7 @@ class Fetcher:
         self,
         ask: Ask,
         draft: Entry,
-        start: _Start,
+        start: Start,
         source: AnswerBody,
         body: SharedBody,
         flight: Flight | None,
@@ -293,18 +331,22 @@ class Fetcher:
             await pump(source, body)
             if body.outgrown:
                 self._store.note_uncacheable(ask.key.primary)
-            elif body.complete and counted(draft.stored, body.size):
-                self._put(ask, self._entry(ask, draft.stored, body.whole(), start))
+            elif (
+                body.complete
+                and counted(draft.stored, body.size)
+                and not has_errors(ask.rule, draft.stored, whole := body.whole())
+            ):
+                self._put(ask, self._entry(ask, draft.stored, whole, start))
         finally:
             if flight is not None:
                 self._flights.end(flight)
 
     def _refresh(
-        self, ask: Ask, stored: Stored, entry: Entry, start: _Start, flight: Flight | None
+        self, ask: Ask, conclusion: d.Refresh, entry: Entry, start: Start, flight: Flight | None
     ) -> Answer | None:
         """The origin confirmed ``entry``. None when a purge has overtaken it: it must not be revived."""
         trace, rule = ask.exchange.trace, ask.rule
-        fresh = self._entry(ask, stored, entry.body, start)
+        fresh = self._entry(ask, conclusion.stored, entry.body, start)
         if fresh.stored.etag == entry.stored.etag:
             fresh.codings.update(entry.codings)
         if self._store.overtaken(entry) or self._store.overtaken(fresh):
@@ -312,8 +354,9 @@ class Fetcher:
         self._cooldown_over(ask, flight)
         trace.word = CacheWord.REVALIDATED
         self._publish(ask, fresh, flight)
-        serve = deliver(ask.exchange.head, fresh.stored, rule.overrides, self._clock.now())
-        return FromEntry(fresh, serve, rule)
+        told = _with_withheld(fresh, conclusion.withheld) if conclusion.withheld else fresh
+        serve = deliver(ask.exchange.head, told.stored, rule.overrides, self._clock.now())
+        return FromEntry(told, serve, rule)
 
     def _publish(self, ask: Ask, entry: Entry, flight: Flight | None) -> None:
         trace = ask.exchange.trace
@@ -336,7 +379,7 @@ class Fetcher:
         exchange.trace.not_stored = conclusion.reason
         if conclusion.reason is NotStored.SERVER_ERROR and not conclusion.remember:
             # A failure is shared with those who wait, as a failure: the status, never the body.
-            self._cool(ask, flight)
+            self._cool(ask, flight, OriginFailure.SERVER_ERROR)
             error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
             self._resolve(flight, Failed(error))
         else:
@@ -350,13 +393,11 @@ class Fetcher:
             self._store.note_uncacheable(ask.key.primary)
         self._resolve(flight, Uncacheable(reason))
 
-    def _on_failure(self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError) -> Answer:
-        if error.failure is not OriginFailure.ABANDONED:
-            self.last_failure = error.failure
-        self._cool(ask, flight)
+    def on_failure(self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError) -> Answer:
+        self._cool(ask, flight, error.failure)
         answer = self.give_up_or_stale(ask, entry, error)
         if isinstance(answer, FromEntry) and entry is not None:
-            self._resolve(flight, Stale(entry, StaleReason.ON_ERROR))
+            self._resolve(flight, Stale(entry, ask.exchange.trace.stale_reason or StaleReason.ON_ERROR))
         else:
             self._resolve(flight, Failed(error))
         return answer
@@ -374,6 +415,8 @@ class Fetcher:
             )
             if isinstance(conclusion, d.ServeStaleOnError):
                 return self.stale(ask, entry, conclusion.reason)
+            if isinstance(conclusion, d.GiveUp) and conclusion.status is not None:
+                error = OriginError(error.failure, error.detail, status=conclusion.status)
         return self.failure(ask.exchange.trace, error)
 
     def stale(self, ask: Ask, entry: Entry, reason: StaleReason) -> FromEntry:
@@ -400,14 +443,14 @@ class Fetcher:
     # -- small parts ------------------------------------------------------------------------------------
 
     @staticmethod
-    def validation(entry: Entry, reason: Forwarded) -> d.Fetch | d.Revalidate:
+    def validation(entry: Entry, method: str, reason: Forwarded) -> d.Fetch | d.Revalidate:
         """How to refresh ``entry``: with its validators, where it has any."""
         if entry.stored.part is not None:
             return revalidate_part(entry.stored, entry.stored.part, reason)
-        conditions = conditions_for(entry.stored)
+        conditions = conditions_for(entry.stored, method)
         return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
 
-    def _entry(self, ask: Ask, stored: Stored, body: bytes | None, start: _Start) -> Entry:
+    def _entry(self, ask: Ask, stored: Stored, body: bytes | None, start: Start) -> Entry:
         """``body`` None: a draft, whose body is still under way."""
         if body is not None and stored.length != len(body):
             stored = replace(stored, length=len(body))
@@ -438,8 +481,16 @@ class Fetcher:
         if not joinable:
             self._flights.end(flight)
 
-    def _cool(self, ask: Ask, flight: Flight | None) -> None:
-        self._cooldown.failed(flight.key if flight else ask.key.primary, self._clock.monotonic())
+    def _cool(self, ask: Ask, flight: Flight | None, failure: OriginFailure) -> None:
+        key = flight.key if flight else ask.key.primary
+        self._cooldown.failed(key, self._clock.monotonic(), failure)
 
     def _cooldown_over(self, ask: Ask, flight: Flight | None) -> None:
         self._cooldown.succeeded(flight.key if flight else ask.key.primary)
+
+
+def _with_withheld(entry: Entry, withheld: Headers) -> Entry:
+    """For the one who asked, on its way only: what may be stored, coded or learned is never this one."""
+    headers = Headers((*entry.stored.headers.raw, *withheld.raw))
+    stored = replace(entry.stored, headers=headers)
+    return replace(entry, stored=stored, codings=dict(entry.codings), heads={}, current=False)

@@ -8,7 +8,7 @@ Rules of this file:
 - Host goes as the client sent it, in the letters that the key has too: an origin that minds its case must not
   be made to answer differently under one key. Where the operator has set another one, that goes instead.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
-  method) are dropped, and ours are set: an origin may reflect them and no key holds them.
+  method) are dropped unless the rule's key holds them, and ours are set: an origin may reflect them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,13 @@ SPOKEN_FOR = frozenset({
     "x-forwarded-protocol", "x-forwarded-path", "x-forwarded-uri", "x-real-ip", "x-host", "x-original-host",
     "x-original-url", "x-original-uri", "x-rewrite-url", "x-url-scheme", "front-end-https",
     "x-http-host-override", "x-http-method-override", "x-http-method", "x-method-override", "x-request-id",
+    "x-forwarded", "x-forwarded-by", "x-host-override", "x-original-scheme", "x-override-url",
+    "x-rewrite-uri", "x-http-destinationurl", "x-scheme",
 })  # fmt: skip
-"""Never forwarded as the client sent them, nor with "_" for "-": CGI and its heirs read both alike."""
+"""Not forwarded as the client sent them, nor with "_" for "-": CGI and its heirs read both alike. Where the
+rule has one of them in its key (and it is none of OURS), each value has answers of its own, and it goes."""
+OURS = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-request-id"})
+"""Of these: set by the edge, or saying what it sets."""
 
 
 class ForwardBuilder:
@@ -75,7 +80,12 @@ class ForwardBuilder:
     def _finish(self, exchange: Exchange, rule: Rule, headers: Headers, *, body: bool) -> Forward:
         head = exchange.head
         via = headers.get("via")
-        raw = [field for field in headers.raw if field[0].lower().replace(b"_", b"-") not in _DROPPED]
+        raw = [
+            field
+            for field in headers.raw
+            if (name := field[0].lower()).replace(b"_", b"-") not in _DROPPED
+            or (rule.key.headers and name not in _OURS and name.decode("latin-1") in rule.key.headers)
+        ]
         if self._host:
             raw = [(b"Host", self._host), *(field for field in raw if field[0].lower() != b"host")]
         raw += (
@@ -94,7 +104,10 @@ class ForwardBuilder:
             headers=headers,
             body=exchange.body if body else None,
             length=exchange.length if body else None,
+            content=None if exchange.content is None else exchange.content.octets,
             on_interim=exchange.on_interim,
+            upgrade=body and exchange.upgrade is not None,
+            read_timeout=rule.read_timeout,
         )
 
 
@@ -110,3 +123,4 @@ def _with_plain_etags(headers: Headers, rule: Rule) -> Headers:
 
 
 _DROPPED = frozenset(name.encode() for name in (*SPOKEN_FOR, "via"))
+_OURS = frozenset(name.encode() for name in (*OURS, "via"))

@@ -15,16 +15,21 @@ from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.engine.ask import Ask
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
+from edgeproxy.engine.contents import Contents
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
 from edgeproxy.engine.passing import Passer
+from edgeproxy.engine.prompt import Prompt
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.observe.trace import Trace
+from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
+from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
+from edgeproxy.policy.parts import answers
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, LookupMiss, PassReason, StaleReason, Tier
 from edgeproxy.store.base import Found
@@ -60,6 +65,7 @@ class Engine:
         self._store = store
         self._background = background
         self.flights = Flights()
+        self.contents = Contents(clock)
         self._cooldown = CoolDown()
         self._fetcher = Fetcher(
             clock=clock,
@@ -71,6 +77,14 @@ class Engine:
             cooldown=self._cooldown,
         )
         self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward)
+        self.prompt = Prompt(
+            clock=clock,
+            store=store,
+            origin=origin,
+            forward=forward,
+            flights=self.flights,
+            fetcher=self._fetcher,
+        )
 
     async def handle(self, exchange: Exchange) -> Answer:
         """Answer one request."""
@@ -81,6 +95,12 @@ class Engine:
         rule = matched.rule
         trace = exchange.trace
         trace.rule = rule.name
+        if rule.key.body is not None:
+            try:
+                await self.contents.read(exchange, rule)
+            except OriginError as error:
+                return self._fetcher.failure(trace, error)
+            head = exchange.head
         passing = bypass(head, rule.overrides)
         if passing is not None:
             return await self._passer.forward(exchange, matched, passing, self.matcher)
@@ -173,15 +193,18 @@ class Engine:
     def _refresh(self, ask: Ask, entry: Entry) -> None:
         """Have the entry refreshed in the background, once."""
         now = self._clock.monotonic()
-        decision = self._fetcher.validation(entry, Forwarded.STALE)
+        decision = self._fetcher.validation(entry, ask.exchange.head.method, Forwarded.STALE)
         key = self._flight_key(ask, entry, decision.span)
         if self.flights.find(key, now, ask.rule.coalesce.lease) or self._cooldown.active(key, now):
             return
         flight = self.flights.begin(key, self._store.epoch, now)
         head = ask.exchange.head
         background = Exchange(
-            head=RequestHead("GET", head.scheme, head.host, head.target, head.headers),
+            head=head
+            if head.content_key
+            else RequestHead("GET", head.scheme, head.host, head.target, head.headers),
             trace=Trace(request_id=f"{ask.exchange.trace.request_id}-refresh", rule=ask.rule.name),
+            content=ask.exchange.content,
             client=ask.exchange.client,
         )
         again = Ask(background, ask.matched, ask.key, ask.select)
@@ -201,16 +224,18 @@ class Engine:
     ) -> Answer | None:
         """Lead a flight or follow one."""
         head, coalesce = ask.exchange.head, ask.rule.coalesce
-        if head.method != "GET" or not coalesce.enabled:
+        whole = (head.method == "GET" or head.content_key) and not wants_events(head.headers)
+        if not whole or not coalesce.enabled:
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry, decision.span)
-        if entry is not None and self._cooldown.active(key, now):
+        failure = None if entry is None else self._cooldown.active(key, now)
+        if entry is not None and failure is not None:
             # A refresh failed a moment ago: treat the origin as failed where that lets us serve stale.
             calm = conclude(
                 head,
                 entry.stored,
-                d.Failed(self._fetcher.last_failure),
+                d.Failed(failure),
                 ask.rule.overrides,
                 self._clock.now(),
             )
@@ -229,9 +254,9 @@ class Engine:
     def _flight_key(ask: Ask, entry: Entry | None, span: str) -> str:
         names = ask.vary if ask.vary is not None else (entry.stored.vary if entry is not None else ())
         key = ask.key.primary + "\0" + variant_id(names, ask.select(names)) if names else ask.key.primary
-        if "authorization" in ask.exchange.head.headers and not ask.rule.overrides.shares_authorized:
-            # The answer is most likely this client's alone: who has no credentials does not wait for it, and
-            # is not sent to the origin with everybody else when that turns out.
+        if ask.is_personal:
+            # Who has no credentials does not wait for it, and is not sent to the origin with everybody else
+            # when it turns out to be that.
             key += "\0authorized"
         # A part is for those who ask for it, and they do not wait for another one.
         return f"{key}\0{span}" if span else key
@@ -258,10 +283,11 @@ class Engine:
             case Failed():
                 return self._fetcher.give_up_or_stale(ask, entry, outcome.error)
             case Stale():
-                if self._store.overtaken(outcome.entry):
+                stale = outcome.entry
+                if self._store.overtaken(stale) or not answers(ask.exchange.head, stale.stored):
                     trace.collapsed = False
                     return None
-                return self._fetcher.stale(ask, outcome.entry, outcome.reason)
+                return self._fetcher.stale(ask, stale, outcome.reason)
             case Uncacheable():
                 trace.collapsed = False
                 return await self._alone(ask, d.Pass(PassReason.HIT_FOR_MISS, decision.reason))

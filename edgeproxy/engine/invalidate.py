@@ -1,4 +1,5 @@
-"""What a successful write purges: its own URL, where it points, and what its rule names (RFC 9111 §4.4).
+"""What a successful write purges: its own URL, where it points, what its rule names (RFC 9111 §4.4), and the
+groups that the answer names (RFC 9875 §3).
 
 Rules of this file:
 
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.key import normalised_target
 from edgeproxy.policy.invalidate import affected_targets, invalidates
-from edgeproxy.rules.tags import invalidation_targets
+from edgeproxy.rules.content import only_asks
+from edgeproxy.rules.tags import MOST_GROUPS, cache_groups, invalidation_targets
 from edgeproxy.store.purge import LONGEST, LONGEST_HOST, PurgeKind, PurgeOrder, octets
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def write_orders(
     matcher: Matcher, request: RequestHead, matched: Matched, answer: ResponseHead
 ) -> list[PurgeOrder]:
     """All that must be gone before the writer gets its answer; empty for safe methods and errors."""
-    if not invalidates(request.method, answer.status):
+    if not invalidates(request.method, answer.status) or only_asks(matched.rule, request):
         return []
     # What a client wrote must not be too long to be purged: then more is purged than it named.
     host = request.host if len(octets(request.host)) <= LONGEST_HOST else None
@@ -49,4 +51,8 @@ def write_orders(
             orders.append(PurgeOrder(PurgeKind.PREFIX, prefix, host=host, soft=soft))
         else:
             orders.append(PurgeOrder(PurgeKind(kind), value, soft=soft))
+    # Groups belong to an origin (RFC 9875 §2.1): those of other hosts have nothing to do with it. The scheme
+    # is left out of account, so that more may go, as for URLs.
+    groups = dict.fromkeys(cache_groups(answer.headers.get("cache-group-invalidation") or ""))
+    orders += [PurgeOrder(PurgeKind.TAG, group, host=host) for group in list(groups)[:MOST_GROUPS] if group]
     return orders

@@ -13,16 +13,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy.engine.ask import Ask
-from edgeproxy.engine.exchange import Answer, Exchange, FromStream
+from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromStream
 from edgeproxy.engine.invalidate import write_orders
 from edgeproxy.engine.patience import in_time
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.coding import content_coding
 from edgeproxy.policy.decide import bypass
 from edgeproxy.policy.invalidate import SAFE
+from edgeproxy.policy.max_forwards import one_hop_on
 from edgeproxy.policy.post import as_get
 from edgeproxy.policy.vary import reduced_for_origin
-from edgeproxy.policy.vocabulary import CacheWord
+from edgeproxy.policy.vocabulary import CacheWord, Tier
+from edgeproxy.rules.content import only_asks
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
@@ -52,10 +54,18 @@ class Passer:
         trace.pass_reason = passing.reason
         trace.forwarded = passing.forwarded
         trace.word = CacheWord.BYPASS
-        if exchange.head.method in SAFE:
+        onward = one_hop_on(exchange.head)
+        if onward is None:
+            trace.tier, trace.forwarded = Tier.EDGE, None
+            return FromEdge(501, "This is as far as the request goes", "Max-Forwards is 0.")
+        exchange.head = onward
+        if exchange.head.method in SAFE or only_asks(matched.rule, exchange.head):
             # Nobody else waits for this answer: when its client leaves, the work ends. What a write has
             # changed must be purged all the same.
             exchange.leave_with_client()
+        if exchange.upgrade is not None and (refusal := exchange.upgrade.admit(matched.rule)) is not None:
+            trace.tier = Tier.EDGE
+            return refusal
         epoch = self._store.epoch
         if exchange.body is not None:
             exchange.body = in_time(exchange.body, self._clock)

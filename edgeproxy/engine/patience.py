@@ -13,7 +13,7 @@ from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from edgeproxy.clock import Clock
 
@@ -21,7 +21,7 @@ BETWEEN_PIECES = 60.0
 """Seconds that a client may take for the next piece of its body."""
 
 
-async def in_time(body: AsyncIterator[bytes], clock: Clock) -> AsyncIterator[bytes]:
+async def in_time(body: AsyncIterator[bytes], clock: Clock) -> AsyncGenerator[bytes]:
     """The pieces of ``body``. Raises OriginError (REQUEST_BODY, 408) when the next one does not come."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one

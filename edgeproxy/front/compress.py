@@ -58,12 +58,8 @@ class Compressor:
 
     async def coded(self, entry: Entry, coding: str) -> bytes | None:
         """The entry's body in ``coding``; None where that would not be smaller."""
-        body = entry.codings.get(coding)
-        if body is not None:
-            self.hot(entry, coding)
-            return body or None
-        if len(entry.body) <= INLINE:
-            return self._keep(entry, coding, encode(coding, entry.body))
+        if self.at_once(entry, coding):
+            return self.coded_now(entry, coding)
         key = (id(entry), coding)
         running = self._running.get(key)
         if running is None:
@@ -72,6 +68,19 @@ class Compressor:
             self._running[key] = running
             running[1].add_done_callback(lambda _: self._running.pop(key, None))
         return self._keep(entry, coding, await asyncio.shield(running[1]))
+
+    @staticmethod
+    def at_once(entry: Entry, coding: str) -> bool:
+        """Whether ``coded_now`` can be asked: the coding is there, or made as fast as a thread is told to."""
+        return coding in entry.codings or len(entry.body) <= INLINE
+
+    def coded_now(self, entry: Entry, coding: str) -> bytes | None:
+        """As ``coded``, without waiting."""
+        body = entry.codings.get(coding)
+        if body is None:
+            return self._keep(entry, coding, encode(coding, entry.body))
+        self.hot(entry, coding)
+        return body or None
 
     def _keep(self, entry: Entry, coding: str, body: bytes) -> bytes | None:
         if coding not in entry.codings:

@@ -15,18 +15,20 @@ import logging
 import re
 from dataclasses import replace
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 from aiohttp.streams import EMPTY_PAYLOAD
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.prompt import BROKEN
 from edgeproxy.front.lane import NOT_LEARNED
 from edgeproxy.front.multipart import multipart_ranges
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, REQUEST_ID, Refused, head_of
 from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.sender import ClientGone, Sender
 from edgeproxy.front.trust import FIELDS
+from edgeproxy.front.websockets import Handshake, is_handshake
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.coding import choose_coding, compressible, named_coding
@@ -35,20 +37,23 @@ from edgeproxy.policy.lists import split_list
 from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from aiohttp.http_parser import RawRequestMessage
     from aiohttp.streams import StreamReader
 
     from edgeproxy.clock import Clock
-    from edgeproxy.engine.exchange import Reader
+    from edgeproxy.engine.exchange import Answer, Reader
     from edgeproxy.engine.handle import Engine
     from edgeproxy.front.compress import Compressor
     from edgeproxy.front.lane import Lane
     from edgeproxy.front.respond import Responder
     from edgeproxy.front.server import EdgeProtocol
+    from edgeproxy.front.short import ShortWay
     from edgeproxy.front.trust import Trust
+    from edgeproxy.front.websockets import WebSockets
     from edgeproxy.front.wire import Wire
+    from edgeproxy.origin.base import Tunnel
     from edgeproxy.policy.head import RequestHead
 
 log = logging.getLogger("edgeproxy.front")
@@ -72,6 +77,7 @@ class Handler:
         observers: Sequence[Callable[[Trace], None]],
         max_body: int,
         trust: Trust | None = None,
+        websockets: WebSockets,
     ) -> None:
         self._engine = engine
         self.responder = responder
@@ -81,8 +87,10 @@ class Handler:
         self.observers = list(observers)
         self._max_body = max_body
         self._trust = trust
+        self.websockets = websockets
         self.rules_version = ""
         self.lane: Lane | None = None
+        self.short: ShortWay | None = None
         self.in_flight = 0
         self.draining = False
 
@@ -90,17 +98,36 @@ class Handler:
         """Answer one message; True when the connection may be used again."""
         message, protocol = wire.message, wire.protocol
         trace = Trace(started=self.clock.monotonic(), method=message.method, client=protocol.client)
-        sender = Sender(protocol, message, self.clock, close=message.should_close or self.draining)
+        close = message.should_close or self.draining or message is protocol.last
+        sender = Sender(protocol, message, self.clock, close=close)
+        try:
+            return await self.run(
+                self._serve(wire, trace, sender),
+                trace,
+                sender,
+                lambda: wire.exchange is not None and wire.exchange.vanished,
+            )
+        finally:
+            if wire.exchange is not None:
+                wire.exchange.content = None  # an idle connection must not hold it
+                if wire.exchange.upgrade is not None:
+                    wire.exchange.upgrade.leave()
+
+    async def run(
+        self, work: Awaitable[None], trace: Trace, sender: Sender, vanished: Callable[[], bool]
+    ) -> bool:
+        """Answer by ``work``, and see to it that the request ends well or is seen not to; True when the
+        connection may be used again."""
         self.in_flight += 1
         try:
-            await self._serve(wire, trace, sender)
+            await work
         except ClientGone:
             trace.aborted = True
             sender.keep_alive = False
         except asyncio.CancelledError:
             trace.aborted = True
             sender.keep_alive = False
-            if wire.exchange is None or not wire.exchange.vanished:
+            if not vanished():
                 raise
         except OriginError as error:
             # The head is out already: all that is left is not to pretend that this was the end.
@@ -110,14 +137,18 @@ class Handler:
         except Exception:
             log.exception("request %s failed", trace.request_id)
             trace.aborted = sender.started
-            await self._excuse(message.method, trace, sender)
+            await self._excuse(trace.method, trace, sender)
         finally:
             self.in_flight -= 1
             trace.bytes_out = sender.body_octets
-            trace.seconds = self.clock.monotonic() - trace.started
-            for observe in self.observers:
-                observe(trace)
+            self.finish(trace)
         return sender.keep_alive and not self.draining
+
+    def finish(self, trace: Trace) -> None:
+        """The request is over: tell who looks on."""
+        trace.seconds = self.clock.monotonic() - trace.started
+        for observe in self.observers:
+            observe(trace)
 
     async def refuse(self, protocol: EdgeProtocol, answer: FromEdge) -> None:
         """Answer what aiohttp's parser did not accept; there is no request to speak of."""
@@ -126,9 +157,7 @@ class Handler:
         try:
             await self._send_problem(answer, "GET", trace, sender)
         finally:
-            trace.seconds = self.clock.monotonic() - trace.started
-            for observe in self.observers:
-                observe(trace)
+            self.finish(trace)
 
     async def _serve(self, wire: Wire, trace: Trace, sender: Sender) -> None:
         message, payload = wire.message, wire.payload
@@ -162,6 +191,8 @@ class Handler:
             expects = expects and message.version >= HTTP_1_1
             exchange.body = self._request_body(payload, trace, sender, expects=expects)
         exchange.on_interim = sender.interim
+        if message.upgrade and is_handshake(message, head):
+            exchange.upgrade = Handshake(self.websockets)
         wire.exchange = exchange
         if wire.vanished:
             raise ClientGone
@@ -173,9 +204,22 @@ class Handler:
         if self.draining or not payload.is_eof() or payload.exception() is not None:
             # What is left of a body that nobody wanted is not the start of the next request.
             sender.keep_alive = False
+        if isinstance(answer, FromStream) and answer.head.status == 101:
+            exchange.on_vanish = None
+            try:
+                await self._go_on(answer, wire, trace, sender)
+            finally:
+                answer.body.close()
+            return
         segment = wire.segment
         if segment is not None and (version != self.rules_version or not self._learnable(head, sender)):
             segment = None  # after a reload the lane must not learn what the rules before it have said
+        await self.send(answer, head, trace, sender, segment)
+
+    async def send(
+        self, answer: Answer, head: RequestHead, trace: Trace, sender: Sender, segment: bytes | None
+    ) -> None:
+        """``segment``: the request's octets, where the lane may learn what they are answered with."""
         if isinstance(answer, FromEntry):
             await self._send_entry(answer, head.method, trace, sender, segment)
         elif isinstance(answer, FromStream):
@@ -228,9 +272,8 @@ class Handler:
             sender.abort()
             return
         sender.keep_alive = False
-        answer = FromEdge(500, "Something went wrong in the edge", "The log has it under the request id.")
         try:
-            await self._send_problem(answer, method, trace, sender)
+            await self._send_problem(BROKEN, method, trace, sender)
         except ConnectionError:
             trace.aborted = True
 
@@ -239,16 +282,28 @@ class Handler:
     async def _send_entry(
         self, answer: FromEntry, method: str, trace: Trace, sender: Sender, segment: bytes | None
     ) -> None:
-        entry, serve = answer.entry, answer.serve
-        coding, version = serve.coding, self.rules_version
-        body = entry.body
-        if serve.form is Form.FULL and coding:
+        entry, coding, version = answer.entry, answer.serve.coding, self.rules_version
+        coded = None
+        if answer.serve.form is Form.FULL and coding:
             coded = await self._compressor.coded(entry, coding)
+            if version != self.rules_version:
+                segment = None  # reloaded while it was coded
+        head, body = self.render(answer, method, trace, segment, coded)
+        await sender.whole(head, body)
+
+    def render(
+        self, answer: FromEntry, method: str, trace: Trace, segment: bytes | None, coded: bytes | None
+    ) -> tuple[bytes, bytes]:
+        """Head (without Connection and the empty line) and body. ``coded``: the body in the coding that the
+        client is to get, None where there is none or it would be no smaller."""
+        entry, serve = answer.entry, answer.serve
+        coding, body = serve.coding, entry.body
+        if serve.form is Form.FULL and coding:
             if coded is None:
                 coding = ""
             else:
                 body = coded
-        head = self.responder.entry_head(entry, serve, answer.rule, coding, version)
+        head = self.responder.entry_head(entry, serve, answer.rule, coding, self.rules_version)
         if serve.form is Form.PARTIAL:
             if len(serve.ranges) == 1:
                 start, stop = serve.ranges[0]
@@ -268,12 +323,10 @@ class Handler:
             if method == "HEAD" and serve.form is Form.FULL and not body:
                 length = entry.stored.length  # of what GET would bring, whether its body is here or not
             head += b"Content-Length: %d\r\n" % length
-        if version != self.rules_version:
-            segment = None  # reloaded while it was coded
         if segment and self.lane is not None and serve.form in _LEARNED and trace.word is CacheWord.HIT:
             self.lane.learn(segment, entry, answer.rule.name, coding, head, body, status)
-        head += self._part(trace, serve.age)
-        await sender.whole(head, b"" if method == "HEAD" or status in BODILESS else body)
+        head += self.part(trace, serve.age)
+        return head, b"" if method == "HEAD" or status in BODILESS else body
 
     async def _send_stream(
         self, answer: FromStream, request: RequestHead, trace: Trace, sender: Sender
@@ -300,7 +353,7 @@ class Handler:
         trace.status = status
         trace.coding = coding
         rendered = self.responder.stream_head(head, answer.rule, coding, length, shareable=answer.shareable)
-        rendered += self._part(trace, answer.age)
+        rendered += self.part(trace, answer.age)
         if bodiless:
             if length is not None and not coding:
                 rendered += b"Content-Length: %d\r\n" % length
@@ -315,6 +368,14 @@ class Handler:
         finally:
             source.close()
 
+    async def _go_on(self, answer: FromStream, wire: Wire, trace: Trace, sender: Sender) -> None:
+        """As a WebSocket: until it ends."""
+        head, tunnel = answer.head, cast("Tunnel", answer.body)
+        trace.status = head.status
+        rendered = self.responder.stream_head(head, answer.rule, "", None, shareable=False)
+        rendered += self.part(trace, None)
+        await self.websockets.serve(wire.protocol, sender, rendered, head.headers, tunnel, answer.rule, trace)
+
     async def _send_problem(self, answer: FromEdge, method: str, trace: Trace, sender: Sender) -> None:
         trace.status = answer.status
         trace.tier = Tier.EDGE
@@ -327,11 +388,11 @@ class Handler:
                 "request_id": trace.request_id,
             }
         )
-        head = self.responder.problem_head(answer.status, answer.fields) + self._part(trace, None)
+        head = self.responder.problem_head(answer.status, answer.fields) + self.part(trace, None)
         head += b"Content-Length: %d\r\n" % len(body)
         await sender.whole(head, b"" if method == "HEAD" else body)
 
-    def _part(self, trace: Trace, age: int | None) -> bytes:
+    def part(self, trace: Trace, age: int | None) -> bytes:
         trace.seconds = self.clock.monotonic() - trace.started
         if not age and trace.tier is Tier.ORIGIN:
             age = None  # straight from the origin: there is no age to tell, unless it came with one

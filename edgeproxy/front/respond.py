@@ -215,7 +215,10 @@ class Responder:
             lines.append(b"Age: %d\r\n" % age)
         if fields.x_cache_status:
             lines.append(b"X-Cache-Status: %b\r\n" % trace.word.value.encode())
-        if fields.cache_status:
+        if fields.cache_status and (trace.hit or trace.forwarded is not None or trace.reason):
+            # Nothing of a request that was refused unread: that is no cache's doing (RFC 9211 §2). What the
+            # edge answers in the origin's place has our member in spite of "SHOULD NOT": operators look for
+            # the reason there.
             lines.append(b"Cache-Status: %b\r\n" % self.cache_status(trace))
         if fields.server_timing:
             lines.append(b"Server-Timing: %b\r\n" % server_timing(trace))

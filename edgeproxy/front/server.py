@@ -10,6 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import http_parser, web
@@ -26,10 +27,15 @@ if TYPE_CHECKING:
     import asyncio
 
     from edgeproxy.front.handler import Handler
+    from edgeproxy.front.short import Pending
 
 log = logging.getLogger("edgeproxy.front")
 
 HEAD_END = b"\r\n\r\n"
+ONE_REQUEST = 86_400.0
+"""Seconds that a request under way keeps its connection from counting as idle: no limit of its own."""
+MOST_HELD = 64 * 1024
+"""Octets behind a request under way; more are left to the socket."""
 TOO_MANY_FIELDS = "Too many headers"
 REFUSALS = {
     400: "The request is not well-formed HTTP.",
@@ -40,7 +46,9 @@ REFUSALS = {
 PRIVATE = (
     "_process_keepalive", "_handle_request", "finish_response", "handle_error", "_drain_helper",
     "_make_error_handler", "_messages", "_close", "_force_close", "_upgraded", "_request_count",
+    "_message_tail", "_buffer_paused",
     "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress", "_current_request",
+    "_keepalive", "_keepalive_handle", "_waiter", "_parser",
 )  # fmt: skip
 
 
@@ -60,7 +68,18 @@ class BodyBroken(ValueError):  # noqa: N818 - it is what happened
 class EdgeProtocol(RequestHandler):
     """One client connection."""
 
-    __slots__ = ("answering", "clean", "client", "edge", "scheme", "segment")
+    __slots__ = (
+        "_held",
+        "_held_paused",
+        "answering",
+        "clean",
+        "client",
+        "edge",
+        "last",
+        "pending",
+        "scheme",
+        "segment",
+    )
 
     def __init__(self, server: EdgeServer, **options: Any) -> None:
         super().__init__(server, **options)
@@ -70,43 +89,158 @@ class EdgeProtocol(RequestHandler):
         self.clean = True
         """Every segment so far was one whole head that gave one message without a body: the next segment is
         the start of a request, and aiohttp's parser holds nothing that it has not told."""
+        self.pending: Pending | None = None
+        """A request that the short way is waiting with (front/short.py)."""
+        self._held = b""
+        self._held_paused = False
         self.segment: bytes | None = None
+        self.last: object = None
+        """A request behind which something may have been dropped: its answer is the connection's last."""
         self.answering = False
         """A request is being answered, or the last answer was the connection's last."""
 
     def data_received(self, data: bytes) -> None:
+        if self.pending is not None:
+            self._hold(data)
+            return
         if not self.clean:
             super().data_received(data)
-            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
-                self._break_off()
+            if self._messages:
+                if not isinstance(self._messages[-1][0], RawRequestMessage):
+                    self._break_off()
+                elif data.find(HEAD_END) != len(data) - 4:
+                    self._mind_the_rest()
             return
-        messages = self._messages
         # aiohttp's own task may still be on its way back from the last answer; that answer is written, so
         # the next one may follow. Waiting for the task would keep a busy worker from ever using the lane.
-        idle = not messages and not self.answering
-        if idle and data.endswith(HEAD_END):
-            lane = self.edge.handler.lane
-            if (
-                lane is not None
-                and data.startswith(b"GET ")
-                and not self._close
-                and not self._force_close
-                and lane.answer(self, data)
-            ):
-                self._request_count += 1
+        idle = not self._messages and not self.answering
+        ends = data.endswith(HEAD_END)
+        if idle and ends and data.startswith(b"GET ") and not self._close and not self._force_close:
+            handler = self.edge.handler
+            lane = handler.lane
+            if lane is not None and lane.answer(self, data):
                 self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                self._request_count += 1
                 return
-        whole = data.endswith(HEAD_END) and data.find(HEAD_END) == len(data) - 4
-        before = len(messages)
+            short = handler.short
+            if short is not None and short.known(self, data):
+                self._request_count += 1
+                return
+        whole = ends and data.find(HEAD_END) == len(data) - 4
         if whole and idle:
-            self.segment = data
+            self._one_head(data)
+            return
+        before = len(self._messages)
         super().data_received(data)
         # An error is a message with an empty payload too, but it ends the connection.
         self.clean = (
-            whole and len(messages) == before + 1 and messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
+            whole
+            and len(self._messages) == before + 1
+            and self._messages[-1][1] is EMPTY_PAYLOAD
+            and not self._upgraded
         )
         if not self.clean:
             self.segment = None
+            if not whole and len(self._messages) > before:
+                self._mind_the_rest()
+
+    def _mind_the_rest(self) -> None:
+        """What comes, in one segment, behind a request that offers a protocol other than WebSocket, is
+        dropped by aiohttp's parser. That request is answered, and its connection ends."""
+        message = self._messages[-1][0]
+        if getattr(message, "upgrade", False) and not self._upgraded:
+            self.last = message
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """Leave HTTP: from now on the connection is ``protocol``'s, which tells our connection_lost of its
+        end. Gives the transport and what came behind the request that switches."""
+        transport = self.transport
+        assert transport is not None  # noqa: S101
+        early, self._message_tail = self._message_tail, b""
+        transport.set_protocol(protocol)
+        if self._buffer_paused:
+            transport.resume_reading()
+        return transport, early
+
+    def _one_head(self, data: bytes) -> None:
+        """``data`` looks like one whole head: parsed, and answered the short way or left to aiohttp."""
+        queue, self._messages = self._messages, deque()
+        self.segment = data
+        waiter, self._waiter = self._waiter, None  # who waits is woken only if there is something for him
+        try:
+            super().data_received(data)
+        finally:
+            came, self._messages = self._messages, queue
+            if self._waiter is None:
+                self._waiter = waiter
+        self.clean = len(came) == 1 and came[0][1] is EMPTY_PAYLOAD and not self._upgraded
+        if not self.clean:
+            self.segment = None
+        else:
+            message = came[0][0]
+            short = self.edge.handler.short
+            if (
+                short is not None
+                and isinstance(message, RawRequestMessage)
+                and short.parsed(self, message, data)
+            ):
+                self.segment = None
+                if self._parser is not None:
+                    self._parser.message_consumed()
+                return
+        self._messages.extend(came)
+        if came and waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # -- the short way ----------------------------------------------------------------------------------
+
+    def await_answer(self, pending: Pending) -> None:
+        """The short way has a request under way: what comes meanwhile is held back."""
+        self.pending = pending
+        self._next_keepalive_close_time = self._loop.time() + ONE_REQUEST
+
+    def answered_at_once(self, *, keep_alive: bool) -> None:
+        """The short way has answered."""
+        self._stay_or_end(keep_alive=keep_alive)
+
+    def go_on(self, *, keep_alive: bool) -> None:
+        """The request that was under way is answered, or will not be."""
+        self.pending = None
+        held, self._held = self._held, b""
+        if not self._stay_or_end(keep_alive=keep_alive):
+            return
+        if self._held_paused and self.transport is not None:
+            self._held_paused = False
+            self.transport.resume_reading()
+        if held:
+            self.data_received(held)
+
+    def _stay_or_end(self, *, keep_alive: bool) -> bool:
+        transport = self.transport
+        if transport is None or self._force_close:
+            return False
+        if not keep_alive or self._close:
+            self.answering = True
+            transport.close()
+            self._see_off(transport)
+            return False
+        self._keepalive = True
+        close_at = self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_at, self._process_keepalive)
+        return True
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) > MOST_HELD and self.transport is not None and not self._held_paused:
+            self._held_paused = True
+            self.transport.pause_reading()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        pending, self.pending = self.pending, None
+        super().connection_lost(exc)
+        if pending is not None:
+            pending.vanish()
 
     def _break_off(self) -> None:
         """The parser has refused what came: a body that was under way gets no end. It does not say so itself,
@@ -154,7 +288,7 @@ class EdgeProtocol(RequestHandler):
     @property
     def is_idle(self) -> bool:
         """Nothing is being answered and nothing is waiting to be."""
-        return not self._request_in_progress and not self._messages
+        return not self._request_in_progress and not self._messages and self.pending is None
 
     def handle_error(
         self,

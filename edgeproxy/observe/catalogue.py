@@ -117,6 +117,29 @@ CATALOGUE: dict[str, Described] = {
             "edgeproxy_collapsed_requests_total", _COUNTER, "Requests that waited for another one's fetch."
         ),
         Described("edgeproxy_aborted_total", _COUNTER, "Answers that did not reach their end."),
+        Described("edgeproxy_websockets_open", _GAUGE, "WebSockets that are open now."),
+        Described("edgeproxy_websockets_opened_total", _COUNTER, "WebSockets opened."),
+        Described(
+            "edgeproxy_websockets_refused_total", _COUNTER, "WebSockets that the edge refused by itself."
+        ),
+        Described(
+            "edgeproxy_websocket_messages_total",
+            _COUNTER,
+            "WebSocket messages passed on, from clients (in) and to them (out).",
+            ("direction",),
+        ),
+        Described(
+            "edgeproxy_websocket_bytes_total",
+            _COUNTER,
+            "Octets of WebSocket frames passed on, from clients (in) and to them (out).",
+            ("direction",),
+        ),
+        Described(
+            "edgeproxy_websocket_closes_total",
+            _COUNTER,
+            "WebSockets closed, by who closed them and the code (1006: without one).",
+            ("side", "code"),
+        ),
         Described(
             "edgeproxy_config_reload_total", _COUNTER, "Loads of the rule files, the refused included."
         ),

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from edgeproxy import __version__
 from edgeproxy.observe.catalogue import BOUNDS, CATALOGUE, Kind
+from edgeproxy.observe.sockets import SocketTally
 from edgeproxy.observe.tally import CLASSES, Histogram, RuleTally, Tally
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Metrics:
         self._started = clock.monotonic()
         names = tuple(rules)
         self.tally = Tally(names)
+        self.sockets = SocketTally()
         self.rules = len(names)
         self.observe: Callable[[Trace], None] = self.tally.observe
         """Count one finished request. Called once for each."""
@@ -120,7 +122,7 @@ class Metrics:
 
     def snapshot(self) -> dict[str, object]:
         """The same for /api/cache/stats: JSON-ready, times in seconds, sizes in octets."""
-        tally = self.tally
+        tally, sockets = self.tally, self.sockets
         return {
             "version": __version__,
             "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
@@ -135,6 +137,16 @@ class Metrics:
             "origin_failures": _counted(tally.failures.items()),
             "lookup_misses": _counted(tally.misses.items()),
             "edge_answers": _counted(tally.unsatisfied.items()),
+            "websockets": {
+                "open": sockets.open,
+                "opened": sockets.opened,
+                "refused": sockets.refused,
+                "messages_in": sockets.messages_in,
+                "messages_out": sockets.messages_out,
+                "bytes_in": sockets.bytes_in,
+                "bytes_out": sockets.bytes_out,
+                "closes": {" ".join(key): n for key, n in sockets.closes.items()},
+            },
             "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
             **self.read_sources(),
         }
@@ -192,6 +204,7 @@ class _Exposition(Collector):
             ("edgeproxy_source_errors_total", metrics.source_errors),
         ):
             yield _simple(name, [((), value)])
+        yield from _socket_families(metrics.sockets)
         yield _simple("edgeproxy_build_info", [((__version__, platform.python_version()), 1)])
         yield from sources
 
@@ -245,6 +258,18 @@ def _reason_families(tally: Tally) -> Iterator[Metric]:
     )
     for name, counts in tables:
         yield _simple(name, (((str(reason),), n) for reason, n in counts))
+
+
+def _socket_families(sockets: SocketTally) -> Iterator[Metric]:
+    yield _simple("edgeproxy_websockets_open", [((), sockets.open)])
+    yield _simple("edgeproxy_websockets_opened_total", [((), sockets.opened)])
+    yield _simple("edgeproxy_websockets_refused_total", [((), sockets.refused)])
+    for name, come, gone in (
+        ("edgeproxy_websocket_messages_total", sockets.messages_in, sockets.messages_out),
+        ("edgeproxy_websocket_bytes_total", sockets.bytes_in, sockets.bytes_out),
+    ):
+        yield _simple(name, [(("in",), come), (("out",), gone)])
+    yield _simple("edgeproxy_websocket_closes_total", sockets.closes.items())
 
 
 def _source_families(told: Mapping[str, Mapping[str, Number | str]]) -> Iterator[Metric]:

@@ -182,7 +182,8 @@ class Tally:
         slot.words[trace.word] += 1
         status = trace.status // 100
         slot.classes[status if 0 < status < 6 else 0] += 1
-        slot.duration.observe(trace.seconds)
+        if status != 1:  # how long a WebSocket was open is no latency
+            slot.duration.observe(trace.seconds)
         slot.bytes_in += trace.bytes_in
         slot.bytes_out += trace.bytes_out
         if trace.hit:

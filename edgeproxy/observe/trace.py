@@ -68,6 +68,8 @@ class Trace:
     """Body octets sent to the client."""
     seconds: float = 0.0
     """Whole time, set when the answer is out."""
+    closed: str = ""
+    """Of a WebSocket: which side closed it, and the code ("client 1000")."""
     aborted: bool = False
     """The answer did not reach its end."""
 

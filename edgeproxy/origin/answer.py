@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- The body ends well (b"") only when its framing says so and nothing follows it; in every other case the read
-  raises OriginError.
+- The body ends well (b"") only when its framing says so; in every other case the read raises OriginError.
+  What follows its end makes it an error too, unless Content-Length said where the end is.
 - The connection and the place at the origin are given back as soon as the end is seen, once.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp.streams import StreamReader
 
+    from edgeproxy.origin.base import AnswerBody
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.upload import Upload
     from edgeproxy.policy.head import ResponseHead
@@ -74,7 +75,7 @@ class Body:
         if data:
             return data
         try:
-            connection.refuse_extra(self._payload)
+            connection.refuse_extra(self._payload, self.length)
         except OriginError as error:
             raise self._broken(connection, error) from None
         self._end(connection)
@@ -113,6 +114,6 @@ class Reply:
     """``OriginReply`` of origin/base.py; times are ``clock.now()``, seconds since 1970."""
 
     head: ResponseHead
-    body: Body
+    body: AnswerBody
     request_time: float
     response_time: float

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable
 
     from edgeproxy.policy.head import Headers, ResponseHead
@@ -38,8 +39,16 @@ class Forward:
     headers: Headers
     body: AsyncIterator[bytes] | None = None
     length: int | None = None
+    content: bytes | None = None
+    """The whole body, where it is here already; then ``body`` is None."""
     on_interim: Callable[[ResponseHead], None] | None = None
     """Called for each 1xx (other than 101) the origin sends first."""
+    resent: bool = False
+    """It was sent before on a connection that turned out dead: on a fresh one now, and not a third time."""
+    upgrade: bool = False
+    """Ask to go on as a WebSocket: the answer may be a 101, whose body is then a Tunnel."""
+    read_timeout: float | None = None
+    """Seconds between two pieces of the answer's body, 0 for any; None: the origin client's."""
 
 
 class AnswerBody(Protocol):
@@ -58,6 +67,17 @@ class AnswerBody(Protocol):
         """Done with it: the connection is reused if the body was read to its end, else closed."""
 
 
+class Tunnel(AnswerBody, Protocol):
+    """The body of a 101: a connection that has left HTTP. ``close()`` ends it, taken over or not."""
+
+    def take_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """From now on the connection is ``protocol``'s, but for connection_made: its transport, and what came
+        behind the 101. Raises OriginError where it is lost already."""
+
+    def lost(self, error: BaseException | None) -> None:
+        """To be called by who took over, from its connection_lost."""
+
+
 class OriginReply(Protocol):
     """``request_time`` and ``response_time``: when the request left and the head arrived, clock.now()."""
 
@@ -71,7 +91,37 @@ class OriginReply(Protocol):
     def response_time(self) -> float: ...
 
 
+class PromptListener(Protocol):
+    """Who is told what came of a prompted request; called once."""
+
+    def answered(self, reply: OriginReply) -> None:
+        """The head is here, and with it the whole body (``take_all``) or its beginning."""
+
+    def interim(self, under_way: object, request_time: float) -> None:
+        """A 1xx is here first: the rest is ``Origin.after_interim(under_way, ...)``'s."""
+
+    def failed(self, error: OriginError, *, again: bool) -> None:
+        """``again``: nothing of an answer came, and a reused connection was dead: it may go once more."""
+
+
+class Prompted(Protocol):
+    def abandon(self) -> None:
+        """End the request; the listener is not called any more."""
+
+
 class Origin(Protocol):
+    def prompt(
+        self, octets: bytes, listener: PromptListener, read_timeout: float | None = None
+    ) -> Prompted | None:
+        """Send a GET's head now, on an idle connection; None where that is not possible at once."""
+
+    async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> OriginReply:
+        """The final answer to a prompted request. Raises OriginError."""
+
+    @property
+    def authority(self) -> str:
+        """For Host, where a request has none."""
+
     async def fetch(self, forward: Forward) -> OriginReply:
         """One request, one answer. Raises OriginError. Resends only idempotent requests, once, on a
         fresh connection, when a reused connection turned out dead before any octet of an answer."""

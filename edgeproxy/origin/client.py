@@ -2,9 +2,9 @@
 
 Rules of this file:
 
-- A request is sent twice at most, and only when it is idempotent, has no body, went out on a reused
-  connection, and that connection ended before any octet of an answer (RFC 9110 §9.2.2, RFC 9112 §9.3.1). The
-  second time is on a fresh connection. It is counted.
+- A request is sent twice at most, and only when it is idempotent, has no body on its way, went out on a
+  reused connection, and that connection ended before any octet of an answer (RFC 9110 §9.2.2, RFC 9112
+  §9.3.1). The second time is on a fresh connection. It is counted.
 - A fetch that ends in any way but an answer (failure, cancellation) has closed its connection and given its
   place back before the caller hears of it.
 - Counters are plain ints, folded into metrics by whoever reads them.
@@ -12,7 +12,10 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, cast
+
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from edgeproxy.origin.answer import Body, Reply
 from edgeproxy.origin.base import OriginError
@@ -20,7 +23,11 @@ from edgeproxy.origin.connection import Limits, verify_aiohttp
 from edgeproxy.origin.dial import Address, Dialer
 from edgeproxy.origin.framing import request_head, response_head
 from edgeproxy.origin.pool import Pool
+from edgeproxy.origin.probes import keep_asking
+from edgeproxy.origin.prompted import Prompted
+from edgeproxy.origin.tunnel import SwitchedConnection, check_accepted
 from edgeproxy.origin.upload import Upload
+from edgeproxy.policy.events import streams_events
 from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
@@ -30,12 +37,13 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from edgeproxy.clock import Clock
-    from edgeproxy.origin.base import Forward
+    from edgeproxy.origin.base import Forward, PromptListener
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.upload import Spawn
+    from edgeproxy.policy.head import Headers
 
-IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-"""RFC 9110 §9.2.2."""
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
+"""RFC 9110 §9.2.2, RFC 10008 §2."""
 
 MAX_INTERIM = 16
 """1xx answers before the final one."""
@@ -69,10 +77,11 @@ class OriginClient:
         verify_aiohttp()
         address = Address.parse(url)
         self.url = url
-        self._authority = address.authority
+        self.authority = address.authority
+        self.now = clock.now
+        self.max_head = max_head
         self._clock = clock
         self._spawn = spawn
-        self._max_head = max_head
         self._pool = Pool(
             Dialer(address, clock, connect_timeout, tls=tls, server_name=server_name),
             clock,
@@ -83,6 +92,8 @@ class OriginClient:
         )
         self.resent = 0
         """Requests sent a second time."""
+        self.surplus = 0
+        """Answers after whose announced end more octets came: dropped, with the connection."""
         self.failures: dict[OriginFailure, int] = dict.fromkeys(OriginFailure, 0)
 
     @property
@@ -119,9 +130,56 @@ class OriginClient:
         """End every connection; a fetch under way fails. Returns when no descriptor is left."""
         await self._pool.aclose()
 
+    def prompt(
+        self, octets: bytes, listener: PromptListener, read_timeout: float | None = None
+    ) -> Prompted | None:
+        """See ``Origin.prompt``. Raises nothing."""
+        pool = self._pool
+        if not pool.idle or not pool.try_enter():
+            return None
+        connection = pool.take_idle()
+        if connection is None:
+            pool.leave()
+            return None
+        try:
+            connection.begin(octets, skip_body=False, deadline=True)
+        except OriginError:
+            connection.drop()
+            pool.leave()
+            return None
+        return Prompted(self, connection, listener, read_timeout)
+
+    async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> Reply:
+        """See ``Origin.after_interim``. Raises OriginError."""
+        connection, message = cast("tuple[Connection, RawResponseMessage]", under_way)
+        try:
+            return await self._final(connection, forward, message, request_time)
+        except BaseException as error:
+            if isinstance(error, OriginError):
+                self.count(error)
+            self._pool.leave()
+            raise
+
+    async def _final(
+        self, connection: Connection, forward: Forward, message: RawResponseMessage, request_time: float
+    ) -> Reply:
+        try:
+            message, payload = await self._after_interim(connection, forward, message)
+            response_time = self.now()
+            head, length = response_head(message, forward.method, self.max_head)
+            self.wait_for_body(connection, head.headers, forward.read_timeout)
+            connection.head_done(payload, length)
+        except BaseException:
+            connection.drop()
+            raise
+        body = Body(connection, payload, length, None, self.release, self.count)
+        return Reply(head, body, request_time, response_time)
+
     async def fetch(self, forward: Forward) -> Reply:
         """See ``Origin.fetch``. Raises OriginError; ValueError where the head could not be sent safely."""
-        octets = request_head(forward, self._authority)
+        octets = request_head(forward, self.authority)
+        if forward.content is not None:
+            octets += forward.content
         pool = self._pool
         try:
             if not pool.try_enter():
@@ -138,7 +196,11 @@ class OriginClient:
     async def _send(self, forward: Forward, octets: bytes) -> Reply:
         """On an idle connection if there is one; once more on a fresh one where that is allowed."""
         may_resend = forward.body is None and forward.method in IDEMPOTENT
-        connection = self._pool.take_idle()
+        connection = None
+        if forward.resent:
+            self.resent += 1
+        else:
+            connection = self._pool.take_idle()
         if connection is not None:
             try:
                 return await self._exchange(connection, forward, octets)
@@ -160,14 +222,17 @@ class OriginClient:
             if message.code < 200:
                 message, payload = await self._after_interim(connection, forward, message)
             response_time = clock.now()
-            connection.head_done(payload)
-            head, length = response_head(message, method, self._max_head)
+            if message.code == 101:
+                return self._switched(connection, forward, message, request_time)
+            head, length = response_head(message, method, self.max_head)
+            self.wait_for_body(connection, head.headers, forward.read_timeout)
+            connection.head_done(payload, length)
         except BaseException:
             if upload is not None:
                 upload.stop()
             connection.drop()
             raise
-        body = Body(connection, payload, length, upload, self._release, self._count)
+        body = Body(connection, payload, length, upload, self.release, self.count)
         return Reply(head, body, request_time, response_time)
 
     async def _after_interim(
@@ -175,9 +240,11 @@ class OriginClient:
     ) -> tuple[RawResponseMessage, StreamReader]:
         """Hand on the 1xx answers, return the final one."""
         for _ in range(MAX_INTERIM):
-            if message.code == 101:  # nothing sent from here asks for another protocol
-                raise OriginError(OriginFailure.BAD_RESPONSE, "101 without Upgrade")
-            interim, _length = response_head(message, forward.method, self._max_head)
+            if message.code == 101:
+                if not forward.upgrade:
+                    raise OriginError(OriginFailure.BAD_RESPONSE, "101 without Upgrade")
+                return message, EMPTY_PAYLOAD
+            interim, _length = response_head(message, forward.method, self.max_head)
             if forward.on_interim is not None:
                 forward.on_interim(interim)
             connection.expect_head()
@@ -186,12 +253,34 @@ class OriginClient:
                 return message, payload
         raise OriginError(OriginFailure.BAD_RESPONSE, f"more than {MAX_INTERIM} interim answers")
 
-    def _release(self, connection: Connection, reuse: bool) -> None:  # noqa: FBT001
+    def _switched(
+        self, connection: Connection, forward: Forward, message: RawResponseMessage, request_time: float
+    ) -> Reply:
+        """The origin goes on as asked: no request's place is held any more."""
+        connection.switched()
+        keep_asking(connection.transport)
+        head, _length = response_head(message, forward.method, self.max_head)
+        check_accepted(forward.headers, head.headers)
+        self._pool.leave()
+        return Reply(head, SwitchedConnection(connection), request_time, self._clock.now())
+
+    @staticmethod
+    def wait_for_body(connection: Connection, fields: Headers, read_timeout: float | None) -> None:
+        """How long the origin may be silent within the body of an answer; ``read_timeout`` as in Forward."""
+        if read_timeout is not None:
+            connection.silence = read_timeout or math.inf
+        elif streams_events(fields):
+            connection.silence = math.inf  # nothing may happen for hours, and no event be amiss
+        if connection.silence == math.inf:
+            keep_asking(connection.transport)
+
+    def release(self, connection: Connection, reuse: bool) -> None:  # noqa: FBT001
         if reuse:
+            self.surplus += connection.has_extra()
             self._pool.give_back(connection)
         else:
             connection.drop()
         self._pool.leave()
 
-    def _count(self, error: OriginError) -> None:
+    def count(self, error: OriginError) -> None:
         self.failures[error.failure] += 1

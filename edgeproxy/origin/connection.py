@@ -15,6 +15,7 @@ aiohttp has to pass ``verify_aiohttp()`` and the contract tests in tests/origin.
 ``._payload``                           body of the message being parsed
 ``._buffer``, ``._tail``                heads not yet read; octets that no parser was there for
 ``._reading_paused``                    the body's buffer is full
+``._buffer_paused``                     what came behind a 101 has filled ``_tail``
 ``._drain_helper()``                    wait until the transport's write buffer has room
 ``StreamReader``                        ``readany``, ``read_nowait``, ``is_eof``, ``set_exception``
 ``RawResponseMessage``                  ``code reason version raw_headers should_close``
@@ -23,6 +24,8 @@ aiohttp has to pass ``verify_aiohttp()`` and the contract tests in tests/origin.
 Rules of this file:
 
 - Whoever waits is told by ``set_exception``: always an OriginError, in the head RESET, in the body TRUNCATED.
+- Octets after the end that Content-Length announces are nobody's: the answer is exact (RFC 9112 §6.3), and
+  the connection is not used again.
 - One deadline at a time, moved by assigning a float. The timer behind it is lazy: it goes off at least as
   often as the shortest timeout, looks at the deadline, and is set again. A request costs no timer.
 """
@@ -43,6 +46,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EofStream, StreamReader
 
 from edgeproxy.origin.base import OriginError
+from edgeproxy.origin.framing import announced_end
 from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawResponseMessage
 
     from edgeproxy.clock import Clock, Timer
+    from edgeproxy.origin.prompted import Prompted
 
 SUPPORTED = ((3, 14, 5), (3, 15))
 """From, and below."""
@@ -87,11 +92,15 @@ class Connection(ResponseHandler):
         "_in_head",
         "_limits",
         "_on_lost",
+        "_pieces",
         "_poll",
+        "_surplus",
         "_watch",
         "_watch_every",
         "answered",
         "failure",
+        "listener",
+        "silence",
     )
 
     def __init__(
@@ -104,11 +113,16 @@ class Connection(ResponseHandler):
         super().__init__(loop)
         self.answered = False  # some octet came since the request was begun
         self.failure: OriginError | None = None
+        self.listener: Prompted | None = None
+        """Who is told of the next head, where nobody waits for it in ``read_head``."""
         self._clock = clock
         self._limits = limits
+        self.silence = limits.read_timeout  # seconds, of the exchange under way
         self._on_lost = on_lost
         self._in_head = False
         self._head_octets = 0
+        self._pieces: list[bytes] = []  # of the head, as they came
+        self._surplus = False  # dropped before the parser saw it
         self._due = math.inf
         self._due_failure: OriginFailure | None = None
         self._watch: Timer | None = None
@@ -120,24 +134,29 @@ class Connection(ResponseHandler):
     def begin(self, head: bytes, *, skip_body: bool, deadline: bool) -> None:
         """Send a request's head. ``skip_body``: the answer to HEAD has none, whatever it says."""
         if self._parser is None or self._skip_payload is not skip_body:
-            self.set_response_params(
-                skip_payload=skip_body,
-                read_until_eof=True,
-                auto_decompress=False,
-                read_bufsize=self._limits.buffer,
-                max_line_size=self._limits.max_head,
-                max_field_size=self._limits.max_head,
-                max_headers=512,
-            )
+            self._begin_parsing(skip_body)
         self.answered = False
+        self.silence = self._limits.read_timeout
         self._in_head = True
         self._head_octets = 0
+        self._pieces.clear()
         if deadline:
             self.expect_head()
         transport = self.transport
         if transport is None:
             raise OriginError(OriginFailure.RESET, "closed before the request")
         transport.write(head)
+
+    def _begin_parsing(self, skip_body: bool) -> None:  # noqa: FBT001
+        self.set_response_params(
+            skip_payload=skip_body,
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=self._limits.buffer,
+            max_line_size=self._limits.max_head,
+            max_field_size=self._limits.max_head,
+            max_headers=512,
+        )
 
     async def read_head(self) -> tuple[RawResponseMessage, StreamReader]:
         """The next message, 1xx included. Raises OriginError."""
@@ -146,27 +165,47 @@ class Connection(ResponseHandler):
         except EofStream:
             raise self.failure or OriginError(OriginFailure.RESET) from None
 
-    def head_done(self, payload: StreamReader) -> None:
+    def head_done(self, payload: StreamReader, length: int | None) -> None:
         """From here on it is the body that is waited for. Raises OriginError as ``refuse_extra`` does."""
         self._in_head = False
+        self._pieces.clear()
         if payload.is_eof():
             self._due = math.inf
-            self.refuse_extra(payload)
+            self.refuse_extra(payload, length)
         else:
-            self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+            self._expect(self.silence, OriginFailure.READ_TIMEOUT)
+
+    def switched(self) -> None:
+        """A 101 was read: what comes from now on is no HTTP, and is kept (within aiohttp's bounds) until
+        somebody takes over."""
+        self._in_head = False
+        self._due = math.inf
+
+    def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """After ``switched()``: see ``Tunnel.take_over``."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise OriginError(OriginFailure.RESET, "closed behind its 101")
+        early, self._tail = self._tail, b""
+        transport.set_protocol(protocol)
+        if self._buffer_paused:
+            transport.resume_reading()
+        return transport, early
 
     def has_extra(self) -> bool:
         """More came than the one message that was asked for."""
         failure = self.failure
         return bool(
-            self._buffer
+            self._surplus
+            or self._buffer
             or self._tail
             or (failure is not None and failure.failure is OriginFailure.BAD_RESPONSE)
         )
 
-    def refuse_extra(self, payload: StreamReader) -> None:
-        """Raise OriginError(BAD_RESPONSE) where something follows a body that has ended."""
-        if payload.is_eof() and self.has_extra():
+    def refuse_extra(self, payload: StreamReader, length: int | None) -> None:
+        """Raise OriginError(BAD_RESPONSE) where something follows a body that has ended, unless
+        Content-Length said where: then the body is what it is."""
+        if not length and payload.is_eof() and self.has_extra():
             raise OriginError(OriginFailure.BAD_RESPONSE, "octets after the end of the message")
 
     def body_failure(self) -> OriginError:
@@ -184,6 +223,7 @@ class Connection(ResponseHandler):
             and not transport.is_closing()
             and not self.should_close
             and self.failure is None
+            and not self._buffer
         )
 
     def rest(self) -> None:
@@ -263,14 +303,19 @@ class Connection(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         self.answered = True
         if self._in_head:
+            self._pieces.append(data)
             super().data_received(data)
-            if not self._buffer:  # not one message yet
+            listener = self.listener
+            if self._buffer:
+                if listener is not None:
+                    listener.arrived(*self._buffer.popleft()[0])
+            else:  # not one message yet
                 self._head_octets += len(data)
                 if self._head_octets > self._limits.max_head and self.failure is None:
                     self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
             return
         if self._due != math.inf and data:
-            self._due = self._clock.monotonic() + self._limits.read_timeout
+            self._due = self._clock.monotonic() + self.silence
         super().data_received(data)
 
     def pause_reading(self) -> None:
@@ -280,10 +325,12 @@ class Connection(ResponseHandler):
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002
         # The reader calls this after every piece. Where nothing was paused there is nothing to do.
         if self._reading_paused:
-            self._expect(self._limits.read_timeout, OriginFailure.READ_TIMEOUT)
+            self._expect(self.silence, OriginFailure.READ_TIMEOUT)
             super().resume_reading(resume_parser)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:  # noqa: ARG002
+        if self._in_head and self._pieces and isinstance(exc, HttpProcessingError) and self._read_exactly():
+            return
         # The first failure is the one that counts; what follows from it only repeats it.
         failure = self.failure
         if failure is None:
@@ -292,6 +339,21 @@ class Connection(ResponseHandler):
         payload = self._payload
         if payload is not None and not payload.is_eof():
             payload.set_exception(self.body_failure())
+        if self.listener is not None and not self._buffer:
+            self.listener.failed(failure)
+
+    def _read_exactly(self) -> bool:
+        """The parser stumbled over octets after the end of a whole answer, and has lost that too: read it
+        again, up to its end. False: that is not what was wrong. The parser has closed the connection."""
+        octets = b"".join(self._pieces)
+        self._pieces.clear()  # once
+        end = announced_end(octets)
+        if self._buffer or self._skip_payload or end is None or len(octets) <= end:
+            return False
+        self._begin_parsing(skip_body=False)
+        super().data_received(octets[:end])
+        self._surplus = bool(self._buffer)
+        return self._surplus
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if exc is not None:
@@ -323,6 +385,7 @@ _INSTANCE = [
     "_buffer",
     "_tail",
     "_reading_paused",
+    "_buffer_paused",
     "_loop",
     "_exception",
     "transport",

@@ -38,6 +38,11 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQR
 _CONTROL = bytes(c for c in range(32) if c != 9) + b"\x7f"
 _VERSIONS = ((1, 1), (1, 0))
 _DIGITS = re.compile(rb"[0-9]{1,18}")
+_ANNOUNCED = re.compile(rb"\r\n(content-length|transfer-encoding):[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+_CODING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_REGISTERED = frozenset({b"compress", b"deflate", b"gzip", b"trailers", b"x-compress", b"x-gzip"})
+"""Transfer codings that mean something (RFC 9112 §7): a body under one of them is not what it looks like."""
 
 
 class _Shape:
@@ -116,6 +121,10 @@ def request_head(forward: Forward, authority: str) -> bytes:
 
 
 def _framing(forward: Forward) -> bytes:
+    if forward.upgrade:
+        return b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    if forward.content is not None:
+        return b"Content-Length: %d\r\n" % len(forward.content)
     if forward.body is None:
         return b"" if forward.method in NO_LENGTH_NEEDED else b"Content-Length: 0\r\n"
     if forward.length is None:
@@ -156,7 +165,8 @@ def _checked_length(
 ) -> int | None:
     if shape.codings:
         # RFC 9112 §6.1: not in 1xx and 204, not by HTTP/1.0, and with Content-Length it is an attack.
-        if shape.lengths or len(shape.codings) > 1 or raw[shape.codings[0]][1].lower() != b"chunked":
+        coding = raw[shape.codings[0]][1].lower()
+        if shape.lengths or len(shape.codings) > 1 or not (coding == b"chunked" or _is_no_coding(coding)):
             raise _bad("Transfer-Encoding that two readers could understand differently")
         if version != (1, 1) or status < 200 or status == 204:
             raise _bad(f"Transfer-Encoding in {status} of HTTP/{version[0]}.{version[1]}")
@@ -168,6 +178,24 @@ def _checked_length(
     if length and (status < 200 or status == 204):
         raise _bad(f"{status} with content")
     return length
+
+
+def _is_no_coding(value: bytes) -> bool:
+    """Whether Transfer-Encoding is one word that names no coding there is, such as the "identity" of old:
+    then the body goes on until the connection is closed (RFC 9112 §6.3), for the parser too, and is as it
+    looks. Nothing that some reader might take for chunked is such a word."""
+    return bool(_CODING.fullmatch(value)) and value not in _REGISTERED and b"chunk" not in value
+
+
+def announced_end(octets: bytes) -> int | None:
+    """Where an answer of a head and a body with one Content-Length, not 0, ends in ``octets``; else None."""
+    head, mark, _ = octets.partition(b"\r\n\r\n")
+    framing = _ANNOUNCED.findall(head)
+    if not mark or len(framing) != 1 or framing[0][0].lower() != b"content-length":
+        return None
+    digits = framing[0][1].rstrip(b" \t")
+    length = int(digits) if _DIGITS.fullmatch(digits) else 0
+    return len(head) + len(mark) + length if length else None
 
 
 def _reason(reason: str) -> str:

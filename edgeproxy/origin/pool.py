@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-- A request holds a place from before it connects until its answer's body is done. There are
+- A request holds a place from before it connects until its answer's body is done, or its connection leaves
+  HTTP (tunnel.py). There are
   ``max_connections`` places; the next ``max_queued`` requests wait in order, for ``queue_timeout`` seconds at
   most; all others are refused at once.
 - A new connection is opened only when none is idle, so open connections never outnumber the places.

@@ -116,7 +116,10 @@ def request_directives(headers: Headers) -> Directives:
 
 @lru_cache(maxsize=2048)
 def _of_request(value: str) -> Directives:
-    return _directives(_members(value, without=_RESPONSE_ONLY), invalid_lifetime=None)
+    members = _members(value, without=_RESPONSE_ONLY)
+    # A request's no-cache names no fields (§5.2.1.4): an argument says nothing.
+    plain = ((name, None if name in _QUALIFIED else argument) for name, argument in members)
+    return _directives(plain, invalid_lifetime=None)
 
 
 def targeted_directives(headers: Headers) -> Directives | None:

@@ -5,6 +5,8 @@ Rules of this file:
 - A 5xx or a failure never takes the place of a copy that can still be used. RFC 5861 §4 speaks of 500, 502,
   503 and 504; the others of the class say the same ("the server is aware that it has erred",
   RFC 9110 §15.6) and are treated alike. 404 and 410 are answers.
+- A copy that is stale for no longer than ``stale_if_disconnected`` is sent where the origin could not be
+  reached at all (RFC 9111 §4.2.4), and never for an error that it sent.
 - A 304 is believed only where it fits what is stored (RFC 9111 §4.3.4); else it is asked once more.
 - A 206 is stored where a range was asked for and it is one part. What came of asking for the rest of a stored
   part is joined to it (joining.py), or the whole is asked for: never a mix of two representations.
@@ -17,7 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeproxy.policy.cache_control import request_directives
+from edgeproxy.policy.cache_control import NO_DIRECTIVES, request_directives
 from edgeproxy.policy.coding import content_coding
 from edgeproxy.policy.decisions import (
     Asked,
@@ -41,7 +43,7 @@ from edgeproxy.policy.storable import forbidden, storable
 from edgeproxy.policy.stored import Stored, Unsafe
 from edgeproxy.policy.validate import confirms
 from edgeproxy.policy.vary import selecting_values, vary_names
-from edgeproxy.policy.vocabulary import NotStored, OriginFailure, StaleReason
+from edgeproxy.policy.vocabulary import DISCONNECTED, NotStored, OriginFailure, StaleReason
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import Headers, RequestHead
@@ -75,10 +77,10 @@ def conclude(
     ``asked`` how much of it was asked for."""
     if isinstance(answer, Failed):
         if stored is not None and answer.failure not in _NOT_THE_ORIGINS:
-            stale = _in_place_of_error(request, stored, overrides, now)
+            stale = _in_place_of_error(request, stored, overrides, now, answer.failure)
             if stale is not None:
                 return stale
-        return GiveUp(answer.failure)
+        return GiveUp(answer.failure, _status_for(request, stored, answer.failure))
     if answer.head.status >= 500 and stored is not None:
         stale = _in_place_of_error(request, stored, overrides, now)
         if stale is not None:
@@ -113,7 +115,11 @@ def _completed(
 
 
 def _in_place_of_error(
-    request: RequestHead, stored: Stored, overrides: Overrides, now: float
+    request: RequestHead,
+    stored: Stored,
+    overrides: Overrides,
+    now: float,
+    failure: OriginFailure = OriginFailure.SERVER_ERROR,
 ) -> ServeStaleOnError | None:
     """The stored copy, where it is fresh (only the request wanted it validated) or stale within what the
     answer, the rule or the request allows (RFC 5861 §4)."""
@@ -122,12 +128,23 @@ def _in_place_of_error(
         return None
     if freshness.must_validate or (freshness.never_stale and not freshness.is_fresh(now)):
         return None
-    window = freshness.stale_if_error
-    if overrides.honour_request_directives:
-        window = max(window, request_directives(request.headers).stale_if_error or 0)
-    if now >= freshness.fresh_until + window:
-        return None
-    return ServeStaleOnError(stored, StaleReason.ON_ERROR)
+    asked = request_directives(request.headers) if overrides.honour_request_directives else NO_DIRECTIVES
+    if now < freshness.fresh_until + max(freshness.stale_if_error, asked.stale_if_error or 0):
+        return ServeStaleOnError(stored, StaleReason.ON_ERROR)
+    if (
+        failure in DISCONNECTED
+        and now < freshness.fresh_until + freshness.stale_if_disconnected
+        and not (asked.no_cache or asked.max_age is not None or asked.min_fresh is not None)
+    ):
+        # Nobody asked for this copy, so a client that wants nothing stale is not given it (§5.2.1).
+        return ServeStaleOnError(stored, StaleReason.DISCONNECTED)
+    return None
+
+
+def _status_for(request: RequestHead, stored: Stored | None, failure: OriginFailure) -> int | None:
+    """504 where the answer forbids what a disconnected cache could do otherwise (RFC 9111 §5.2.2.2)."""
+    forbids = stored is not None and stored.freshness.never_stale and answers(request, stored)
+    return 504 if forbids and failure in DISCONNECTED else None
 
 
 def _still_usable(freshness: Freshness, now: float) -> bool:
@@ -146,7 +163,7 @@ def _confirmed(
     if forbidden(merged, overrides):
         # The origin no longer wants it stored: ask for an answer that is delivered and nothing else.
         return Refetch()
-    return Refresh(refreshed)
+    return Refresh(refreshed, withheld_headers(merged.headers))
 
 
 def _merged(

@@ -41,13 +41,13 @@ CACHED_METHODS = frozenset({"GET", "HEAD"})
 
 def bypass(request: RequestHead, overrides: Overrides) -> Pass | None:
     """Why the cache is neither asked nor filled for this request, or None."""
-    if request.method not in CACHED_METHODS:
-        return Pass(PassReason.METHOD, Forwarded.METHOD)
+    if request.method not in CACHED_METHODS and not request.content_key:
+        return Pass(request.unkeyed or PassReason.METHOD, Forwarded.METHOD)
     if overrides.pass_:
         return Pass(PassReason.RULE, Forwarded.BYPASS)
     if _asks_for_upgrade(request.headers):
         return Pass(PassReason.UPGRADE, Forwarded.BYPASS)
-    if request.has_body:
+    if request.has_body and not request.content_key:
         return Pass(PassReason.REQUEST_BODY, Forwarded.BYPASS)
     asked = _asked(request, overrides)
     if asked.no_store and not asked.only_if_cached:
@@ -79,7 +79,7 @@ def decide(
     others: bool = False,
     uncacheable: bool = False,
 ) -> Decision:
-    """What to do for a GET or HEAD that ``bypass`` let through.
+    """What to do for a request that ``bypass`` let through.
 
     ``stored`` is the variant that the request selects. ``others``: there are only other variants.
     ``uncacheable``: the key is remembered as hit-for-miss.
@@ -101,7 +101,7 @@ def decide(
     if stored.part is not None:
         usable = fresh and not _asks_for_newer(asked, stored.freshness, now)
         return fetch_beyond(request, stored, reason, overrides, usable=usable)
-    conditions = conditions_for(stored)
+    conditions = conditions_for(stored, request.method)
     return Revalidate(stored, conditions, reason) if conditions else Fetch(reason, stored)
 
 

@@ -146,9 +146,11 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """The origin confirmed the entry: ``stored`` has the merged fields and the new freshness."""
+    """The origin confirmed the entry: ``stored`` has the merged fields and the new freshness; ``withheld``
+    as in Store."""
 
     stored: Stored
+    withheld: Headers = EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +192,11 @@ class Refetch:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The origin failed and nothing may be served in its place."""
+    """The origin failed and nothing may be served in its place. ``status``: what the client is told, where
+    that is not the failure's own."""
 
     failure: OriginFailure
+    status: int | None = None
 
 
 Conclusion = Store | Refresh | Discard | Join | ServeStaleOnError | Refetch | GiveUp

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from edgeproxy.policy.ranges import Parts
     from edgeproxy.policy.stored import Overrides, Stored
 
+_RANGED = frozenset({"GET", "QUERY"})
+"""RFC 9110 §14.2, RFC 10008: of no other method is it said what a part of its answer is."""
 _CONDITIONAL = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 
 
 def deliver(
     request: RequestHead, stored: Stored, overrides: Overrides, now: float, *, own: bool = False
 ) -> Serve:
-    """How the client's GET or HEAD is answered from ``stored``. ``own``: it is the answer to this very
-    request, not one that was made to another."""
+    """How the client's request is answered from ``stored``. ``own``: it is the answer to this very request,
+    not one that was made to another."""
     age = int(stored.freshness.age(now))
     coding = selected_coding(request, stored, overrides)
     form = _by_conditions(request, stored, overrides, coding)
@@ -87,7 +89,7 @@ def _parts(request: RequestHead, stored: Stored) -> Parts:
     """None where the whole is to be sent: no range was asked for, or it does not hold, or the body's
     length is not known yet."""
     asked = request.headers.get("range")
-    if asked is None or request.method != "GET" or stored.status != 200 or stored.length < 0:
+    if asked is None or request.method not in _RANGED or stored.status != 200 or stored.length < 0:
         return None
     if not if_range_matches(request.headers.get("if-range"), stored.headers, stored.etag):
         return None

@@ -37,6 +37,9 @@ that gives a lifetime to "4xx" means what has become of the resource; to keep on
 HEURISTIC_FRACTION = 0.1
 """Of the time since Last-Modified, as RFC 9111 §4.2.2 suggests."""
 HEURISTIC_MAXIMUM = 24 * 3600.0
+DEFAULT_DISCONNECTED = 30.0
+"""Seconds that a stale answer may be sent for while the origin cannot be reached (RFC 9111 §4.2.4), where
+nobody said how long it may be sent on errors."""
 DEFAULT_KEEP = 3600.0
 """Seconds that an answer with a validator is kept past its use, to be confirmed rather than fetched."""
 
@@ -59,6 +62,7 @@ def freshness_of(
             overrides.stale_while_revalidate if meant else None, directives.stale_while_revalidate
         ),
         stale_if_error=_window(overrides.stale_if_error if meant else None, directives.stale_if_error),
+        stale_if_disconnected=_disconnected(directives, overrides) if meant else 0.0,
         keep=_keep(head.headers, overrides),
         must_validate=directives.no_cache and Unsafe.NO_CACHE not in overrides.unsafe,
         never_stale=_never_stale(directives, source, overrides),
@@ -152,6 +156,14 @@ def _heuristic(
 def _window(rule: float | None, answer: int | None) -> float:
     """A stale window: the rule's where it gives one, else the answer's (RFC 5861), else none."""
     return rule if rule is not None else float(answer or 0)
+
+
+def _disconnected(directives: Directives, overrides: Overrides) -> float:
+    """An explicit stale-if-error is the whole window: who gave it has thought about dead origins."""
+    if directives.stale_if_error is not None or overrides.stale_if_error is not None:
+        return 0.0
+    given = overrides.stale_if_disconnected
+    return DEFAULT_DISCONNECTED if given is None else given
 
 
 def _keep(headers: Headers, overrides: Overrides) -> float:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
+    from edgeproxy.policy.vocabulary import PassReason
+
 RawField = tuple[bytes, bytes]
 
 
@@ -124,6 +126,11 @@ class RequestHead:
     target: str
     headers: Headers = EMPTY
     has_body: bool = False
+    content_key: str = ""
+    """The name of the content, where a rule has it in the key (content.py): then the cache may answer,
+    whatever the method."""
+    unkeyed: PassReason | None = None
+    """Why the content has no name although a rule has it in the key."""
     path: str = field(init=False)
     query: str | None = field(init=False)
 

@@ -48,4 +48,6 @@ def same_host_target(request: RequestHead, reference: str) -> str | None:
     there = url.netloc.lower().removesuffix(_DEFAULT_PORT.get(url.scheme, ""))
     if here != there or url.scheme not in _DEFAULT_PORT:
         return None
-    return f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
+    # An empty query is one all the same, and urljoin drops it.
+    mark = "?" if url.query or reference.partition("#")[0].rstrip().endswith("?") else ""
+    return f"{url.path or '/'}{mark}{url.query}"

@@ -30,4 +30,4 @@ def as_get(request: RequestHead, head: ResponseHead) -> RequestHead | None:
     headers = request.headers.without(
         {"content-type", "content-encoding", "content-language", "content-length"}
     )
-    return replace(request, method="GET", headers=headers, has_body=False)
+    return replace(request, method="GET", headers=headers, has_body=False, content_key="", unkeyed=None)

@@ -18,6 +18,8 @@ from edgeproxy.policy.cache_control import (
     effective_directives,
     request_directives,
 )
+from edgeproxy.policy.events import streams_events
+from edgeproxy.policy.extension import contradicts
 from edgeproxy.policy.freshness import HEURISTICALLY_CACHEABLE, status_ttl
 from edgeproxy.policy.stored import LifetimeSource, Unsafe
 from edgeproxy.policy.validate import has_validator
@@ -121,6 +123,28 @@ def _status(case: _Case) -> bool:
     return case.head.status < 200 or (case.freshness.source is LifetimeSource.NONE and not allowed)
 
 
+def _done(case: _Case) -> bool:
+    """A POST that says by its status that it has made, begun or reset something."""
+    return case.request.method == "POST" and case.head.status in (201, 202, 205)
+
+
+def _guessed(case: _Case) -> bool:
+    """A POST's answer is kept for an explicit lifetime only (RFC 9110 §9.3.3), the rule's or its own."""
+    sources = (LifetimeSource.NONE, LifetimeSource.HEURISTIC)
+    return case.request.method == "POST" and case.freshness.source in sources
+
+
+def _deceptive(case: _Case) -> bool:
+    """Where the rule does not say, the guard is for lifetimes that the rule gives: the origin's own word on
+    how long to share an answer is no accident."""
+    guard = case.overrides.extension_guard
+    if guard is None:
+        guard = case.freshness.source is LifetimeSource.RULE
+    if not guard or case.head.status not in (200, 203):
+        return False
+    return contradicts(case.request.path, case.head.headers.get("content-type"))
+
+
 def _malformed(case: _Case) -> bool:
     length = case.head.headers.get("content-length")
     return length is not None and not (length.isascii() and length.isdigit())
@@ -133,7 +157,12 @@ def _too_large(case: _Case) -> bool:
 
 
 def _never_valid(case: _Case) -> bool:
-    return case.freshness.must_validate and not has_validator(case.head.headers)
+    return case.freshness.must_validate and not _can_be_validated(case)
+
+
+def _can_be_validated(case: _Case) -> bool:
+    """A POST cannot ask whether its answer still holds (validate.py)."""
+    return case.request.method != "POST" and has_validator(case.head.headers)
 
 
 def _usable(case: _Case) -> bool:
@@ -145,12 +174,12 @@ def _usable(case: _Case) -> bool:
 
 
 def _useless(case: _Case) -> bool:
-    return not _usable(case) and not has_validator(case.head.headers)
+    return not _usable(case) and not _can_be_validated(case)
 
 
 _BEFORE: _Checks = (
-    (NotStored.METHOD, lambda case: case.request.method != "GET"),
-    (NotStored.REQUEST_BODY, lambda case: case.request.has_body),
+    (NotStored.METHOD, lambda case: case.request.method != "GET" and not case.request.content_key),
+    (NotStored.REQUEST_BODY, lambda case: case.request.has_body and not case.request.content_key),
     (NotStored.REQUEST_NO_STORE, lambda case: case.asked.no_store),
     (NotStored.NOT_MODIFIED, lambda case: case.head.status == 304),
     (NotStored.PARTIAL, lambda case: case.head.status == 206 and not case.part),
@@ -158,12 +187,16 @@ _BEFORE: _Checks = (
 )
 
 _AFTER: _Checks = (
+    (NotStored.EVENT_STREAM, lambda case: streams_events(case.head.headers)),
     (NotStored.AUTHORIZATION, _authorization),
     (NotStored.SET_COOKIE, _set_cookie),
+    (NotStored.EXTENSION, _deceptive),
     (NotStored.MALFORMED, _malformed),
     (NotStored.TOO_LARGE, _too_large),
     (NotStored.SERVER_ERROR, _server_error),
     (NotStored.STATUS, _status),
+    (NotStored.STATUS, _done),
+    (NotStored.NO_LIFETIME, _guessed),
     (NotStored.RESPONSE_NO_CACHE, _never_valid),
     (
         NotStored.NO_LIFETIME,

@@ -36,8 +36,10 @@ class Freshness:
     """How long a stored answer may be used, and how (RFC 9111 §4.2, RFC 5861).
 
     ``received`` is when the answer's head arrived; ``initial_age`` its corrected initial age then
-    (§4.2.3). ``must_validate`` (no-cache) forbids any use without validation; ``never_stale``
-    (must-revalidate, proxy-revalidate, s-maxage where the RFC says so) forbids any use once stale.
+    (§4.2.3). ``stale_if_disconnected`` is for an origin that cannot be reached (§4.2.4), and 0 where the
+    answer or the rule gives a ``stale_if_error``. ``must_validate`` (no-cache) forbids any use without
+    validation; ``never_stale`` (must-revalidate, proxy-revalidate, s-maxage where the RFC says so) forbids
+    any use once stale.
     """
 
     received: float
@@ -45,6 +47,7 @@ class Freshness:
     lifetime: float
     stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
+    stale_if_disconnected: float = 0.0
     keep: float = 0.0
     must_validate: bool = False
     never_stale: bool = False
@@ -63,7 +66,9 @@ class Freshness:
 
     def storage_ttl(self, now: float) -> float:
         """Seconds a store should hold the entry: lifetime + the longest stale window + keep."""
-        windows = 0.0 if self.never_stale else max(self.stale_while_revalidate, self.stale_if_error)
+        windows = 0.0
+        if not self.never_stale:
+            windows = max(self.stale_while_revalidate, self.stale_if_error, self.stale_if_disconnected)
         return max(0.0, self.fresh_until - now) + windows + self.keep
 
     def stale_from(self, when: float) -> Freshness:
@@ -184,6 +189,7 @@ class Overrides:
     status_ttl: Mapping[int, float] = field(default_factory=dict)
     stale_while_revalidate: float | None = None
     stale_if_error: float | None = None
+    stale_if_disconnected: float | None = None
     keep: float | None = None
     unsafe: frozenset[Unsafe] = frozenset()
     honour_request_directives: bool = True
@@ -192,6 +198,9 @@ class Overrides:
     compression: Compression = Compression()
     normalise: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Selecting field (lower case) -> the values it is reduced to (the best match, or the first)."""
+    extension_guard: bool | None = None
+    """Whether an answer whose type contradicts its path's extension is not stored. None: where the rule gives
+    the lifetime."""
     pass_: bool = False
     no_store: bool = False
     parts: bool = True

@@ -125,8 +125,11 @@ def _not_modified_since(value: str | None, stored: Headers, received: float) -> 
     return (received if modified is None else modified) <= since
 
 
-def conditions_for(stored: Stored) -> tuple[RawField, ...]:
-    """What to ask the origin with (RFC 9111 §4.3.1): both validators, where there are both."""
+def conditions_for(stored: Stored, method: str = "GET") -> tuple[RawField, ...]:
+    """What to ask the origin with (RFC 9111 §4.3.1): both validators, where there are both. Nothing in a
+    POST: there they would not ask whether the answer still holds, but whether to act (RFC 9110 §13.1.2)."""
+    if method == "POST":
+        return ()
     conditions: list[RawField] = []
     if stored.etag is not None:
         conditions.append((b"If-None-Match", stored.etag.encode("latin-1")))

@@ -24,22 +24,30 @@ if TYPE_CHECKING:
     from edgeproxy.policy.stored import Overrides
 
 ABSENT = b"-"
+OF_EACH_REQUEST = frozenset({"x-forwarded-for", "x-request-id"})
+"""Fields that the origin gets from the edge, with another value for each client or request. What a client
+sends of them does not reach the origin, so it selects nothing; what the edge sends fits no later request."""
 
 
 def vary_names(headers: Headers) -> tuple[str, ...] | None:
-    """The selecting fields' names: lower case, sorted, each once. None for ``*``, which nothing matches."""
+    """The selecting fields' names: lower case, sorted, each once. None for ``*``, which nothing matches, and
+    for fields that are OF_EACH_REQUEST."""
     value = headers.get("vary")
     if value is None:
         return ()
     names = {name.lower() for name in split_list(value)}
-    return None if "*" in names else tuple(sorted(names))
+    return None if "*" in names or not names.isdisjoint(OF_EACH_REQUEST) else tuple(sorted(names))
 
 
 def selecting_values(
     names: Sequence[str], request: RequestHead, overrides: Overrides
 ) -> tuple[str | None, ...]:
     """The request's values of the fields ``names``, normalised, in the same order."""
-    return tuple(_selecting(name, request.headers, overrides) for name in names)
+    return tuple(
+        # The origin is told the scheme by the edge, whatever the client said.
+        request.scheme if name == "x-forwarded-proto" else _selecting(name, request.headers, overrides)
+        for name in names
+    )
 
 
 def _selecting(name: str, headers: Headers, overrides: Overrides) -> str | None:

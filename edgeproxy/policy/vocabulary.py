@@ -58,7 +58,15 @@ class PassReason(StrEnum):
     """Why a request is forwarded without the cache being asked or filled."""
 
     METHOD = "method-not-cacheable"
-    """Only GET and HEAD are answered from the cache."""
+    """Only GET and HEAD are answered from the cache, and what a rule's ``key: {body: ...}`` is for."""
+    CONTENT_TOO_LARGE = "body-over-limit"
+    """The request's body is larger than the rule reads for the key."""
+    CONTENT_NOT_A_QUERY = "body-not-a-query"
+    """The request's body is not surely a GraphQL query: a mutation, a batch, or not to be understood."""
+    CONTENT_CONDITIONAL = "post-with-conditions"
+    """A POST with If-* fields asks for something else than a stored answer (RFC 9110 §13.1)."""
+    CONTENT_MEMORY = "body-memory-full"
+    """As many request bodies are held in memory as may be."""
     REQUEST_BODY = "request-has-body"
     """A GET or HEAD with a body has no meaning the cache could key on (RFC 9110 §9.3.1)."""
     RULE = "rule-says-pass"
@@ -112,6 +120,8 @@ class NotStored(StrEnum):
     """The request's Cache-Control says no-store."""
     REQUEST_BODY = "request-has-body"
     """Answers to a GET with a body are never stored."""
+    EVENT_STREAM = "event-stream"
+    """A stream of server-sent events is one client's, and has no end."""
     INCOMPLETE = "body-incomplete"
     """The body broke off: an unfinished body is never an entry."""
     PURGED = "purged-meanwhile"
@@ -124,6 +134,10 @@ class NotStored(StrEnum):
     """A 5xx without explicit freshness."""
     MALFORMED = "malformed-answer"
     """The answer's head cannot be stored safely."""
+    EXTENSION = "type-contradicts-extension"
+    """The answer is not of a type that the path's extension stands for; see ``extension_guard``."""
+    GRAPHQL_ERRORS = "graphql-errors"
+    """The GraphQL answer has ``errors``, or is too large or coded, so that this cannot be seen."""
     TRAILERS = "has-trailers"
     """Reserved."""
 
@@ -135,6 +149,8 @@ class StaleReason(StrEnum):
     """Within the stale-while-revalidate window (RFC 5861 §3)."""
     ON_ERROR = "stale-if-error"
     """The origin failed within the stale-if-error window (RFC 5861 §4)."""
+    DISCONNECTED = "disconnected"
+    """The origin could not be reached, and the answer does not forbid it (RFC 9111 §4.2.4)."""
     REQUEST_ALLOWS = "request-max-stale"
     """The request's Cache-Control said max-stale."""
     COOL_DOWN = "refresh-cool-down"
@@ -184,6 +200,12 @@ class OriginFailure(StrEnum):
     def status(self) -> int:
         return _FAILURE_STATUS.get(self, 502)
 
+
+DISCONNECTED = frozenset({
+    OriginFailure.DNS, OriginFailure.REFUSED, OriginFailure.CONNECT_TIMEOUT, OriginFailure.TLS,
+    OriginFailure.RESET, OriginFailure.FIRST_BYTE_TIMEOUT,
+})  # fmt: skip
+"""The origin could not be reached, or gave no answer at all (RFC 9111 §4.2.4)."""
 
 _FAILURE_STATUS = {
     OriginFailure.CONNECT_TIMEOUT: 504,

@@ -14,10 +14,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.key import SECRET
+from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.stored import Compression, Overrides, Unsafe
 from edgeproxy.rules.document import Mapping, Node, at
-from edgeproxy.rules.keys import ORIGIN
+from edgeproxy.rules.keys import MOST_BODY, ORIGIN
 from edgeproxy.rules.model import (
+    BodyPolicy,
     Coalesce,
     Example,
     HeaderOps,
@@ -26,6 +28,7 @@ from edgeproxy.rules.model import (
     Match,
     Rule,
     TagPolicy,
+    WebSocket,
 )
 from edgeproxy.rules.patterns import names_in
 
@@ -53,6 +56,8 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
         request_headers=_header_ops(read.get("request_headers", {})),
         response_headers=_header_ops(read.get("response_headers", {})),
         coalesce=_switched(Coalesce, read.get("coalesce")),
+        websocket=_switched(WebSocket, read.get("websocket")),
+        read_timeout=read.get("read_timeout"),
         examples=tuple(
             _example(e, at(node, "examples", i, default=node), f"{key}.examples[{i}]", out)
             for i, e in enumerate(read.get("examples", ()))
@@ -60,6 +65,7 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
     )
     for check in (
         _check_match,
+        _check_body,
         _check_ttl,
         _check_templates,
         _check_invalidates,
@@ -90,6 +96,7 @@ def _overrides(read: Read) -> Overrides:
         for name in (
             "stale_while_revalidate",
             "stale_if_error",
+            "stale_if_disconnected",
             "keep",
             "heuristic",
             "max_object",
@@ -105,6 +112,7 @@ def _overrides(read: Read) -> Overrides:
         unsafe=frozenset(Unsafe(word) for word in read.get("unsafe", ())),
         honour_request_directives=read.get("request_directives", "honour") == "honour",
         compression=_switched(Compression, read.get("compression")),
+        extension_guard=read.get("extension_guard"),
         normalise=dict(read.get("normalise", ())),
         pass_=read.get("pass", False),
         parts=read.get("range", "part") == "part",
@@ -129,8 +137,16 @@ def _key(read: Read, scope: str) -> KeyPolicy:
         sort=detail.get("sort", False),
         headers=read.get("headers", ()),
         cookies=read.get("cookies", ()),
+        body=_body(read["body"]) if "body" in read else None,
         scope=scope,
     )
+
+
+def _body(read: str | Read) -> BodyPolicy:
+    given: Read = {"as": read} if isinstance(read, str) else dict(read)
+    form = ContentForm(given.pop("as", ContentForm.EXACT))
+    methods = given.pop("methods", ("QUERY", "POST") if form is ContentForm.GRAPHQL else ("QUERY",))
+    return BodyPolicy(form, frozenset(methods), **given)
 
 
 def _scope(match: Match) -> str:
@@ -176,6 +192,7 @@ def _example(read: Read, node: Node, key: str, out: Problems) -> Example:
         method=(found[1] or "GET").upper() if found else "GET",
         url=found[2] if found else "/",
         request_headers=read.get("headers", ()),
+        body=read.get("body"),
         response_status=response.get("status", 200),
         response_headers=tuple((n, v) for n, many in response.get("headers", ()) for v in many),
         expect=read.get("expect", {}),
@@ -187,6 +204,22 @@ def _check_match(rule: Rule, node: Node, key: str, out: Problems) -> None:
         out.add(
             at(node, "match", default=node), f"{key}.match", "expected at least one condition, such as path"
         )
+
+
+def _check_body(rule: Rule, node: Node, key: str, out: Problems) -> None:
+    body = rule.key.body
+    if body is None:
+        return
+    place, where = at(node, "key", "body", default=node), f"{key}.key.body"
+    if body.limit > MOST_BODY:
+        out.add(place, f"{where}.limit", f"expected at most {MOST_BODY // 1024**2}MiB: it is held in memory")
+    if body.persisted and body.form is not ContentForm.GRAPHQL:
+        out.add(place, f"{where}.persisted", "only means something with as: graphql")
+    if rule.match.methods and not body.methods & rule.match.methods:
+        out.add(
+            place, where,
+            f"never happens: match.method does not cover {' or '.join(sorted(body.methods))}",
+        )  # fmt: skip
 
 
 def _check_ttl(rule: Rule, node: Node, key: str, out: Problems) -> None:

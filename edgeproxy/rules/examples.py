@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
+from edgeproxy.rules.content import named
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.otherwise import otherwise, otherwise_text
-from edgeproxy.rules.outcome import ASSUMED, WHEN, Outcome, outcome
+from edgeproxy.rules.outcome import WHEN, Outcome, assumed, outcome
 from edgeproxy.rules.problems import Problem
 from edgeproxy.rules.values import show_duration
 
@@ -40,7 +41,8 @@ def check_examples(ruleset: RuleSet) -> list[Problem]:
 
 def check_example(matcher: Matcher, rule: Rule, example: Example) -> list[Problem]:
     request = request_of(example)
-    matched, answer = matcher.match(request), response_of(example)
+    matched, answer = matcher.match(request), response_of(example, request.path)
+    request = named(matched.rule, request, None if example.body is None else example.body.encode())
     came = outcome(matched, request, answer)
     expected: dict[str, Any] = {"rule": rule.name, **example.expect}
     file, _, line = example.at.rpartition(":")
@@ -68,15 +70,16 @@ def request_of(example: Example) -> RequestHead:
     host, slash, target = rest.partition("/") if not rest.startswith("/") else ("", "/", rest[1:])
     headers = Headers.of(example.request_headers)
     return RequestHead(
-        example.method, scheme, (host or headers.get("host") or HOST).lower(), slash + target, headers
-    )
+        example.method, scheme, (host or headers.get("host") or HOST).lower(), slash + target, headers,
+        has_body=example.body is not None,
+    )  # fmt: skip
 
 
-def response_of(example: Example) -> ResponseHead:
+def response_of(example: Example, path: str) -> ResponseHead:
     """The example's answer; a Content-Type is assumed where it names none."""
     headers = Headers.of(example.response_headers)
     if "content-type" not in headers:
-        headers = Headers((*ASSUMED.headers.raw, *headers.raw))
+        headers = Headers((*assumed(path).headers.raw, *headers.raw))
     return ResponseHead(example.response_status, "", headers)
 
 
@@ -87,6 +90,7 @@ _GOT: dict[str, Callable[[Outcome], object]] = {
     "ttl": lambda came: came.ttl,
     "stale_while_revalidate": lambda came: came.stale_while_revalidate,
     "stale_if_error": lambda came: came.stale_if_error,
+    "stale_if_disconnected": lambda came: came.stale_if_disconnected,
     "keep": lambda came: came.freshness.keep if came.freshness else 0.0,
     "key": lambda came: came.key.primary.replace("\0", " | "),
     "tags": lambda came: came.tags,

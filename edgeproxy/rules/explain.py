@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.policy.freshness import status_ttl
 from edgeproxy.policy.stored import LifetimeSource
 from edgeproxy.policy.vocabulary import PassReason
+from edgeproxy.rules.content import named
 from edgeproxy.rules.match import has_dot_segment, host_matches, host_name, losing_condition, path_parts
 from edgeproxy.rules.otherwise import Otherwise, otherwise, otherwise_text
-from edgeproxy.rules.outcome import ASSUMED, WHEN, Outcome, outcome
+from edgeproxy.rules.outcome import WHEN, Outcome, assumed, outcome
 from edgeproxy.rules.values import show_duration
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Explanation:
             "validate_always": bool(freshness and freshness.must_validate),
             "stale_while_revalidate": came.stale_while_revalidate if came.cached else None,
             "stale_if_error": came.stale_if_error if came.cached else None,
+            "stale_if_disconnected": came.stale_if_disconnected if came.cached else None,
             "keep": freshness.keep if freshness else None,
             "tags": list(came.tags),
             "purges": [{"kind": k, "value": v, "soft": soft} for soft, k, v in came.purges],
@@ -143,6 +145,8 @@ class Explanation:
             said += f"; then stale for {show_duration(came.stale_while_revalidate)} while it is refreshed"
         if came.stale_if_error:
             said += f"; stale for {show_duration(came.stale_if_error)} if the origin fails"
+        if came.stale_if_disconnected:
+            said += f"; stale for {show_duration(came.stale_if_disconnected)} if the origin cannot be reached"
         return said
 
     def _source(self, source: LifetimeSource) -> str:
@@ -166,16 +170,26 @@ _SOURCES = {
 
 
 def explain(
-    matcher: Matcher, request: RequestHead, response: ResponseHead | None = None, now: float = WHEN
+    matcher: Matcher,
+    request: RequestHead,
+    response: ResponseHead | None = None,
+    now: float = WHEN,
+    *,
+    content: bytes | None = None,
 ) -> Explanation:
-    """``response`` None: a plain 200 with a JSON body and nothing else is assumed."""
-    answer = ASSUMED if response is None else response
+    """``response`` None: a plain 200 of the type the path ends in, else JSON, and nothing else is assumed.
+    ``content``: the request's, None where it has none."""
+    answer = assumed(request.path) if response is None else response
     matched = matcher.match(request)
+    request = named(matched.rule, replace(request, has_body=content is not None), content)
     came = outcome(matched, request, answer, now)
     # Where a HEAD is not passed, whether there is something to answer it from is the GET's to say.
     asked = replace(request, method="GET") if request.method == "HEAD" and not came.pass_reason else request
     get = outcome(matched, asked, answer, now) if asked is not request else None
     notes = []
+    body = matched.rule.key.body
+    if content is None and body is not None and request.method in body.methods:
+        notes.append("the rule has the body in the key: give one (-d) to see what comes of it")
     if has_dot_segment(request.path):
         notes.append("the path has a dot segment: a rule never answers it from the cache")
     return Explanation(

@@ -14,17 +14,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy.policy.content import ContentForm
+from edgeproxy.policy.freshness import DEFAULT_DISCONNECTED
 from edgeproxy.policy.stored import Compression, Overrides, Unsafe
 from edgeproxy.policy.vocabulary import NotStored, PassReason
 from edgeproxy.rules import values
 from edgeproxy.rules.document import Mapping, Node, Scalar, Sequence, describe
 from edgeproxy.rules.kinds import WRONG, Either, Key, Many, Pairs, Schema, Table, Word
-from edgeproxy.rules.model import Coalesce, TagPolicy, ValueCondition
+from edgeproxy.rules.model import BodyPolicy, Coalesce, TagPolicy, ValueCondition, WebSocket
 from edgeproxy.rules.patterns import path_pattern
 from edgeproxy.rules.safe_regex import compile_regex
 
 if TYPE_CHECKING:
     from edgeproxy.rules.problems import Problems
+
+MOST_BODY = 1024 * 1024
+"""Octets of a request's body that a rule may have read for the key: they are held in memory meanwhile."""
 
 TEXT: Schema = {"type": ["string", "number", "boolean"]}
 WORD: Schema = {"type": "string"}
@@ -47,6 +52,11 @@ SIZE = Word(
         "pattern": r"^[0-9]+(\.[0-9]+)?\s*([kKmMgG]([iI]?[bB])?|[bB])?$",
         "minimum": 0,
     },
+)
+COUNT = Word(
+    "a whole number such as 500",
+    values.count,
+    {"type": ["integer", "string"], "pattern": "^[0-9]+$", "minimum": 0},
 )
 FLAG = Word("true or false", values.flag, {"enum": [True, False, "on", "off", "yes", "no"]})
 FIELD = Word("a header name", values.field_name, NAME)
@@ -147,6 +157,27 @@ QUERY = Table(
     says="a mapping with allow, ignore, sort",
 )  # fmt: skip
 
+BODY = Table(
+    (
+        Key("as", one_of(*(form.value for form in ContentForm)),
+            "`exact`: octet by octet. `json`: white space, the order of members and escapes make no "
+            "difference. `graphql`: only what is surely one query is cached, by document, variables and "
+            "operation name; mutations, subscriptions and batches are forwarded as without the rule.",
+            default="exact"),
+        Key("methods", Many(Word("QUERY or POST", values.body_method, {"enum": ["QUERY", "POST"]})),
+            "The methods that this is about. A POST named here is taken as a question: what is stored "
+            "answers it, and it purges nothing.",
+            default="QUERY; with graphql QUERY and POST"),
+        Key("limit", SIZE, f"Larger bodies are forwarded unread; at most {MOST_BODY // 1024**2}MiB.",
+            default=f"{BodyPolicy().limit // 1024}KiB"),
+        Key("persisted", FLAG,
+            "With graphql: a POST that has only the hash of a persisted query is a query, never a mutation. "
+            "(A QUERY is one anyway.)", default="false"),
+    ),
+    says="a mapping with as, methods, limit, persisted",
+    hints=(("form", 'write "as"'), ("method", 'write "methods"'), ("max", 'write "limit"')),
+)  # fmt: skip
+
 KEY = Table(
     (
         Key("query", Either(one_of("all", "none"), QUERY),
@@ -160,8 +191,13 @@ KEY = Table(
             "Cookies whose values tell answers apart.", default="none", example="key: {cookies: [session]}"),
         Key("host", FLAG, "Whether scheme and host tell answers apart. `false` where all hosts are one site.",
             default="true", example="key: {host: false}"),
+        Key("body", Either(one_of(*(form.value for form in ContentForm)), BODY),
+            "That the bodies of QUERY requests (RFC 10008), or of POSTs that only ask, tell answers apart: "
+            "then these are cached too. `exact`, `json`, `graphql`, or a mapping.",
+            default="only GET and HEAD are cached",
+            example="key: {body: {as: json, methods: [QUERY, POST], limit: 16KiB}}"),
     ),
-    says="a mapping with query, headers, cookies, host",
+    says="a mapping with query, headers, cookies, host, body",
 )  # fmt: skip
 
 INVALIDATION = Table(
@@ -212,6 +248,24 @@ COALESCE = Table(
     says="a mapping with wait, lease",
 )  # fmt: skip
 
+_S = WebSocket()
+WEBSOCKET = Table(
+    (
+        Key("idle", DURATION, "Closed (1001) after so long without a message either way; `0`: never.",
+            default=values.show_duration(_S.idle)),
+        Key("heartbeat", DURATION,
+            "When nothing went either way for so long, the client is sent a ping; one that does not answer "
+            "in as long again is gone. `0`: none.",
+            default=values.show_duration(_S.heartbeat)),
+        Key("connections", COUNT, "Open at a time in each worker; more are answered 503. `0`: no limit but "
+            "`--websockets`.",
+            default=str(_S.connections)),
+        Key("max_frame", SIZE, "A longer frame, from either side, ends it (1009). `0`: any.", default="0"),
+        Key("max_message", SIZE, "A longer message, as sent, ends it (1009). `0`: any.", default="0"),
+    ),
+    says="a mapping with idle, heartbeat, connections, max_frame, max_message",
+)  # fmt: skip
+
 REASONS = tuple(dict.fromkeys([*(r.value for r in PassReason), *(r.value for r in NotStored)]))
 EXPECT = Table(
     (
@@ -222,6 +276,7 @@ EXPECT = Table(
         Key("ttl", DURATION, "How long it is fresh, from its arrival here."),
         Key("stale_while_revalidate", DURATION, "The window."),
         Key("stale_if_error", DURATION, "The window."),
+        Key("stale_if_disconnected", DURATION, "The window."),
         Key("keep", DURATION, "How long it is kept for revalidation."),
         Key("key", Word("a key as explain prints it", str, WORD),
             "What the answer is stored under: the target alone (`/api/search?q=a`), or all of it as "
@@ -245,15 +300,16 @@ EXAMPLE = Table(
         Key("request", Word('a request such as "GET /api/pitches"', str, WORD),
             "`METHOD target`, or a target (then GET), or with a whole URL.", required=True),
         Key("headers", Pairs(FIELD, VALUE, "a mapping of header names to values"), "The request's headers."),
+        Key("body", Word("a text", str, TEXT), "The request's body, as UTF-8.", default="none"),
         Key("response", Table((
             Key("status", Word("a status such as 200", values.status, {"type": "integer", "minimum": 200,
                 "maximum": 599}),
                 "The origin's status.", default="200"),
             Key("headers", Pairs(FIELD, Many(VALUE), "a mapping of header names to values"),
             "The origin's headers.",
-                default="content-type: application/json"),
+                default="content-type: the type the path ends in, else application/json"),
         ), says="a mapping with status, headers"), "What the origin answers.",
-            default="200, application/json"),
+            default="200, of the type the path ends in, else application/json"),
         Key("expect", EXPECT, "What must come of it.", default="that this rule matches"),
     ),
     says='a mapping such as {request: "GET /api/pitches", expect: {cached: true}}',
@@ -295,6 +351,11 @@ RULE = Table(
             default="as the answer says", example="stale_while_revalidate: 1m"),
         Key("stale_if_error", DURATION, "How long after its ttl an answer may be sent when the origin fails.",
             default="as the answer says", example="stale_if_error: 1h"),
+        Key("stale_if_disconnected", DURATION,
+            "How long after its ttl an answer may be sent when the origin cannot be reached at all (refused, "
+            "reset, silent, not found), where neither `stale_if_error` nor the answer's own is there. Never "
+            "for a 5xx, nor against must-revalidate and its kin; `0` turns it off.",
+            default=values.show_duration(DEFAULT_DISCONNECTED), example="stale_if_disconnected: 5m"),
         Key("keep", DURATION, "How long a stale answer is kept so that the origin can confirm it with 304.",
             default="as long as is useful", example="keep: 1d"),
         Key("cache_control", CACHE_CONTROL,
@@ -314,7 +375,8 @@ RULE = Table(
         Key("tags", Many(TAG, least=0), "Names to purge by; `{id}` is filled from the path.",
             example='tags: [pitches, "pitch:{id}"]'),
         Key("tags_from", Many(FIELD, least=0),
-            "Answer headers whose values are tags too (at most 128 tags of 256 octets).",
+            "Answer headers whose values are tags too (at most 128 tags of 256 octets; `cache-groups`, "
+            "RFC 9875, 128 groups besides).",
             default=", ".join(TagPolicy().from_headers), example="tags_from: [surrogate-key]"),
         Key("invalidates", Many(INVALIDATION, least=0),
             "What a method that changes something purges when it succeeds, besides its own URL.",
@@ -331,6 +393,12 @@ RULE = Table(
             "What a request for one range of what is not stored asks the origin for: that `part`, which is "
             "stored, joined to others and completed, or the `whole`, of which all ranges are then served.",
             default="part", example="range: whole"),
+        Key("websocket", Either(FLAG, WEBSOCKET), "Whether WebSockets are let through, and their limits.",
+            default="on", example="websocket: {idle: 10m, connections: 500, max_message: 1MiB}"),
+        Key("read_timeout", DURATION,
+            "How long the origin may be silent in the middle of an answer; `0`: for ever. A stream of events "
+            "(`text/event-stream`) may be, unless this says otherwise.",
+            default="`--read-timeout`", example="read_timeout: 5m"),
         Key("max_object", SIZE, "Larger bodies are delivered, not stored.",
             default=f"{_O.max_object // 1024**2}MiB", example="max_object: 1MiB"),
         Key("request_directives", one_of("honour", "ignore"),
@@ -340,6 +408,11 @@ RULE = Table(
             "Whether an answer with a Last-Modified and no lifetime gets a tenth of its age (RFC 9111 "
             "§4.2.2).",
             default="on", example="heuristic: off"),
+        Key("extension_guard", FLAG,
+            "Whether an answer that is not of the type its path ends in (HTML for `/account/x.css`) is "
+            "delivered and not stored: a page of one user under such a name is how caches are made to share "
+            "it.",
+            default="on where the rule gives the lifetime", example="extension_guard: on"),
         Key("pass", FLAG, "Forward without asking or filling the cache.", default="false",
             example="pass: true"),
         Key("no_store", FLAG, "Never store the answers.", default="false", example="no_store: true"),
@@ -362,8 +435,12 @@ RULE = Table(
         ("max_age", 'write "ttl"'), ("proxy_cache_valid", 'write "ttl" and "status_ttl"'),
         ("bypass", "write pass: true"), ("cache", "write pass: true to go round the cache"),
         ("query", "write it under key: {query: ...} or match: {query: ...}"),
-        ("vary", "write key: {headers: [...]}"), ("gzip", 'write "compression"'),
+        ("vary", "write key: {headers: [...]}"), ("body", "write key: {body: ...}"),
+        ("cache_body", "write key: {body: ...}"), ("guard", 'write "extension_guard"'),
+        ("deception_guard", 'write "extension_guard"'), ("gzip", 'write "compression"'),
         ("surrogate_key", 'write "tags"'), ("purge", 'write "invalidates"'), ("lock", 'write "coalesce"'),
+        ("ws", 'write "websocket"'), ("websockets", 'write "websocket"'),
+        ("proxy_read_timeout", 'write "read_timeout"'),
         ("ttl_min", "write ttl: {min: ...}"), ("ttl_max", "write ttl: {max: ...}"),
     ),
 )  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PLAIN_HTTP = Overrides()
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,18 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class BodyPolicy:
+    """How a request's content is part of the key. ``methods``: QUERY, POST or both, which are taken as safe;
+    ``limit``: octets read for it; ``persisted``: a GraphQL POST with nothing but a stored document's hash is
+    a query."""
+
+    form: ContentForm = ContentForm.EXACT
+    methods: frozenset[str] = frozenset({"QUERY"})
+    limit: int = 64 * 1024
+    persisted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class KeyPolicy:
     """What of the request names the stored answer.
 
@@ -80,6 +93,7 @@ class KeyPolicy:
     sort: bool = False
     headers: tuple[str, ...] = ()
     cookies: tuple[str, ...] = ()
+    body: BodyPolicy | None = None
     scope: str = ""
     """Names the conditions that led to the rule and that nothing else in the key tells: requests that fulfil
     them and requests that do not are answered apart."""
@@ -140,6 +154,20 @@ class Coalesce:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSocket:
+    """Seconds, counts and octets; 0: no such limit. ``idle``: closed after so long without a message;
+    ``heartbeat``: a client silent for so long is sent a ping; ``connections``: open at a time, in each
+    worker; ``max_frame``, ``max_message``: from either side, as sent."""
+
+    enabled: bool = True
+    idle: float = 3600.0
+    heartbeat: float = 30.0
+    connections: int = 0
+    max_frame: int = 0
+    max_message: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A request and what must come of it; checked on every load.
 
@@ -150,6 +178,7 @@ class Example:
     method: str
     url: str
     request_headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
     response_status: int = 200
     response_headers: tuple[tuple[str, str], ...] = ()
     expect: Mapping[str, object] = field(default_factory=dict)
@@ -171,6 +200,9 @@ class Rule:
     request_headers: HeaderOps = HeaderOps()
     response_headers: HeaderOps = HeaderOps()
     coalesce: Coalesce = Coalesce()
+    websocket: WebSocket = WebSocket()
+    read_timeout: float | None = None
+    """Seconds between two pieces of the origin's body, 0 for any; None: as the command line says."""
     examples: tuple[Example, ...] = ()
 
 

@@ -44,13 +44,18 @@ _WORDS = {
     NotStored.RESPONSE_PRIVATE: Unsafe.PRIVATE,
     NotStored.RESPONSE_NO_CACHE: Unsafe.NO_CACHE,
 }
-_MEANT = frozenset({PassReason.METHOD, PassReason.RULE, NotStored.RULE})
+_MEANT = frozenset({
+    PassReason.METHOD, PassReason.RULE, NotStored.RULE, PassReason.CONTENT_NOT_A_QUERY,
+    PassReason.CONTENT_CONDITIONAL,
+})  # fmt: skip
 """What the rule (or the method) means to be so."""
 _LIFETIME = frozenset({
     NotStored.STATUS, NotStored.SERVER_ERROR, NotStored.NO_LIFETIME, NotStored.LIFETIME_ZERO,
 })  # fmt: skip
 _LINES = {
     NotStored.TOO_LARGE: "max_object: ...",
+    NotStored.EXTENSION: "extension_guard: off",
+    PassReason.CONTENT_TOO_LARGE: "key: {body: {limit: ...}}",
     NotStored.REQUEST_NO_STORE: "request_directives: ignore",
     PassReason.REQUEST_NO_STORE: "request_directives: ignore",
 }

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from edgeproxy.key import CacheKey, build_key
 from edgeproxy.policy.decide import bypass, conclude
 from edgeproxy.policy.decisions import Discard, GiveUp, OriginAnswer, Refetch, Store
+from edgeproxy.policy.extension import TYPES, extension
 from edgeproxy.policy.head import Headers, ResponseHead
 from edgeproxy.policy.parts import fetch_missing
 from edgeproxy.policy.vocabulary import Forwarded, NotStored, PassReason
+from edgeproxy.rules.content import only_asks
 from edgeproxy.rules.tags import Target, invalidation_targets, tags_for
 
 if TYPE_CHECKING:
@@ -32,6 +34,17 @@ WHEN = 1_767_225_600.0
 
 ASSUMED = ResponseHead(200, "OK", Headers.of([("Content-Type", "application/json")]))
 """What the origin answers where nobody says."""
+
+
+def assumed(path: str) -> ResponseHead:
+    """The same, of the type that the path's extension stands for, where it has one."""
+    ending = extension(path)
+    if not ending:
+        return ASSUMED
+    kind = TYPES[ending][0]
+    return replace(
+        ASSUMED, headers=Headers.of([("Content-Type", "application/octet-stream" if "*" in kind else kind)])
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +86,24 @@ class Outcome:
         f = self.freshness
         return 0.0 if f is None or f.must_validate or f.never_stale else f.stale_if_error
 
+    @property
+    def stale_if_disconnected(self) -> float:
+        f = self.freshness
+        return 0.0 if f is None or f.must_validate or f.never_stale else f.stale_if_disconnected
+
 
 def outcome(
-    matched: Matched, request: RequestHead, response: ResponseHead = ASSUMED, now: float = WHEN
+    matched: Matched, request: RequestHead, response: ResponseHead | None = None, now: float = WHEN
 ) -> Outcome:
-    """What the edge does under the rule that matched ``request``, if the origin answers ``response``."""
+    """What the edge does under the rule that matched ``request``, if the origin answers ``response`` (None:
+    an assumed one)."""
     rule = matched.rule
+    response = response or assumed(request.path)
     key = build_key(request, rule.key)
     passed = bypass(request, rule.overrides)
     if passed is not None:
-        purges = invalidation_targets(rule, matched.parts, request.method)
+        asks = only_asks(rule, request)
+        purges = () if asks else invalidation_targets(rule, matched.parts, request.method)
         came = Outcome(matched, key, purges=purges, pass_reason=passed.reason)
     else:
         asked = fetch_missing(request, Forwarded.URI_MISS, rule.overrides).asked

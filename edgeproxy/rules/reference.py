@@ -91,7 +91,8 @@ which rule matches, which do not and why, and what comes of it.
   `max-age`: with `ttl: 15m` and `cache_control: "public, max-age=60"`, an answer that has been here for more
   than a minute is stale to a browser at once. For browsers to keep it, `max-age` must be
   longer than the `ttl`.
-- Only GET fills the cache. HEAD is answered from what a GET stored; all else goes to the origin.
+- Only GET fills the cache. HEAD is answered from what a GET stored; all else goes to the origin, but for
+  QUERY and POST where a rule has their bodies in the key.
 
 ## What explain's key shows
 
@@ -104,10 +105,48 @@ which rule matches, which do not and why, and what comes of it.
 | `session;#9a41...` | a cookie of `key.cookies`: the digest of its value; `session;-` where there is none |
 | `?3f9a1c07` | the rule changes the query (`key.query`): the digest of how, so that an edit begins anew |
 | `!77e0b2d4` | the rule has conditions on headers, cookies or query: the digest of them |
+| `@QUERY json#07c1...` | the method, the body (`key.body`: how it was read) and its `Content-*` headers |
 
 An answer's Vary is no part of the key: variants are told apart beneath it.
 
 """.replace("OF_ONE_REQUEST", ", ".join(str(status) for status in sorted(OF_ONE_REQUEST)))
+
+BODIES = """\
+## GraphQL, and other questions with a body
+
+```yaml
+rules:
+  - name: graphql
+    match: {path: /graphql}
+    ttl: 1m
+    stale_while_revalidate: 5m
+    key: {body: graphql, headers: [authorization]}
+    unsafe: [authorization]
+    examples:
+      - request: POST /graphql
+        headers: {content-type: application/json}
+        body: '{"query": "query Pitch($id: ID!) { pitch(id: $id) { name } }", "variables": {"id": 7}}'
+        expect: {cached: true, ttl: 1m}
+      - request: POST /graphql
+        headers: {content-type: application/json}
+        body: '{"query": "mutation { delete(id: 7) }"}'
+        expect: {cached: false, reason: body-not-a-query}
+```
+
+- A POST is answered from the cache if it surely is one query: `application/json` in UTF-8, with a document in
+  which `operationName` selects a query. Everything else is forwarded like any POST, and when it succeeds it
+  purges what is stored for its URL, as every POST does: after a mutation no query gets an answer from before.
+- Answers that have `errors` are delivered and not stored, whatever their status.
+- Automatic persisted queries: what has the document is cached. A POST with the hash alone could be a
+  mutation; where only queries are sent so, say `key: {body: {as: graphql, persisted: true}}`.
+- If answers depend on who asks, the key must say so, as above; without Authorization leave both lines out.
+- The answer to a POST needs an explicit lifetime: the rule's `ttl`, or the origin's. When it is stale it is
+  fetched anew, never validated. One to QUERY is treated as one to GET: validated, cut into ranges.
+- A QUERY needs no rule to pass, and never purges anything. Purges by URL and tag take these answers too.
+- Bodies are read up to `limit` before the origin is asked. One worker holds 16 MiB of them at most; what is
+  beyond is forwarded unread.
+
+"""
 
 UNSAFE_HEAD = """\
 ## unsafe
@@ -134,7 +173,7 @@ than 2,048 characters matches no expression; use path patterns where that matter
 def reference() -> str:
     """The whole file."""
     unsafe = "".join(f"| `{word.value}` | {doc} |\n" for word, doc in keys.UNSAFE_DOCS.items())
-    return HEAD + "\n".join(_sections()) + "\n" + UNSAFE_HEAD + unsafe + "\n" + REGEX
+    return HEAD + "\n".join(_sections()) + "\n" + BODIES + UNSAFE_HEAD + unsafe + "\n" + REGEX
 
 
 def _sections() -> Iterator[str]:
@@ -154,11 +193,13 @@ _INNER: tuple[tuple[str, Table], ...] = (
     ("match", keys.MATCH),
     ("key", keys.KEY),
     ("key.query", keys.QUERY),
+    ("key.body", keys.BODY),
     ("ttl, where the origin's is bounded", keys.TTL_BOUNDS),
     ("invalidates", keys.INVALIDATION),
     ("request_headers, response_headers", keys.HEADER_OPS),
     ("compression", keys.COMPRESSION),
     ("coalesce", keys.COALESCE),
+    ("websocket", keys.WEBSOCKET),
     ("examples", keys.EXAMPLE),
     ("examples: expect", keys.EXPECT),
 )

@@ -5,7 +5,8 @@ Rules of this file:
 - The rule's own templates come first, then what the answer's fields name, so that an origin that sends
   too many never crowds out the rule's.
 - A template whose named part the path does not have is left out, never half filled.
-- Bounded: MAX_TAGS tags of MAX_LENGTH octets each for one answer; what is beyond is left out.
+- Bounded: MAX_TAGS tags and MOST_GROUPS groups of MAX_LENGTH octets each for one answer; what is beyond is
+  left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from edgeproxy.rules.model import Rule
 
 MAX_TAGS = 128
+MOST_GROUPS = 128
+"""Groups of one answer, beside its tags: RFC 9875 §2 wants so many to work, of 32 characters at least."""
 MAX_LENGTH = 256
 
 _NAMED = re.compile(r"\{(\w+)\}")
@@ -38,17 +41,24 @@ Target = tuple[bool, str, str]
 
 def tags_for(rule: Rule, parts: Mapping[str, str], headers: Headers) -> tuple[str, ...]:
     """The answer's tags, without repetition, in order."""
-    tags = dict.fromkeys(_filled(rule.tags.templates, parts))
+    tags = list(_filled(rule.tags.templates, parts))
+    groups: tuple[str, ...] = ()
     for name in rule.tags.from_headers:
+        if name == "cache-groups":
+            groups = _short(cache_groups(headers.get(name) or ""))[:MOST_GROUPS]
+            continue
         for line in headers.get_all(name):
-            tags.update(
-                dict.fromkeys(cache_groups(line) if name == "cache-groups" else _SEPARATORS.split(line))
-            )
-    return tuple(t for t in tags if t and len(t) <= MAX_LENGTH)[:MAX_TAGS]
+            tags += _SEPARATORS.split(line)
+    return tuple(dict.fromkeys((*_short(tags)[:MAX_TAGS], *groups)))
+
+
+def _short(tags: Iterable[str]) -> tuple[str, ...]:
+    return tuple(t for t in dict.fromkeys(tags) if 0 < len(t) <= MAX_LENGTH)
 
 
 def cache_groups(line: str) -> tuple[str, ...]:
-    """The strings of a Cache-Groups line (RFC 9875 §2: a List of Strings); () if it is not one.
+    """The strings of Cache-Groups or Cache-Group-Invalidation, all its lines joined (RFC 9875 §2, §3: a List
+    of Strings); () if it is not one.
 
     Parameters are skipped. RFC 9651 §4.2: a field that does not parse is ignored as a whole.
     """

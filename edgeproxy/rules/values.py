@@ -77,6 +77,13 @@ def size(text: str) -> int:
     return octets
 
 
+def count(text: str) -> int:
+    """A whole number, 0 to 999,999,999."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"a whole number such as 500, got {quoted(text)}")
+    return int(text)
+
+
 def flag(text: str) -> bool:
     word = text.lower()
     if word in ("true", "on", "yes"):
@@ -135,6 +142,14 @@ def method(text: str) -> str:
     if not _TOKEN.fullmatch(text):
         raise ValueError(f"a method such as GET, got {quoted(text)}")
     return text.upper()
+
+
+def body_method(text: str) -> str:
+    """Upper case."""
+    name = method(text)
+    if name not in ("QUERY", "POST"):
+        raise ValueError(f"QUERY or POST, got {quoted(text)}")
+    return name
 
 
 def unsafe_method(text: str) -> str:

@@ -45,6 +45,9 @@ class Store(Protocol):
         """L1 only, synchronous: the hot path. ``select(names)`` gives the request's normalised values
         of the selecting fields ``names``."""
 
+    def lookup_now(self, primary: str, select: Select) -> Found | None:
+        """As ``lookup``, where that can be said without waiting, else None."""
+
     async def lookup(self, primary: str, select: Select) -> Found:
         """L2 (L1 was peeked at already), promoting what it finds to L1. Never raises; never takes
         longer than the shared store's budget."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAGIC = b"\x89EPX"
-VERSION = 2
+VERSION = 3
 
 _HEAD = struct.Struct(">4sHBx16sIQQ16s")
 """Magic, version, kind, order, lengths of meta, body and coded bodies, checksum."""
@@ -86,6 +86,7 @@ class _Meta(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fals
     lifetime: float
     stale_while_revalidate: float
     stale_if_error: float
+    stale_if_disconnected: float
     keep: float
     must_validate: bool
     never_stale: bool
@@ -171,6 +172,7 @@ def encode(entry: Entry, namespace: bytes, epoch: int | None = None) -> bytes | 
             fresh.lifetime,
             fresh.stale_while_revalidate,
             fresh.stale_if_error,
+            fresh.stale_if_disconnected,
             fresh.keep,
             fresh.must_validate,
             fresh.never_stale,
@@ -321,6 +323,7 @@ def _entry(
         meta.lifetime,
         meta.stale_while_revalidate,
         meta.stale_if_error,
+        meta.stale_if_disconnected,
         meta.keep,
         meta.must_validate,
         meta.never_stale,
@@ -396,6 +399,7 @@ def _plausible(meta: _Meta, now: float) -> bool:
         meta.initial_age,
         meta.stale_while_revalidate,
         meta.stale_if_error,
+        meta.stale_if_disconnected,
         meta.keep,
         meta.fetch_seconds,
     )

@@ -10,6 +10,9 @@ Rules of this file:
   replaces the entry by one that is stale since then.
 - The newest answer says what a key varies on: one that varies drops one that did not, and the other way
   round. A key holds at most MOST_VARIANTS.
+- Where Accept-Language selects, a request that no variant is literally for may be given the one in the
+  language that it wants most (policy/language.py). Such an entry is marked as lent, and made anew when
+  another variant comes in that may fit better: so nobody who remembers it (the lane) goes on giving it.
 - No I/O, no awaiting: everything but ``count`` happens in one step of the loop.
 """
 
@@ -21,6 +24,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, final
 
 from edgeproxy.cluster.epoch import CURRENT, GONE, GOOD, SoftSince
+from edgeproxy.policy.language import LANGUAGE, speaks, wants
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import LookupMiss, Tier
 from edgeproxy.store.base import Found
@@ -28,7 +32,7 @@ from edgeproxy.store.codec import MOST_NAME_LISTS, MOST_VARIANTS
 from edgeproxy.store.purge import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from edgeproxy.cluster.epoch import PurgeTable, Verdict
     from edgeproxy.store.base import Select
@@ -47,12 +51,13 @@ _SLICE = 2000
 class _Held:
     """An entry as it is held: with its charge, its buckets in the purge table and its ready answer."""
 
-    __slots__ = ("charged", "entry", "found", "marks")
+    __slots__ = ("charged", "entry", "found", "lent", "marks")
 
     def __init__(self, entry: Entry, marks: tuple[int, ...]) -> None:
         self.entry = entry
         self.charged = entry.size
         self.marks = marks
+        self.lent = False
         entry.current = True
         self.found = Found(entry, Tier.L1)
 
@@ -113,7 +118,27 @@ class MemoryStore:
             del slot.by_id[variant]
             slot.by_id[variant] = held  # most recently used last
             return held.found
+        for names in slot.names:
+            if LANGUAGE in names and (found := self._peek_language(primary, slot, names, select(names))):
+                return found
         return _OTHERS
+
+    def _peek_language(
+        self, primary: str, slot: _Variants, names: tuple[str, ...], values: Sequence[str | None]
+    ) -> Found | None:
+        language = wants(names, values)
+        if language is None:
+            return None
+        for held in reversed(list(slot.by_id.values())):
+            if not speaks(held.entry.stored, names, values, language):
+                continue
+            if held.entry.checked != self._words[CURRENT] and not self._still_good(held):
+                self._drop(primary, held)
+                return _PURGED
+            self._slots.move_to_end(primary)
+            held.lent = True
+            return held.found
+        return None
 
     def put(self, entry: Entry) -> bool:
         """False if a purge or a later fetch has overtaken the entry. One larger than the whole store is
@@ -141,6 +166,7 @@ class MemoryStore:
                 # What the key varies on has changed: a request may be given another entry than before.
                 for other in slot.by_id.values():
                     other.entry.current = False
+            self._call_back(slot)
             slot.names = names
             slot.by_id[entry.variant] = held
         else:
@@ -148,6 +174,14 @@ class MemoryStore:
         self._slots.move_to_end(entry.primary)
         self._shrink()
         return True
+
+    @staticmethod
+    def _call_back(slot: _Variants) -> None:
+        """What was given to requests that are literally for another variant is to be looked up again."""
+        for held in slot.by_id.values():
+            if held.lent:
+                held.lent = False
+                held.become(replace(held.entry))
 
     def recheck(self, entry: Entry) -> bool:
         """For who holds an entry that is ``current``: is it good at the present purge number too?"""

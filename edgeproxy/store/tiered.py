@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.cluster.epoch import GONE, SoftSince, logged_part
+from edgeproxy.policy.language import LANGUAGE, speaks, wants
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import LookupMiss, Tier
 from edgeproxy.store.base import Found
@@ -53,8 +54,12 @@ if TYPE_CHECKING:
     from edgeproxy.store.purge import PurgeOrder
     from edgeproxy.store.shared import SharedStore
 
+_ABSENT = Found(None, miss=LookupMiss.ABSENT)
 _LARGE = 128 * 1024
 """Octets from which on coding and checking happens in a thread."""
+_LANGUAGES = 4
+"""Variants of a key that are looked at for their language."""
+_SILENT = frozenset({LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN})
 _SLICE = 200
 """Records of L2 counted between two pauses."""
 
@@ -103,7 +108,7 @@ class TieredStore:
         """Ask L2, and put what it has into L1. All the reads that it takes share one budget."""
         shared = self.shared
         if shared is None:
-            return Found(None, miss=LookupMiss.ABSENT)
+            return _ABSENT
         began = self._clock.monotonic()
         found = await self._ask(shared, primary, select)
         if found.entry is None:
@@ -111,6 +116,21 @@ class TieredStore:
         else:
             self.l2_hits += 1
         return replace(found, seconds=self._clock.monotonic() - began)
+
+    def lookup_now(self, primary: str, select: Select) -> Found | None:
+        """As ``lookup``, where the shared store answers at once; None where that takes waiting."""
+        shared = self.shared
+        if shared is None:
+            return _ABSENT
+        if not shared.cache.immediate or self.hooks is not None:
+            return None
+        looking = self.lookup(primary, select)
+        try:
+            looking.send(None)
+        except StopIteration as found:
+            return found.value  # type: ignore[no-any-return]
+        looking.close()  # it would wait for a thread, as large records do
+        return None
 
     async def _ask(self, shared: SharedStore, primary: str, select: Select) -> Found:
         if self.bus is not None and not self.bus.ready:
@@ -130,9 +150,30 @@ class TieredStore:
                     return await self._promote(variant, select)
             elif isinstance(variant, LookupMiss) and variant is not LookupMiss.ABSENT:
                 miss = variant
-                if miss in {LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN}:
+                if miss in _SILENT:
                     break
+        spoken = await self._in_language(shared, primary, record, select, until)
+        if spoken is not None:
+            return await self._promote(spoken, select)
         return Found(None, miss=miss, others=True)
+
+    async def _in_language(
+        self, shared: SharedStore, primary: str, marker: Marker, select: Select, until: float
+    ) -> Entry | None:
+        """The variant in the language that the request wants most (policy/language.py), if there is one."""
+        wanted = [
+            (names, values, language)
+            for names in marker.names
+            if LANGUAGE in names and (language := wants(names, values := select(names))) is not None
+        ]
+        for variant in marker.variants[:_LANGUAGES] if wanted else ():
+            entry = await self._read(shared, primary, variant, until)
+            if isinstance(entry, Entry):
+                if any(speaks(entry.stored, *want) for want in wanted):
+                    return entry
+            elif entry in _SILENT:
+                break
+        return None
 
     async def _read(
         self, shared: SharedStore, primary: str, variant: str, until: float | None = None

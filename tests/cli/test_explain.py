@@ -128,3 +128,19 @@ def test_wrong_rules(run: Run, written: Written) -> None:
     done = run("explain", "/a", "--rules", str(written(a="rules: 1")))
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith("edgeproxy: the rules are refused:\na.yaml:1:")
+
+
+def test_a_body(run: Run, written: Written, tmp_path: Path) -> None:
+    rules = written(g="rules: [{name: g, match: {path: /g}, ttl: 1m, key: {body: graphql}}]")
+    words = ("explain", "/g", "-X", "POST", "-H", "Content-Type: application/json", "--rules", str(rules))
+    body = '{"query": "{ a }"}'
+    file = tmp_path / "body.json"
+    file.write_text(body)
+    one, two = run(*words, "-d", body), run(*words, "--data", f"@{file}")
+    assert (one.code, one.out) == (0, two.out)
+    assert "cache    stored for 1m" in one.out
+    assert "key      http://localhost/g | @POST graphql#" in one.out
+    assert "passed: body-not-a-query" in run(*words, "-d", "{}").out
+    wrong = run(*words, "-d", "@/nowhere/at/all")
+    assert wrong.code == 2
+    assert "--data" in wrong.err

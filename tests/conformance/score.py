@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-- Pure. A case is green when it passed and every case it depends on is green, as the suite itself counts.
-- What stays red by choice says why, and counts as red all the same.
+- Pure, but for reading waived.yaml. A case is green when it passed and every case it depends on is green, as
+  the suite itself counts.
+- What stays red says why, in waived.yaml, and counts as red all the same.
 - "check" cases ask how a cache behaves; neither answer is wrong. "yes" counts as green, so that a change of
   behaviour is seen.
 """
@@ -11,7 +12,11 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from tests.conformance.suite import Case
 
 KINDS = ("required", "optimal", "check")
+VARIANT = "all, with unsafe: set_cookie"
+"""The name of the second run, in the report and in expected.json."""
 
 PUBLISHED = {
     "required": "of 160: Traffic Server 132, httpd 131, Squid 122, Varnish 119, nginx 99",
@@ -28,32 +35,28 @@ PUBLISHED = {
 shares, not the sums."""
 
 
-_AGE = "RFC 9111 §5.1: an invalid Age is ignored, and of several the first counts"
-_NO_ANSWER = "wants an answer that the origin did not give; newer releases of the suite do not"
-_COOKIE = "shared only where a rule says unsafe: [set_cookie]"
+WAIVED = Path(__file__).with_name("waived.yaml")
 
-BY_CHOICE = {
-    "age-parse-nonnumeric": _AGE,
-    "age-parse-negative": _AGE,
-    "age-parse-float": _AGE,
-    "age-parse-prefix-twoline": _AGE,
-    "age-parse-dup-0": _AGE,
-    "age-parse-dup-0-twoline": _AGE,
-    "age-parse-dup-old": _AGE,
-    "age-parse-parameter": _AGE,
-    "age-parse-numeric-parameter": _AGE,
-    "stale-close-must-revalidate": _NO_ANSWER,
-    "stale-close-proxy-revalidate": _NO_ANSWER,
-    "stale-close-no-cache": _NO_ANSWER,
-    "stale-close-s-maxage=2": _NO_ANSWER,
-    "304-etag-update-response-ETag": "RFC 9111 §4.3.4: a 304 with another strong ETag updates nothing",
-    "conditional-lm-fresh-no-lm": "RFC 9111 §4.3.2: the Date is later than the time asked about, so 200",
-    "headers-store-Set-Cookie": _COOKIE,
-    "304-etag-update-response-Set-Cookie": _COOKIE,
-    "other-set-cookie": _COOKIE,
-}
-"""Cases that are red because the RFC or our safe default says otherwise, with the reason. The suite itself
-has changed those of the first two reasons since this release."""
+
+@dataclass(frozen=True)
+class Waiver:
+    """Why a case stays red: ``group`` is superseded, rule or contradicts."""
+
+    group: str
+    section: str
+    reason: str
+
+
+def waivers(text: str | None = None) -> dict[str, Waiver]:
+    """By the case's id. Raises ValueError where a case is listed twice."""
+    found: dict[str, Waiver] = {}
+    for group, entries in yaml.safe_load(WAIVED.read_text() if text is None else text).items():
+        for entry in entries:
+            for case in entry["ids"]:
+                if case in found:
+                    raise ValueError(f"{case} is waived twice")
+                found[case] = Waiver(group, entry["section"], entry["reason"])
+    return found
 
 
 @dataclass(frozen=True)
@@ -95,30 +98,44 @@ def greens(verdicts: Iterable[Verdict]) -> dict[str, list[str]]:
 
 def turned(expected: Mapping[str, list[str]], verdicts: Iterable[Verdict]) -> list[Verdict]:
     """The cases that are expected to be green and are not."""
-    wanted = {case for ids in expected.values() for case in ids}
+    wanted = {case for kind in KINDS for case in expected.get(kind, ())}
     return [verdict for verdict in verdicts if verdict.case.id in wanted and not verdict.green]
 
 
-def report(verdicts: list[Verdict]) -> str:
+def unexplained(verdicts: Iterable[Verdict], waived: Mapping[str, Waiver]) -> list[Verdict]:
+    """Required and optimal cases that are red and not waived."""
+    return [v for v in verdicts if not v.green and v.case.kind != "check" and v.case.id not in waived]
+
+
+def report(
+    verdicts: list[Verdict],
+    waived: Mapping[str, Waiver] = MappingProxyType({}),
+    variant: list[Verdict] | None = None,
+) -> str:
+    """``variant``: the same cases with the rule file that says unsafe: set_cookie."""
     groups = list(dict.fromkeys(verdict.case.group for verdict in verdicts))
-    wide = max(len(group) for group in groups)
+    wide = max(len(name) for name in (*groups, VARIANT))
     lines = [f"{'':{wide}}  " + "".join(f"{kind:>12}" for kind in KINDS)]
-    for group in groups:
-        inside = [verdict for verdict in verdicts if verdict.case.group == group]
-        lines.append(f"{group:{wide}}  " + "".join(f"{_count(inside, kind):>12}" for kind in KINDS))
-    lines.append(f"{'all':{wide}}  " + "".join(f"{_count(verdicts, kind):>12}" for kind in KINDS))
+    lines += [_row(group, wide, [v for v in verdicts if v.case.group == group]) for group in groups]
+    lines.append(_row("all", wide, verdicts))
+    if variant is not None:
+        lines.append(_row(VARIANT, wide, variant))
     lines += [f"published, {kind} {text}" for kind, text in PUBLISHED.items()]
     for kind in KINDS:
         missing = [verdict for verdict in verdicts if verdict.case.kind == kind and not verdict.green]
         if missing:
             lines += ["", f"{kind}, not green:" if kind != "check" else "check, answered no:"]
-            lines += [f"  {verdict.case.id}: {verdict.why}{_choice(verdict)}" for verdict in missing]
+            lines += [_red(verdict, waived.get(verdict.case.id)) for verdict in missing]
     return "\n".join(lines)
 
 
-def _choice(verdict: Verdict) -> str:
-    reason = BY_CHOICE.get(verdict.case.id)
-    return "" if reason is None else f"\n      by choice: {reason}"
+def _row(name: str, wide: int, verdicts: list[Verdict]) -> str:
+    return f"{name:{wide}}  " + "".join(f"{_count(verdicts, kind):>12}" for kind in KINDS)
+
+
+def _red(verdict: Verdict, waiver: Waiver | None) -> str:
+    line = f"  {verdict.case.id}: {verdict.why}"
+    return line if waiver is None else f"{line}\n      {waiver.group}: {waiver.section}: {waiver.reason}"
 
 
 def _count(verdicts: Iterable[Verdict], kind: str) -> str:

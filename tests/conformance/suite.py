@@ -41,6 +41,10 @@ class Unavailable(Exception):  # noqa: N818  (it is a finding)
     """The suite cannot be run here; the text says what is missing."""
 
 
+class Broken(Exception):  # noqa: N818  (as above)
+    """What was to be tested, or the suite itself, does not work."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One case. ``kind`` is "required", "optimal" or "check"; ``depends_on`` names cases without whose
@@ -55,12 +59,11 @@ class Case:
 
 def install(cache: Path) -> Path:
     """The suite's directory, installed below ``cache`` unless it is there already."""
-    for tool in ("node", "npm"):
-        if shutil.which(tool) is None:
-            raise Unavailable(f"{tool} is not on the PATH; the conformance suite needs Node.js 18 or later.")
+    require("node")
     home = cache / f"{PACKAGE}-{RELEASE}"
     suite = home / "node_modules" / PACKAGE
     if not (suite / "cli.mjs").exists():
+        require("npm")
         home.mkdir(parents=True, exist_ok=True)
         flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev", "--loglevel=error"]
         command = ["npm", "install", *flags, "--prefix", str(home), f"{PACKAGE}@{RELEASE}"]
@@ -68,6 +71,12 @@ def install(cache: Path) -> Path:
         if done.returncode or not (suite / "cli.mjs").exists():
             raise Unavailable(f"npm could not install {PACKAGE}@{RELEASE}:\n{done.stderr.strip()}")
     return suite
+
+
+def require(tool: str) -> None:
+    """Raises Unavailable where ``tool`` is not on the PATH."""
+    if shutil.which(tool) is None:
+        raise Unavailable(f"{tool} is not on the PATH; the conformance suite needs Node.js 18 or later.")
 
 
 def cases(suite: Path) -> list[Case]:
@@ -94,6 +103,15 @@ def origin(suite: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def shared_cookies() -> Iterator[str]:
+    """A rule file for the variant; gives its directory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        rules = "rules: [{name: all, match: {path: /**}, unsafe: [set_cookie]}]\n"
+        (Path(scratch) / "shared-cookies.yaml").write_text(rules)
+        yield scratch
+
+
+@contextlib.contextmanager
 def edge(origin: str, rules: str) -> Iterator[str]:
     """A real ``edgeproxy serve`` in front of ``origin``; gives its URL."""
     port, admin = free_port(), free_port()
@@ -116,7 +134,7 @@ def run(suite: Path, url: str) -> dict[str, Any]:
     try:
         results: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        raise Unavailable(f"the suite's client failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}") from None
+        raise Broken(f"the suite's client failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}") from None
     return results
 
 
@@ -161,10 +179,10 @@ def _running(command: Sequence[str], env: dict[str, str], cwd: Path, ready: str)
 def _await(process: subprocess.Popen[bytes], url: str) -> None:
     for _ in range(500):
         if process.poll() is not None:
-            raise Unavailable(f"{process.args!r} ended with status {process.returncode}")
+            raise Broken(f"{process.args!r} ended with status {process.returncode}")
         try:
             with urllib.request.urlopen(url, timeout=2):  # noqa: S310
                 return
         except OSError:
             time.sleep(0.02)  # a foreign process: there is no event to wait for
-    raise Unavailable(f"{process.args!r} does not answer on {url}")
+    raise Broken(f"{process.args!r} does not answer on {url}")

@@ -63,11 +63,11 @@ async def test_a_flight_is_resolved_once_and_gives_way_to_a_newer_one() -> None:
 def test_cool_down_grows_and_ends() -> None:
     cooldown = CoolDown()
     assert not cooldown.active("k", 0.0)
-    cooldown.failed("k", 0.0)
-    assert cooldown.active("k", FIRST / 2 - 0.01)
+    cooldown.failed("k", 0.0, OriginFailure.RESET)
+    assert cooldown.active("k", FIRST / 2 - 0.01) is OriginFailure.RESET
     assert not cooldown.active("k", FIRST)
     for _ in range(20):
-        cooldown.failed("k", 100.0)
+        cooldown.failed("k", 100.0, OriginFailure.REFUSED)
     assert cooldown.active("k", 100.0 + LONGEST / 2 - 0.01)
     assert not cooldown.active("k", 100.0 + LONGEST)
     cooldown.succeeded("k")
@@ -77,7 +77,7 @@ def test_cool_down_grows_and_ends() -> None:
 def test_cool_down_is_bounded() -> None:
     cooldown = CoolDown()
     for number in range(ROOM + 50):
-        cooldown.failed(str(number), 0.0)
+        cooldown.failed(str(number), 0.0, OriginFailure.RESET)
     assert len(cooldown._until) == ROOM
 
 

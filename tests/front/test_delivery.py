@@ -304,6 +304,7 @@ async def test_a_crash_in_the_middle_of_an_answer_breaks_it_off(
 ) -> None:
     origin.script("/a", [head(200, [NO_STORE, ("Content-Length", "6")]), b"one", Gate("g"), b"two"])
     async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        edge.worker.handler.short = None
         handle = edge.worker.engine.handle
 
         async def breaking(exchange: Exchange) -> Answer:

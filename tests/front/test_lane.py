@@ -152,6 +152,7 @@ async def test_an_answer_under_way_during_a_reload_is_not_learned(
     text = """rules: [{name: all, match: {path: "/**"}, ttl: 1m, cache_control: "max-age=%d"}]"""
     (tmp_path / "rules.yaml").write_text(text % 1)
     async with running_edge(origin.url, clock=DrivenClock(), rules=tmp_path) as edge:
+        edge.worker.handler.short = None
         handle = edge.worker.engine.handle
         held, go = asyncio.Event(), asyncio.Event()
 

@@ -152,6 +152,12 @@ async def test_a_reset_close_delimited_body_is_truncated(origin: LedgerOrigin, c
         head(200, [("Transfer-Encoding", "gzip, chunked")]) + b"0\r\n\r\n",
         head(200, [("Transfer-Encoding", "xchunked")]) + b"0\r\n\r\n",
         head(200, [("Transfer-Encoding", "\x0bchunked")]) + b"0\r\n\r\n",
+        head(200, [("Transfer-Encoding", "chunked, identity")]) + b"0\r\n\r\n",
+        head(200, [("Transfer-Encoding", "identity, chunked")]) + b"0\r\n\r\n",
+        head(200, [("Transfer-Encoding", "identity"), ("Content-Length", "3")]) + b"abc",
+        head(200, [("Transfer-Encoding", "identity"), ("Transfer-Encoding", "identity")]) + b"abc",
+        head(200, [("Transfer-Encoding", "foo;a=b")]) + b"abc",
+        head(200, [("Transfer-Encoding", "")]) + b"abc",
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         head(204, CHUNKED) + b"0\r\n\r\n",
         head(204, [("Content-Length", "2")]) + b"ab",
@@ -198,15 +204,13 @@ EXTRA = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled"
 @pytest.mark.parametrize(
     ("method", "octets"),
     [
-        ("GET", head(200, LENGTH_10) + b"0123456789"),
         ("GET", head(200, CHUNKED) + chunk(b"0123456789") + chunk(b"")),
-        ("GET", head(200, [*LENGTH_10, ("Connection", "close")]) + b"0123456789"),
         ("GET", head(200, [("Content-Length", "0")])),
         ("HEAD", head(200, LENGTH_10)),
         ("GET", head(204)),
         ("GET", head(304, LENGTH_10)),
     ],
-    ids=["length", "chunked", "close", "empty", "HEAD", "204", "304"],
+    ids=["chunked", "empty", "HEAD", "204", "304"],
 )
 async def test_octets_after_the_end(
     origin: LedgerOrigin, client: OriginClient, method: str, octets: bytes, extra: bytes
@@ -227,14 +231,54 @@ async def test_octets_after_the_end(
     assert await read_all(await client.fetch(forward(target="/b"))) == b"/b version 1\n"
 
 
-async def test_octets_after_the_end_of_a_streamed_body(origin: LedgerOrigin, client: OriginClient) -> None:
-    origin.script("/a", [head(200, LENGTH_10), b"01234", Gate("g"), b"56789" + EXTRA])
+@pytest.mark.parametrize("extra", [EXTRA, b"x", b"\r\nx"], ids=["an answer", "an octet", "a line"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        head(200, LENGTH_10),
+        head(200, [*LENGTH_10, ("Connection", "close")]),
+        head(200, [("content-length", " 10\t")]),
+        head(404, LENGTH_10),
+    ],
+    ids=["length", "close", "spaces", "404"],
+)
+async def test_octets_after_an_announced_end_are_nobodys(
+    origin: LedgerOrigin, client: OriginClient, start: bytes, extra: bytes
+) -> None:
+    """RFC 9112 §6.3: the body is as long as Content-Length says, whichever segments it came in."""
+    whole = start + b"0123456789" + extra
+    ways: list[list[bytes | Gate]] = [
+        [whole],
+        [whole[:12], Gate("a"), whole[12:]],
+        [start, Gate("b"), b"0123456789" + extra],
+        [start + b"01234", Gate("c"), b"56789" + extra],
+    ]
+    for number, steps in enumerate(ways, 1):
+        origin.script("/a", [*steps, Gate("never")], times=1)
+        for gate in "abc":
+            origin.gate(gate).open()
+        assert await read_all(await client.fetch(forward())) == b"0123456789"
+        assert await read_all(await client.fetch(forward(target="/b"))) == b"/b version 1\n"
+        assert origin.connections == number + 1, "a connection with octets left over was used again"
+        assert client.surplus == number
+    assert client.failures[OriginFailure.BAD_RESPONSE] == 0
+
+
+@pytest.mark.parametrize("value", ["FOO", "identity", "x-own"])
+async def test_a_coding_that_is_none_goes_on_until_the_end(
+    origin: LedgerOrigin, client: OriginClient, value: str
+) -> None:
+    """RFC 9112 §6.3: the final coding is not chunked, so the body ends with the connection."""
+    body = b"0\r\n\r\n" + EXTRA
+    origin.script("/a", [head(200, [("Transfer-Encoding", value)]), body[:7], Gate("g"), body[7:], FIN])
     reply = await client.fetch(forward())
-    assert await reply.body.read() == b"01234"
+    assert reply.body.length is None
     origin.gate("g").open()
-    with pytest.raises(OriginError) as caught:
-        await read_all(reply)
-    assert caught.value.failure is OriginFailure.BAD_RESPONSE
+    assert await read_all(reply) == body
+    assert client.connections_idle == 0
+    origin.script("/a", [head(200, [("Transfer-Encoding", value)]), b"half", RST])
+    with pytest.raises(OriginError):
+        await read_all(await client.fetch(forward()))
 
 
 async def test_a_bad_chunk_in_a_streamed_body(origin: LedgerOrigin, client: OriginClient) -> None:

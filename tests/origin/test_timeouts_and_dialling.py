@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -193,23 +192,6 @@ async def test_ipv6(make: Callable[..., OriginClient]) -> None:
     assert await read_all(await client.fetch(forward())) == b"/a version 1\n"
     await client.aclose()
     await origin.stop()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A self-signed certificate for origin.test, made on the spot."""
-    where = tmp_path_factory.mktemp("tls")
-    key, cert = where / "key.pem", where / "cert.pem"
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-        "-keyout", str(key), "-out", str(cert), "-days", "2", "-subj", "/CN=origin.test",
-        "-addext", "subjectAltName=DNS:origin.test",
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no openssl to make a certificate with")
-    return key, cert
 
 
 async def test_tls(make: Callable[..., OriginClient], certificate: tuple[Path, Path]) -> None:

@@ -105,6 +105,7 @@ def test_no_field_is_no_directive() -> None:
     ("value", "expected"),
     [
         ("no-cache, no-store, only-if-cached", Directives(no_cache=True, no_store=True, only_if_cached=True)),
+        ('no-cache="a", no-store=b', Directives(no_cache=True, no_store=True)),
         ("max-age=0, min-fresh=5", Directives(max_age=0, min_fresh=5)),
         ("max-stale", Directives(max_stale=MAX_DELTA)),
         ("max-stale=60", Directives(max_stale=60)),

@@ -227,7 +227,9 @@ def test_the_clients_own_failure_is_not_the_origins(failure: OriginFailure) -> N
 def test_not_where_the_answer_forbids_it(never: str) -> None:
     entry = stored({CC: f"max-age=60, stale-if-error=30, {never}", "ETag": '"a"'})
     failed = Failed(OriginFailure.RESET)
-    assert concluded(entry, failed, at=NOW + 70) == GiveUp(OriginFailure.RESET)
+    said = None if never == "no-cache" else 504  # §5.2.2.2
+    assert concluded(entry, failed, at=NOW + 70) == GiveUp(OriginFailure.RESET, said)
+    assert concluded(entry, Failed(OriginFailure.OVERLOADED), at=NOW + 70) == GiveUp(OriginFailure.OVERLOADED)
     assert concluded(entry, came(503), at=NOW + 70) == Discard(NotStored.SERVER_ERROR, remember=False)
 
 
@@ -240,8 +242,57 @@ def test_where_the_rule_says_the_word_or_gives_the_window() -> None:
     assert isinstance(concluded(entry, came(503), at=NOW + 70, overrides=window), ServeStaleOnError)
 
 
-def test_by_default_nothing_stale_is_served_on_error() -> None:
-    assert concluded(OLD, Failed(OriginFailure.RESET), at=NOW + 60) == GiveUp(OriginFailure.RESET)
+DISCONNECTED = ["dns", "refused", "connect-timeout", "tls", "reset", "first-byte-timeout"]
+
+
+@pytest.mark.parametrize("failure", list(OriginFailure))
+def test_by_default_a_stale_copy_is_for_an_origin_that_cannot_be_reached(failure: OriginFailure) -> None:
+    """RFC 9111 §4.2.4: "unless it is disconnected"; half a minute, and for nothing else."""
+    within, past = (concluded(OLD, Failed(failure), at=NOW + 60 + s) for s in (29.9, 30))
+    expected = ServeStaleOnError(OLD, StaleReason.DISCONNECTED)
+    assert within == (expected if failure.value in DISCONNECTED else GiveUp(failure))
+    assert past == GiveUp(failure)
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_server_error_that_came_is_no_disconnection(status: int) -> None:
+    assert isinstance(concluded(OLD, came(status), at=NOW + 61), Discard)
+
+
+@pytest.mark.parametrize("said", ["stale-if-error=5", "stale-if-error=0"])
+def test_an_explicit_window_is_the_whole_window(said: str) -> None:
+    entry = stored({CC: f"max-age=60, {said}"})
+    assert concluded(entry, Failed(OriginFailure.REFUSED), at=NOW + 66) == GiveUp(OriginFailure.REFUSED)
+    by_rule = stored({CC: "max-age=60"}, overrides=Overrides(stale_if_error=5))
+    assert concluded(by_rule, Failed(OriginFailure.REFUSED), at=NOW + 66) == GiveUp(OriginFailure.REFUSED)
+
+
+def test_the_rule_gives_the_window_of_a_disconnection() -> None:
+    for seconds in (0.0, 300.0):
+        entry = stored({CC: "max-age=60"}, overrides=Overrides(stale_if_disconnected=seconds))
+        at = NOW + 60 + seconds
+        assert concluded(entry, Failed(OriginFailure.DNS), at=at) == GiveUp(OriginFailure.DNS)
+        assert entry.freshness.storage_ttl(NOW) == 60 + seconds
+    before = concluded(entry, Failed(OriginFailure.DNS), at=at - 0.1)
+    assert before == ServeStaleOnError(entry, StaleReason.DISCONNECTED)
+
+
+@pytest.mark.parametrize("asks", ["no-cache", "max-age=600", "min-fresh=1"])
+def test_a_client_that_wants_nothing_stale_is_told_of_the_disconnection(asks: str) -> None:
+    failed = Failed(OriginFailure.REFUSED)
+    asked = request({CC: asks})
+    assert concluded(OLD, failed, at=NOW + 61, asked=asked) == GiveUp(OriginFailure.REFUSED)
+    deaf = Overrides(honour_request_directives=False)
+    assert isinstance(concluded(OLD, failed, at=NOW + 61, asked=asked, overrides=deaf), ServeStaleOnError)
+
+
+def test_a_304_brings_what_is_only_for_the_one_who_asked() -> None:
+    entry = stored({CC: 'max-age=60, no-cache="x-own"', "ETag": '"a"'})
+    answer = concluded(entry, came(304, {"ETag": '"a"', "X-Own": "1", "X-All": "2"}), at=NOW + 61)
+    assert isinstance(answer, Refresh)
+    assert dict(answer.withheld.raw) == {b"X-Own": b"1"}
+    assert answer.stored.headers.get("x-own") is None
+    assert answer.stored.headers.get("x-all") == "2"
 
 
 def test_a_fresh_copy_serves_where_only_the_request_wanted_it_validated() -> None:

@@ -35,6 +35,8 @@ OWN = ("api.example", "/a/b?c=1")
         ("https://api.example:443/x", "/x"),
         ("//api.example", "/"),
         (" /x ", "/x"),
+        ("/x?", "/x?"),
+        ("/x?#frag", "/x?"),
     ],
 )
 @pytest.mark.parametrize("name", ["Location", "Content-Location"])

@@ -61,6 +61,8 @@ def test_the_requests_no_store_counts_where_the_rule_lets_it() -> None:
         ({CC: "no-store, max-age=60"}, NotStored.RESPONSE_NO_STORE),
         ({CC: "private, max-age=60"}, NotStored.RESPONSE_PRIVATE),
         ({CC: "no-cache, max-age=60"}, NotStored.RESPONSE_NO_CACHE),
+        ({CC: "max-age=60", "Content-Type": "text/event-stream"}, NotStored.EVENT_STREAM),
+        ({CC: "no-store", "Content-Type": "text/event-stream"}, NotStored.RESPONSE_NO_STORE),
         ({CC: "max-age=60", "Set-Cookie": "a=1"}, NotStored.SET_COOKIE),
         ({CC: "max-age=60", "Vary": "Foo, *"}, NotStored.VARY_STAR),
         ({CC: "max-age=60", "Content-Length": "8388609"}, NotStored.TOO_LARGE),

@@ -77,6 +77,16 @@ def test_what_may_mean_something_else_selects_something_else(
     assert value(name, one, AS_SENT) != value(name, other, AS_SENT)
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "x-request-id"])
+def test_what_the_edge_writes_anew_for_each_request_selects_nothing(name: str) -> None:
+    assert vary_names(fields([("Vary", f"Foo, {name}")])) is None
+
+
+def test_the_scheme_selects_as_the_origin_is_told_it() -> None:
+    told = request({"X-Forwarded-Proto": "https"})
+    assert selecting_values(("x-forwarded-proto",), told, PLAIN) == (told.scheme,)
+
+
 def test_lines_of_a_field_are_joined() -> None:
     lines = request([("Foo", "1"), ("Foo", "2")])
     assert selecting_values(("foo",), lines, PLAIN) == ("1,2",)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeproxy.engine.forward import OURS, SPOKEN_FOR
 from tests.support.edge import running_edge
 
 if TYPE_CHECKING:
@@ -62,6 +63,26 @@ async def test_who_speaks_for_the_edge_in_other_spellings(
     origin.reply("/a", headers=KEPT, body=lambda r: f"said {r.get(name)}".encode())
     async with running_edge(origin.url, clock=clock) as edge:
         assert (await edge.get("/a", (name, "evil"))).body == b"said None"
+
+
+@pytest.mark.parametrize("name", sorted(SPOKEN_FOR - OURS))
+async def test_who_speaks_for_the_edge_is_heard_only_where_it_is_keyed(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path], name: str
+) -> None:
+    directory = rules(
+        f"rules: [{{name: keyed, match: {{path: /keyed}}, key: {{headers: [{name}, x-forwarded-for]}}}}]"
+    )
+    for path in ("/keyed", "/plain"):
+        origin.reply(path, headers=KEPT, body=lambda r: f"said {r.get(name)}".encode())
+    async with running_edge(origin.url, clock=clock, rules=directory) as edge:
+        for value in ("one", "two"):
+            fields = ((name, value), ("X-Forwarded-For", "192.0.2.66"), (name.replace("-", "_"), "three"))
+            assert (await edge.get("/keyed", *fields)).body == f"said {value}".encode()
+            assert (await edge.get("/plain", *fields)).body == b"said None"
+    assert origin.count("/plain") == 1
+    for asked in (*origin.of("/keyed"), *origin.of("/plain")):
+        assert asked.get("x-forwarded-for") == "127.0.0.1"
+        assert asked.get(name.replace("-", "_")) is None or "-" not in name
 
 
 @pytest.mark.parametrize(

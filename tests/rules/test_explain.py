@@ -226,3 +226,69 @@ def test_a_part_is_stored_where_it_is_asked_for(asked: str, reason: str | None) 
     data = explained("/static/a", answer=part, range=asked).to_json()
 
     assert (data["stored"], data["reason"]) == (reason is None, reason)
+
+
+BODIES = """
+rules:
+  - name: graphql
+    match: {path: /graphql}
+    ttl: 1m
+    key: {body: graphql}
+    invalidates: {on: POST, tags: [a]}
+  - {name: search, match: {path: /search}, ttl: 1m, key: {body: {as: json, methods: [POST], limit: 20}}}
+  - {name: static, match: {path: "/**"}, ttl: 1h}
+"""
+
+
+def with_body(target: str, content: str | None, method: str = "POST") -> Explanation:
+    request = RequestHead(
+        method, "http", "h.example", target, Headers.of([("Content-Type", "application/json")])
+    )
+    octets = None if content is None else content.encode()
+    return explain(Matcher(load_text(BODIES)), request, content=octets)
+
+
+def test_a_body_in_the_key() -> None:
+    one, two = with_body("/graphql", '{"query": "{ a }"}'), with_body("/graphql", '{"query":"{a}"}')
+    data = one.to_json()
+    assert (data["decision"], data["stored"], data["ttl"], data["purges"]) == ("cache", True, 60, [])
+    assert data["key"] == two.to_json()["key"]
+    assert data["key"].startswith("http://h.example/graphql | @POST graphql#")
+    assert with_body("/graphql", '{"query": "{ a }"}', "QUERY").to_json()["key"] != data["key"]
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "content", "reason", "needs"),
+    [
+        ("/graphql", "POST", '{"query": "mutation { a }"}', "body-not-a-query", None),
+        ("/graphql", "POST", None, "method-not-cacheable", None),
+        ("/graphql", "PUT", "{}", "method-not-cacheable", None),
+        ("/graphql", "GET", "{}", "request-has-body", ""),
+        ("/search", "QUERY", "{}", "method-not-cacheable", None),
+        ("/search", "POST", "[" * 21, "body-over-limit", "key: {body: {limit: ...}}"),
+    ],
+)  # fmt: skip
+def test_bodies_that_pass(
+    target: str, method: str, content: str | None, reason: str, needs: str | None
+) -> None:
+    told = with_body(target, content, method)
+    assert told.to_json()["reason"] == reason
+    assert (told.otherwise.needs if told.otherwise else None) == needs
+
+
+def test_what_a_question_would_have_purged_is_not_said_of_it() -> None:
+    assert with_body("/graphql", '{"query": "mutation { a }"}').to_json()["purges"]
+    assert any("give one (-d)" in note for note in with_body("/graphql", None).notes)
+    assert not with_body("/graphql", "{}").notes
+
+
+def test_a_type_that_contradicts_the_extension() -> None:
+    matcher = Matcher(load_text(BODIES))
+    request = RequestHead("GET", "http", "h.example", "/account/x.css")
+    told = explain(matcher, request, answered())
+    assert told.to_json()["reason"] == "type-contradicts-extension"
+    assert told.otherwise is not None
+    assert told.otherwise.needs == "extension_guard: off"
+    assert explain(matcher, request).to_json()["stored"], "what is assumed is of the type that the path says"
+    image = RequestHead("GET", "http", "h.example", "/a.png")
+    assert explain(matcher, image).to_json()["stored"]

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.stored import Compression, Unsafe
 from edgeproxy.rules.document import MAX_BYTES
 from edgeproxy.rules.load import load_rules, load_text
-from edgeproxy.rules.model import Coalesce, HeaderOps, Invalidation, KeyPolicy, Rule, TagPolicy
+from edgeproxy.rules.model import BodyPolicy, Coalesce, HeaderOps, Invalidation, KeyPolicy, Rule, TagPolicy
 from edgeproxy.rules.problems import MOST, RuleError
 
 if TYPE_CHECKING:
@@ -141,6 +142,32 @@ def test_shorthands_of_the_query(keys: str, policy: KeyPolicy) -> None:
     assert one(f"rules: [{{name: a, match: {{path: /a}}, {keys}}}]").key == policy
 
 
+@pytest.mark.parametrize(
+    ("keys", "policy"),
+    [
+        ("body: exact", BodyPolicy()),
+        ("body: {}", BodyPolicy()),
+        ("body: json", BodyPolicy(ContentForm.JSON)),
+        ("body: graphql", BodyPolicy(ContentForm.GRAPHQL, frozenset({"QUERY", "POST"}))),
+        ("body: {as: graphql, methods: query, persisted: on}",
+         BodyPolicy(ContentForm.GRAPHQL, frozenset({"QUERY"}), persisted=True)),
+        ("body: {as: json, methods: [post], limit: 1MiB}",
+         BodyPolicy(ContentForm.JSON, frozenset({"POST"}), 1024 * 1024)),
+    ],
+)  # fmt: skip
+def test_bodies_in_the_key(keys: str, policy: BodyPolicy) -> None:
+    rule = one(f"rules: [{{name: a, match: {{path: /a}}, key: {{{keys}}}}}]")
+    assert rule.key.body == policy
+
+
+def test_the_extension_guard() -> None:
+    said = [
+        one(R + f"{keys}}}]").overrides.extension_guard
+        for keys in ("ttl: 1m", "extension_guard: on", "extension_guard: off")
+    ]
+    assert said == [None, True, False]
+
+
 def test_switches() -> None:
     rule = one(
         "rules: [{name: a, match: {path: /a}, compression: off, coalesce: off, pass: on, no_store: true}]"
@@ -244,6 +271,20 @@ R = "rules: [{name: a, match: {path: /a}, "
         (R + "compression: sometimes}]", "true or false"),
         (R + "examples: [{request: a b c}]}]", 'expected "METHOD /target"'),
         (R + "examples: [{request: /a, expect: {reason: because}}]}]", "expected"),
+        (R + "key: {body: yaml}}]",
+         'rules.yaml:1:50: rules[0].key.body: expected exact, json or graphql, got "yaml"'),
+        (R + "key: {body: {as: jsn}}}]", 'did you mean "json"'),
+        (R + "key: {body: {methods: [GET]}}}]", "key.body.methods[0]: expected QUERY or POST, got"),
+        (R + "key: {body: {methods: []}}}]", "got an empty list"),
+        (R + "key: {body: {limit: 2MiB}}}]", "key.body.limit: expected at most 1MiB: it is held in memory"),
+        (R + "key: {body: {as: json, persisted: on}}}]", "only means something with as: graphql"),
+        (R + "key: {body: {form: json}}}]", 'write "as"'),
+        (R + "body: json}]", "write key: {body: ...}"),
+        (R + "guard: on}]", 'write "extension_guard"'),
+        (R + "extension_guard: maybe}]", "expected true or false"),
+        (R + "invalidates: {on: QUERY, tags: [a]}}]", "a method that changes something"),
+        ("rules: [{name: a, match: {path: /a, method: [GET, POST]}, key: {body: json}}]",
+         "key.body: never happens: match.method does not cover QUERY"),
         ("rules: [{name: a, match: {path: '~(a+)+'}}]", "exponential"),
         ("rules: [{name: a, match: {path: /a, method: GET}, invalidates: {on: POST, tags: [a]}}]",
          "never happens"),

@@ -19,7 +19,7 @@ from edgeproxy.rules.load import load_rules, load_text
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.outcome import outcome
 from edgeproxy.rules.problems import Problems
-from edgeproxy.rules.reference import HEAD, reference
+from edgeproxy.rules.reference import BODIES, HEAD, reference
 from edgeproxy.rules.schema import json_schema, schema_text
 
 RULES = Path(__file__).parents[2] / "rules"
@@ -227,15 +227,24 @@ def test_the_shipped_reference_is_current() -> None:
 
 def test_the_reference_has_every_key() -> None:
     text = reference()
-    for table in (keys.RULE, keys.MATCH, keys.KEY, keys.QUERY, keys.INVALIDATION, keys.EXPECT, keys.EXAMPLE):
+    for table in (
+        keys.RULE,
+        keys.MATCH,
+        keys.KEY,
+        keys.QUERY,
+        keys.BODY,
+        keys.INVALIDATION,
+        keys.EXPECT,
+        keys.EXAMPLE,
+    ):
         assert isinstance(table, Table)
         assert [k.name for k in table.keys if f"| `{k.name}` |" not in text] == []
     assert all(f"| `{word.value}` |" in text for word in Unsafe)
 
 
-def test_the_head_of_the_reference_loads() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", HEAD, re.DOTALL)
-    assert len(blocks) == 2
+def test_the_head_and_the_recipes_of_the_reference_load() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", HEAD + BODIES, re.DOTALL)
+    assert len(blocks) == 3
     for block in blocks:
         load_text(block)
         assert check(block) == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.policy.head import EMPTY, Headers
 from edgeproxy.rules.model import PLAIN, Invalidation, Rule, TagPolicy
-from edgeproxy.rules.tags import MAX_TAGS, cache_groups, invalidation_targets, tags_for
+from edgeproxy.rules.tags import MAX_TAGS, MOST_GROUPS, cache_groups, invalidation_targets, tags_for
 
 
 def test_templates_then_answer_fields() -> None:
@@ -74,3 +74,18 @@ def test_what_a_write_purges() -> None:
     )  # fmt: skip
     assert invalidation_targets(rule, {}, "PUT") == ((False, "url", "/p"),)
     assert invalidation_targets(rule, {}, "GET") == ()
+
+
+def test_groups_are_bounded_beside_the_tags() -> None:
+    """RFC 9875 §2: 128 groups of 32 characters work, whatever tags there are besides."""
+    groups = [f"{i:032}" for i in range(129)]
+    rule = Rule("r", "r:1", tags=TagPolicy(("mine",)))
+    headers = Headers.of([
+        ("Cache-Tag", ",".join(f"t{i}" for i in range(500))),
+        ("Cache-Groups", ", ".join(f'"{g}"' for g in groups[:60])),
+        ("Cache-Groups", ", ".join(f'"{g}"' for g in groups[60:])),
+    ])  # fmt: skip
+    tags = tags_for(rule, {}, headers)
+    assert len(tags) == MAX_TAGS + MOST_GROUPS
+    assert tags[MAX_TAGS:] == tuple(groups[:128])
+    assert tags_for(PLAIN, {}, Headers.of([("Cache-Groups", '"a"'), ("Cache-Groups", "b")])) == ()

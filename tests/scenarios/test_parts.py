@@ -458,3 +458,87 @@ async def test_the_lane_never_answers_with_a_part(origin: LedgerOrigin, clock: D
                 piece = await client.get("/a", [("Range", f"bytes={span}")])
                 assert (piece.status, piece.body) == (206, BODY[:400])
                 await edge.settle()
+
+
+async def test_a_plain_request_completes_a_part_whatever_way_it_takes(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    """Its header block is known to the short way and the target to the lane; a part is for neither."""
+    Resource(BODY).serve(origin, "/a")
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        for number in range(4):
+            await client.get(f"/other{number}")
+        await client.get("/a", [("Range", "bytes=0-399")])
+        await edge.settle()
+        is_whole(await client.get("/a"), "MISS")
+        assert asked(origin) == [("bytes=0-399", None), ("bytes=400-", '"a"')]
+        await edge.settle()
+        is_whole(await client.get("/a"), "HIT")
+
+
+async def test_those_who_wait_for_the_whole_get_no_stale_part(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Under ``range: whole`` a stored part is confirmed by a fetch that others wait for."""
+    from tests.support.ledger import Gate, head
+
+    said = [("Cache-Control", "max-age=60, stale-if-error=600")]
+    resource = Resource(BODY, headers=said).serve(origin, "/a")
+    store = f"lmdb:{tmp_path / 'store'}"
+    async with running_edge(origin.url, clock=clock, store=store) as edge:
+        await get(edge, "0-399")
+    await clock.advance(100)
+    origin.script("/a", [Gate("g"), head(500, [("Content-Length", "0")])], times=1)
+    directory = rules("rules: [{name: all, match: {path: '/**'}, range: whole}]")
+    async with running_edge(origin.url, clock=clock, store=store, rules=directory) as edge:
+        leader = asyncio.create_task(edge.get("/a", ("Range", "bytes=10-19")))  # noqa: TID251
+        await origin.gate("g").reached()
+        follower = asyncio.create_task(edge.get("/a"))  # noqa: TID251
+        await edge.waiting(1)
+        origin.gate("g").open()
+        is_part(await leader, 10, 20, "STALE")
+        answer = await follower
+        assert (answer.status, answer.body) == (200, resource.body)
+
+
+async def test_what_a_part_is_good_for_while_the_origin_is_away(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    """RFC 9111 §4.2.4: stale for half a minute, to those whose range it has."""
+    for path, said in (("/a", "max-age=60"), ("/b", "max-age=60, must-revalidate")):
+        Resource(BODY, headers=[("Cache-Control", said)]).serve(origin, path)
+    async with running_edge(origin.url, clock=clock) as edge:
+        for path in ("/a", "/b"):
+            await edge.get(path, ("Range", "bytes=0-399"))
+        await edge.settle()
+        await clock.advance(70)
+        await origin.stop()
+        is_part(await get(edge, "10-19"), 10, 20, "STALE")
+        for span in ("", "300-499"):
+            assert (await get(edge, span)).status == 502
+        # must-revalidate forbids what could be done with it (§5.2.2.2), and with nothing else.
+        assert (await edge.get("/b", ("Range", "bytes=10-19"))).status == 504
+        assert (await edge.get("/b")).status == 502
+
+
+async def test_parts_are_not_lent_by_language(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    said = [("Cache-Control", "max-age=60"), ("Vary", "Accept-Language"), ("Content-Language", "de")]
+    Resource(BODY, headers=said).serve(origin, "/a")
+    long, short = ("Accept-Language", "de, en;q=0.5"), ("Accept-Language", "de")
+    async with running_edge(origin.url, clock=clock) as edge:
+        await get(edge, "0-399", long)
+        is_part(await get(edge, "5-9", short), 5, 10, "MISS")
+        is_whole(await get(edge, "", short), "MISS")
+        is_part(await get(edge, "5-9", long), 5, 10, "HIT")
+        is_whole(await get(edge, "", ("Accept-Language", "de;q=0.7")), "HIT")
+
+
+async def test_a_client_s_own_range_is_sent_once(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    """With Authorization its own fields go along; what may be shared is stored all the same."""
+    Resource(BODY, headers=[("Cache-Control", "public, max-age=60")]).serve(origin, "/a")
+    known = ("Authorization", "Basic eA==")
+    async with running_edge(origin.url, clock=clock) as edge:
+        is_part(await get(edge, "0-399", known, ("If-Range", '"a"')), 0, 400, "MISS")
+        is_part(await get(edge, "300-499", known), 300, 500, "MISS")
+        is_part(await get(edge, "0-499"), 0, 500, "HIT")
+        assert asked(origin) == [("bytes=0-399", '"a"'), ("bytes=400-499", '"a"')]

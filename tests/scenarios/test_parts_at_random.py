@@ -55,28 +55,44 @@ SPANS = (
     | SIZES.map(lambda first: f"bytes={first}-")
     | SIZES.map(lambda last: f"bytes=-{last}")
 )
+STEP = st.one_of(
+    st.just(("whole", "")),
+    SPANS.map(lambda span: ("range", span)),
+    SPANS.map(lambda span: ("guarded", span)),
+    st.just(("change", "")),
+    st.just(("grow old", "")),
+    st.tuples(SPANS, SPANS).map(lambda two: ("two", "|".join(two))),
+)
+
+
+def _torn(cut: int, first: int) -> list[tuple[str, str]]:
+    """The two sides of a cut, of two representations, and then both: what must never be joined."""
+    sides = [f"bytes=0-{cut}", f"bytes={cut + 1}-"]
+    return [("range", sides[first]), ("change", ""), ("range", sides[1 - first]), ("whole", "")]
+
+
 STEPS = st.lists(
-    st.one_of(
-        st.just(("whole", "")),
-        SPANS.map(lambda span: ("range", span)),
-        SPANS.map(lambda span: ("guarded", span)),
-        st.just(("change", "")),
-        st.just(("grow old", "")),
-        st.tuples(SPANS, SPANS).map(lambda two: ("two", "|".join(two))),
-    ),
+    STEP.map(lambda step: [step]) | st.builds(_torn, st.integers(0, 6), st.integers(0, 1)),
     min_size=2,
     max_size=10,
-)
+).map(lambda some: [step for steps in some for step in steps])
 KINDS = st.sampled_from(['"{}"', 'W/"{}"', ""])
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(body=st.binary(min_size=1, max_size=10), steps=STEPS, kind=KINDS, chunked=st.booleans())
+@given(
+    body=st.binary(min_size=1, max_size=10),
+    steps=STEPS,
+    kind=KINDS,
+    chunked=st.booleans(),
+    ignores=st.booleans(),
+)
 def test_every_answer_is_right(
-    running: Running, body: bytes, steps: list[tuple[str, str]], kind: str, *, chunked: bool
+    running: Running, body: bytes, steps: list[tuple[str, str]], kind: str, *, chunked: bool, ignores: bool
 ) -> None:
     path = f"/{next(running.numbers)}"
-    resource = Resource(body, kind.format(0), chunked=chunked).serve(running.origin, path)
+    resource = Resource(body, kind.format(0), chunked=chunked, ignores_if_range=ignores)
+    resource.serve(running.origin, path)
     running.runner.run(_play(running.edge, resource, path, steps, kind))
 
 

@@ -55,7 +55,8 @@ def full() -> Entry:
         epoch=2**61, started=12345,
     )  # fmt: skip
     entry.codings.update(br=b"br body", gzip=b"gzip body!")
-    return entry
+    freshness = replace(entry.stored.freshness, stale_if_disconnected=30.0, stale_if_error=7.0, keep=9.0)
+    return replace(entry, stored=replace(entry.stored, freshness=freshness))
 
 
 def key_of(entry: Entry) -> tuple[str, str]:
@@ -250,7 +251,8 @@ def test_heads_and_times_not_of_this_world_are_refused() -> None:
             ("received", NOW + FUTURE + 1),
             ("received", -1.0), ("received", math.nan), ("received", math.inf),
             ("initial_age", -1.0), ("initial_age", math.inf), ("lifetime", math.nan), ("lifetime", math.inf),
-            ("keep", -1.0), ("stale_if_error", math.nan), ("stale_while_revalidate", math.inf),
+            ("keep", -1.0), ("stale_if_error", math.nan), ("stale_if_disconnected", math.nan),
+            ("stale_while_revalidate", math.inf),
         )
     ]  # fmt: skip
     for entry in wrong:

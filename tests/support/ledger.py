@@ -3,7 +3,8 @@
 Rules of this file:
 
 - A path has a script: a list of steps, or a function of the request that makes one. Steps are octets to
-  write, ``Gate`` (wait until the test opens it), ``READ_BODY``, ``FIN``, ``RST``. Scripts set with
+  write (or a function that makes them of the request when their turn comes, its body read), ``Gate`` (wait
+  until the test opens it), ``READ_BODY``, ``FIN``, ``RST``. Scripts set with
   ``times=n`` are used up first, in the order of setting; then the standing one; then the default handler.
 - What an answer says is fixed when its request arrives, before any gate: an answer that waits at a gate is
   an old answer. Its body is stamped with the path's version (``bump(path)`` makes the next one) and with a
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final, Self
@@ -24,7 +26,7 @@ from tests.support.toxic import reset_transport
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
     from types import TracebackType
 
     from edgeproxy.clock import Clock
@@ -59,9 +61,6 @@ class Gate:
     name: str
 
 
-Step = bytes | Gate | _Mark
-
-
 @dataclass
 class Recorded:
     """A request as it came."""
@@ -94,6 +93,8 @@ class Recorded:
     def all(self, name: str) -> list[str]:
         return [v for n, v in self.headers if n.lower() == name.lower()]
 
+
+Step = bytes | Gate | _Mark | Callable[[Recorded], bytes]
 
 if TYPE_CHECKING:
     Script = Sequence[Step] | Callable[[Recorded], Sequence[Step]]
@@ -301,6 +302,12 @@ class LedgerOrigin:
     def version(self, path: str) -> int:
         return self._versions.get(path, 1)
 
+    def forget(self) -> None:
+        """Neither scripts nor requests, as at the start: for tests that share an origin."""
+        self._standing.clear()
+        self._queued.clear()
+        self.requests.clear()
+
     def gate(self, name: str) -> GateHandle:
         return self._gates.setdefault(name, GateHandle(name))
 
@@ -389,6 +396,8 @@ class LedgerOrigin:
         if READ_BODY not in steps:
             await self._read_body(request, reader, writer)
         for step in steps:
+            if callable(step):
+                step = step(request)  # noqa: PLW2901
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
@@ -467,7 +476,7 @@ class LedgerOrigin:
         fields += [("X-Version", str(request.version)), ("X-Serial", str(request.serial))]
         before: list[Step] = [Gate(gate)] if gate else []
         offered = [t.strip().removeprefix("W/") for t in (request.get("if-none-match") or "").split(",")]
-        if etag and request.method in {"GET", "HEAD"} and (tag in offered or "*" in offered):
+        if etag and request.method in {"GET", "HEAD", "QUERY"} and (tag in offered or "*" in offered):
             status = 304
         bodyless = status in {204, 304} or status < 200
         if chunked and not bodyless:

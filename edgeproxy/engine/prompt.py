@@ -1,0 +1,268 @@
+"""The flow for the plain case, in two steps that wait for nothing: look, and settle when the answer is here.
+
+Rules of this file:
+
+- It decides nothing that handle.py and fetch.py would decide otherwise: the same lookup, the same flights and
+  fences, the same ``settle``. What it cannot do without waiting it leaves to them: before anything was sent
+  (``look`` gives None), or after (``Call.rest``).
+- For a GET without a body whose fields ask for nothing unusual; who calls it has seen to that.
+- A request costs no task, and no future but its flight's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, final
+
+from edgeproxy.engine.ask import Ask
+from edgeproxy.engine.coalesce import Failed
+from edgeproxy.engine.exchange import FromEdge, FromEntry, FromStream
+from edgeproxy.origin.base import OriginError
+from edgeproxy.policy import decisions as d
+from edgeproxy.policy.decide import decide
+from edgeproxy.policy.events import wants_events
+from edgeproxy.policy.vocabulary import CacheWord, Forwarded, OriginFailure, PassReason, Tier
+
+if TYPE_CHECKING:
+    from edgeproxy.clock import Clock
+    from edgeproxy.engine.coalesce import Flight, Flights
+    from edgeproxy.engine.exchange import Answer, Exchange
+    from edgeproxy.engine.fetch import Fetcher, Received, Start
+    from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.origin.base import Forward, Origin, OriginReply, Prompted
+    from edgeproxy.rules.model import Matched
+    from edgeproxy.store.base import Store
+
+
+log = logging.getLogger("edgeproxy.engine")
+
+BROKEN = FromEdge(500, "Something went wrong in the edge", "The log has it under the request id.")
+
+
+class Told(Protocol):
+    """Who is told what came of a call; once, by one of the two."""
+
+    def answered(self, answer: Answer) -> None: ...
+    def unfinished(self) -> None:
+        """The rest takes waiting: ``await call.rest()``, in a task."""
+
+
+@final
+class Call:
+    """A request that may go to the origin. ``alone``: its answer is for this client only, as far as is known;
+    ``passed``: the rule sends it past the cache."""
+
+    __slots__ = (
+        "_began", "_interim", "_prompt", "_prompted", "_resent", "_told",
+        "alone", "ask", "flight", "passed", "reason", "start",
+    )  # fmt: skip
+
+    def __init__(
+        self, prompt: Prompt, ask: Ask, reason: Forwarded, *, alone: bool = False, passed: bool = False
+    ) -> None:
+        self._prompt = prompt
+        self._prompted: Prompted | None = None
+        self._interim: tuple[object, float] | None = None
+        self._told: Told | None = None
+        self._began = 0.0
+        self._resent = False
+        self.ask = ask
+        self.reason = reason
+        self.alone = alone
+        self.passed = passed
+        self.flight: Flight | None = None
+        self.start: Start = prompt.fetcher.start()
+
+    def send(self, octets: bytes, told: Told) -> None:
+        """Ask the origin, now if that can be done at once; ``told`` hears of it later, or of what is left."""
+        prompt, ask = self._prompt, self.ask
+        self._began = prompt.clock.monotonic()
+        self._told = told
+        joins = ask.rule.coalesce.enabled and not wants_events(ask.exchange.head.headers)
+        if not self.alone and joins:
+            self.flight = prompt.flights.begin(ask.key.primary, self.start.epoch, self._began)
+        self._prompted = prompt.origin.prompt(octets, self, ask.rule.read_timeout)
+        if self._prompted is None:
+            told.unfinished()
+
+    def vanish(self) -> None:
+        """The client has left: what is for it alone ends, what others may use goes on."""
+        if self.alone and self._prompted is not None:
+            self._prompted.abandon()
+
+    async def rest(self) -> Answer:
+        """What takes waiting. Only after ``unfinished``."""
+        prompt, ask = self._prompt, self.ask
+        if self._interim is None:
+            # It could not be sent at once, or was and has to be again.
+            if self.passed:
+                return await self._pass()
+            return await prompt.fetcher.fetch(
+                ask, d.Fetch(self.reason), None, self.flight, alone=self.alone, resent=self._resent
+            )
+        under_way, request_time = self._interim
+        try:
+            try:
+                reply = await prompt.origin.after_interim(under_way, request_time, self._forward())
+            finally:
+                ask.exchange.trace.origin_seconds += prompt.clock.monotonic() - self._began
+            answer = self._settled(prompt.fetcher.received(ask.exchange.trace, reply))
+        except OriginError as error:
+            return self._failed(error)
+        finally:
+            if answer_missing(self.flight):
+                self._give_up()
+        if answer is None:
+            return await prompt.fetcher.fetch(ask, d.Fetch(self.reason), None, self.flight, alone=self.alone)
+        return answer
+
+    # -- PromptListener ---------------------------------------------------------------------------------
+
+    def answered(self, reply: OriginReply) -> None:
+        prompt, told = self._prompt, self._told
+        assert told is not None  # noqa: S101
+        trace = self.ask.exchange.trace
+        trace.origin_seconds = prompt.clock.monotonic() - self._began
+        try:
+            answer = self._settled(prompt.fetcher.received(trace, reply))
+        except Exception:
+            log.exception("request %s failed", trace.request_id)
+            self._give_up()
+            answer = BROKEN
+        if answer is None:
+            told.unfinished()
+        else:
+            told.answered(answer)
+
+    def interim(self, under_way: object, request_time: float) -> None:
+        self._interim = (under_way, request_time)
+        assert self._told is not None  # noqa: S101
+        self._told.unfinished()
+
+    def failed(self, error: OriginError, *, again: bool) -> None:
+        assert self._told is not None  # noqa: S101
+        self.ask.exchange.trace.origin_seconds = self._prompt.clock.monotonic() - self._began
+        if again:
+            self._resent = True
+            self._told.unfinished()
+        else:
+            self._told.answered(self._failed(error))
+
+    # -- small parts ------------------------------------------------------------------------------------
+
+    def _settled(self, received: Received) -> Answer | None:
+        if self.passed:
+            return FromStream(received.head, received.body, self.ask.rule, shareable=False)
+        return self._prompt.fetcher.settle(self.ask, None, self.flight, self.start, received, own=self.alone)
+
+    def _failed(self, error: OriginError) -> Answer:
+        fetcher = self._prompt.fetcher
+        fetcher.witness.failed(error)
+        if self.passed:
+            return fetcher.failure(self.ask.exchange.trace, error)
+        return fetcher.on_failure(self.ask, None, self.flight, error)
+
+    def _forward(self) -> Forward:
+        build, ask = self._prompt.forward, self.ask
+        if self.passed:
+            return build.passed(ask.exchange, ask.rule)
+        return build.whole(ask.exchange, ask.rule, conditionals=self.alone)
+
+    async def _pass(self) -> Answer:
+        fetcher, trace = self._prompt.fetcher, self.ask.exchange.trace
+        try:
+            reply = await fetcher.ask_origin(trace, replace(self._forward(), resent=self._resent))
+        except OriginError as error:
+            return fetcher.failure(trace, error)
+        return FromStream(reply.head, reply.body, self.ask.rule, shareable=False)
+
+    def _give_up(self) -> None:
+        """Those who wait must not wait for ever."""
+        if answer_missing(self.flight):
+            assert self.flight is not None  # noqa: S101
+            error = OriginError(OriginFailure.ABANDONED, status=502)
+            self._prompt.flights.resolve(self.flight, Failed(error))
+            self._prompt.flights.end(self.flight)
+
+
+def answer_missing(flight: Flight | None) -> bool:
+    return flight is not None and not flight.outcome.done()
+
+
+class Prompt:
+    """One worker's short way through the flow."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        origin: Origin,
+        forward: ForwardBuilder,
+        flights: Flights,
+        fetcher: Fetcher,
+    ) -> None:
+        self.clock = clock
+        self.origin = origin
+        self.forward = forward
+        self.flights = flights
+        self.fetcher = fetcher
+        self._store = store
+
+    def look(self, exchange: Exchange, matched: Matched) -> FromEntry | Call | None:
+        """The answer, or the call that will bring it, or None: it takes waiting to know."""
+        trace, head, rule = exchange.trace, exchange.head, matched.rule
+        trace.rule = rule.name
+        ask = Ask.of(exchange, matched)
+        primary = ask.key.primary
+        trace.key = primary
+        if rule.overrides.pass_:
+            return self._pass(ask)
+        store = self._store
+        found = store.peek(primary, ask.select)
+        now = self.clock.now()
+        entry = found.entry
+        if entry is None:
+            deeper = store.lookup_now(primary, ask.select)
+            if deeper is None:
+                return None
+            trace.l2_seconds += deeper.seconds
+            entry = deeper.entry
+            if entry is None:
+                trace.lookup_miss = deeper.miss
+                return self._miss(ask, others=found.others or deeper.others)
+            found = deeper
+        decision = decide(head, entry.stored, rule.overrides, now)
+        if type(decision) is not d.Serve:
+            return None
+        trace.tier = found.tier or Tier.L1
+        trace.word = CacheWord.HIT
+        trace.hit = True
+        trace.saved_seconds = entry.fetch_seconds
+        trace.ttl = entry.stored.freshness.fresh_until - now
+        return FromEntry(entry, decision, rule)
+
+    def _miss(self, ask: Ask, *, others: bool) -> Call | None:
+        trace, primary = ask.exchange.trace, ask.key.primary
+        reason = Forwarded.VARY_MISS if others else Forwarded.URI_MISS
+        trace.tier = Tier.ORIGIN
+        if self._store.is_uncacheable(primary):
+            trace.word = CacheWord.BYPASS
+            trace.forwarded = Forwarded.BYPASS
+            trace.pass_reason = PassReason.HIT_FOR_MISS
+            return Call(self, ask, Forwarded.BYPASS, alone=True)
+        if self.flights.find(primary, self.clock.monotonic(), ask.rule.coalesce.lease) is not None:
+            return None  # followed by who can wait
+        trace.word = CacheWord.MISS
+        trace.forwarded = reason
+        return Call(self, ask, reason)
+
+    def _pass(self, ask: Ask) -> Call:
+        trace = ask.exchange.trace
+        trace.key = ""
+        trace.word = CacheWord.BYPASS
+        trace.tier = Tier.ORIGIN
+        trace.forwarded = Forwarded.BYPASS
+        trace.pass_reason = PassReason.RULE
+        return Call(self, ask, Forwarded.BYPASS, alone=True, passed=True)

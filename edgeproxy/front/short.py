@@ -1,0 +1,403 @@
+"""The short way: a plain GET answered from the connection's callback, without a task, hit or miss.
+
+Rules of this file:
+
+- For requests that aiohttp's parser has accepted as one whole bodyless GET with nothing unusual among its
+  fields; of a header block that it has accepted before, only the target may be new, and that is looked at
+  here: visible ASCII that begins with "/".
+- It writes what handler.py would write, made by the same functions; what comes of a request is decided in
+  engine/prompt.py. Whatever takes waiting goes on in a task of its own, the ordinary way.
+- While an answer is awaited, the connection's further octets are held back (server.py): order is kept.
+- What is remembered of a header block (its fields; under each rule, the octets the origin is sent) depends on
+  its octets and the rule alone, and is forgotten at a reload. Bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from secrets import token_hex
+from typing import TYPE_CHECKING, final
+
+from edgeproxy.engine.exchange import Exchange, FromEntry, FromStream
+from edgeproxy.engine.prompt import BROKEN, Call
+from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
+from edgeproxy.front.respond import BODILESS
+from edgeproxy.front.sender import CLOSE, SLICE, Sender
+from edgeproxy.front.trust import FIELDS
+from edgeproxy.observe.trace import Trace
+from edgeproxy.origin.framing import request_head
+from edgeproxy.policy.coding import choose_coding, compressible
+from edgeproxy.policy.decide import bypass
+from edgeproxy.policy.decisions import Form
+from edgeproxy.policy.head import RequestHead
+from edgeproxy.policy.header_table import end_to_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.http_parser import RawRequestMessage
+
+    from edgeproxy.engine.background import Background
+    from edgeproxy.engine.exchange import Answer
+    from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.engine.handle import Engine
+    from edgeproxy.front.compress import Compressor
+    from edgeproxy.front.handler import Handler
+    from edgeproxy.front.server import EdgeProtocol
+    from edgeproxy.front.trust import Trust
+    from edgeproxy.policy.head import Headers
+    from edgeproxy.rules.model import Matched, Rule
+
+log = logging.getLogger("edgeproxy.front")
+
+MOST_BLOCKS = 4096
+MOST_SEEN = 65_536
+MOST_PLANS = 16
+"""Rules under which one block's octets for the origin are remembered."""
+LARGEST = SLICE
+"""Octets of a body that are written at once."""
+
+UNUSUAL = frozenset({
+    "cache-control", "pragma", "range", "if-range", "if-match", "if-unmodified-since", "x-request-id",
+    "authorization", "upgrade", "expect", "te", "trailer", "transfer-encoding", "content-length",
+})  # fmt: skip
+"""Requests with one of these are answered the ordinary way."""
+
+_END = b" HTTP/1.1\r\n"
+_TARGET = re.compile(rb"/[!\"$-~]*")
+"""Visible ASCII but "#": what the parser would take as it stands."""
+
+
+@final
+class Block:
+    """A header block: its fields, its host, and per rule the octets that the origin is sent."""
+
+    __slots__ = ("headers", "host", "learnable", "plans")
+
+    def __init__(self, headers: Headers, host: str, *, learnable: bool) -> None:
+        self.headers = headers
+        self.host = host
+        self.learnable = learnable
+        self.plans: dict[object, _Plan] = {}
+
+
+@final
+class _Plan:
+    """``octets`` of a request's head under one rule. The rule is held, so that its id stays its own."""
+
+    __slots__ = ("_octets", "_slots", "rule")
+
+    def __init__(self, rule: Rule, octets: list[bytes], slots: list[int]) -> None:
+        self.rule = rule
+        self._octets = octets
+        self._slots = slots
+
+    def octets(self, *values: bytes) -> bytes:
+        """With target, request id and client's address put in."""
+        parts = self._octets.copy()
+        for place, which in enumerate(self._slots):
+            parts[2 * place + 1] = values[which]
+        return b"".join(parts)
+
+
+@final
+class Pending:
+    """A request of the short way that waits for the origin, and its connection meanwhile."""
+
+    __slots__ = ("_short", "call", "learn", "protocol", "version")
+
+    def __init__(
+        self, short: ShortWay, protocol: EdgeProtocol, call: Call, learn: bytes | None, version: str
+    ) -> None:
+        self._short = short
+        self.protocol = protocol
+        self.call = call
+        self.learn = learn
+        self.version = version
+
+    def vanish(self) -> None:
+        """The client has left."""
+        exchange = self.call.ask.exchange
+        exchange.vanish()
+        if exchange.on_vanish is None and self.call.alone:
+            self.call.vanish()
+            exchange.trace.aborted = True
+            self._short.done(self)
+
+    def answered(self, answer: Answer) -> None:
+        try:
+            self._short.write(self, answer)
+        except Exception:
+            log.exception("request %s failed", self.call.ask.exchange.trace.request_id)
+            self._short.wait(self, BROKEN)
+
+    def unfinished(self) -> None:
+        self._short.wait(self, None)
+
+
+class ShortWay:
+    """Per worker."""
+
+    def __init__(
+        self,
+        *,
+        handler: Handler,
+        engine: Engine,
+        forward: ForwardBuilder,
+        authority: str,
+        background: Background,
+        compressor: Compressor,
+        next_id: Callable[[], str],
+        trust: Trust | None,
+    ) -> None:
+        self._handler = handler
+        self._engine = engine
+        self._forward = forward
+        self._authority = authority
+        self._background = background
+        self._compressor = compressor
+        self._next_id = next_id
+        self._trust = trust
+        self._clock = handler.clock
+        self._blocks: dict[bytes, Block] = {}
+        self._seen: set[int] = set()
+
+    def forget(self) -> None:
+        """Everything learned; after a reload, and when full."""
+        self._blocks.clear()
+        self._seen.clear()
+
+    # -- requests ---------------------------------------------------------------------------------------
+
+    def known(self, protocol: EdgeProtocol, data: bytes) -> bool:
+        """Take the request in ``data`` if its header block is known. The caller has seen to it that the
+        connection is clean and idle, and that ``data`` is "GET ..." up to the end of a head."""
+        end = data.find(_END)
+        block = self._blocks.get(data[end + 11 :])
+        if block is None or end > protocol.max_line_size or _TARGET.fullmatch(data, 4, end) is None:
+            return False
+        return self._try(protocol, block, data[4:end].decode("ascii"), data)
+
+    def parsed(self, protocol: EdgeProtocol, message: RawRequestMessage, data: bytes) -> bool:
+        """Take the request that the parser has made of ``data``, one whole bodyless message, and remember
+        its header block when it comes again."""
+        if message.method != "GET" or message.should_close or message.version != HTTP_1_1:
+            return False
+        try:
+            most = max(MOST_FIELDS, protocol.max_line_size)
+            head = head_of(message, protocol.scheme, has_body=False, most=most)
+        except Refused:
+            return False
+        headers = head.headers
+        if not headers.isdisjoint(UNUSUAL):
+            return False
+        if "connection" in headers:
+            headers = end_to_end(headers)
+        block = Block(headers, head.host, learnable=self._trust is None or headers.isdisjoint(FIELDS))
+        end = data.find(_END)
+        if data.startswith(b"GET /") and end > 0:
+            self._learn(data[end + 11 :], block)
+        return self._try(protocol, block, head.target, data)
+
+    def _learn(self, octets: bytes, block: Block) -> None:
+        mark = hash(octets)
+        if mark in self._seen:
+            if len(self._blocks) >= MOST_BLOCKS:
+                self._blocks.clear()
+            self._blocks[octets] = block
+            return
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+
+    def _try(self, protocol: EdgeProtocol, block: Block, target: str, data: bytes) -> bool:
+        try:
+            return self._take(protocol, block, target, data)
+        except Exception:
+            # Before anything was written or sent: the ordinary way will fail in the same way, and say so.
+            log.exception("the short way failed on %r", target)
+            return False
+
+    def _take(self, protocol: EdgeProtocol, block: Block, target: str, data: bytes) -> bool:
+        transport = protocol.transport
+        if transport is None or transport.get_write_buffer_size():
+            return False
+        handler = self._handler
+        scheme, client = protocol.scheme, protocol.client
+        told = client
+        if self._trust is not None:
+            source = self._trust.source(client, scheme, block.headers)
+            client, told, scheme = source.client, source.chain, source.scheme
+        head = RequestHead("GET", scheme, block.host, target, block.headers)
+        matched = self._engine.matcher.match(head)
+        overrides = matched.rule.overrides
+        if not overrides.pass_ and bypass(head, overrides) is not None:
+            return False
+        trace = Trace(self._next_id(), self._clock.monotonic(), "GET", block.host, target, client)
+        exchange = Exchange(head, trace, client=told)
+        step = self._engine.prompt.look(exchange, matched)
+        if step is None:
+            return False
+        learn = data if block.learnable and handler.lane is not None and not handler.draining else None
+        if type(step) is Call:
+            pending = Pending(self, protocol, step, learn, handler.rules_version)
+            plan = self._plan(block, exchange, matched, step)
+            values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"))
+            handler.in_flight += 1
+            protocol.await_answer(pending)
+            step.send(plan.octets(*values), pending)
+            return True
+        assert isinstance(step, FromEntry)  # noqa: S101
+        return self._hit(protocol, step, trace, learn)
+
+    # -- what the origin is sent ------------------------------------------------------------------------
+
+    def _plan(self, block: Block, exchange: Exchange, matched: Matched, call: Call) -> _Plan:
+        rule, head = matched.rule, exchange.head
+        key = (id(rule), call.passed, call.alone, head.scheme, bool(exchange.client))
+        plan = block.plans.get(key)
+        if plan is None:
+            if len(block.plans) >= MOST_PLANS:
+                block.plans.clear()
+            plan = block.plans[key] = self._made(exchange, rule, call)
+        return plan
+
+    def _made(self, exchange: Exchange, rule: Rule, call: Call) -> _Plan:
+        """The octets as forward.py and framing.py make them, with marks where a request's own values go."""
+        mark = token_hex(16)
+        marks = (f"/{mark}t", f"{mark}i", f"{mark}c")
+        head = exchange.head
+        model = Exchange(
+            head=RequestHead("GET", head.scheme, head.host, marks[0], head.headers),
+            trace=Trace(request_id=marks[1]),
+            client=marks[2] if exchange.client else "",
+        )
+        if call.passed:
+            forward = self._forward.passed(model, rule)
+        else:
+            forward = self._forward.whole(model, rule, conditionals=call.alone)
+        octets = request_head(forward, self._authority)
+        pattern = b"|".join(re.escape(text.encode()) for text in marks)
+        parts = re.split(b"(" + pattern + b")", octets)
+        return _Plan(rule, parts, [marks.index(part.decode()) for part in parts[1::2]])
+
+    # -- answers ----------------------------------------------------------------------------------------
+
+    def _hit(self, protocol: EdgeProtocol, answer: FromEntry, trace: Trace, learn: bytes | None) -> bool:
+        octets = self._entry_octets(answer, trace, learn)
+        if octets is None:
+            return False
+        answer.entry.hits += 1
+        self._send(protocol, *octets, trace)
+        self._handler.finish(trace)
+        protocol.answered_at_once(keep_alive=not self._handler.draining)
+        return True
+
+    def _entry_octets(
+        self, answer: FromEntry, trace: Trace, learn: bytes | None
+    ) -> tuple[bytes, bytes] | None:
+        """Head and body, or None where that takes waiting."""
+        entry, serve = answer.entry, answer.serve
+        coded = None
+        if serve.form is Form.FULL:
+            if len(entry.body) > LARGEST:
+                return None
+            if serve.coding:
+                if not self._compressor.at_once(entry, serve.coding):
+                    return None
+                coded = self._compressor.coded_now(entry, serve.coding)
+        return self._handler.render(answer, "GET", trace, learn, coded)
+
+    def _stream_octets(
+        self, pending: Pending, answer: FromStream, trace: Trace
+    ) -> tuple[bytes, bytes] | None:
+        """As ``_entry_octets``, for an answer that is not stored."""
+        head, body = answer.head, answer.body
+        compression = answer.rule.overrides.compression
+        fields = pending.call.ask.exchange.head.headers
+        status = head.status
+        if status in BODILESS or body.length is None or body.length > LARGEST:
+            return None
+        if compressible(status, head.headers, compression, body.length) and choose_coding(
+            fields.get("accept-encoding"), compression.codings
+        ):
+            return None
+        whole = body.take_all()
+        if whole is None:
+            return None
+        trace.status = status
+        responder = self._handler.responder
+        octets = responder.stream_head(head, answer.rule, "", len(whole), shareable=answer.shareable)
+        octets += self._handler.part(trace, answer.age)
+        return octets + b"Content-Length: %d\r\n" % len(whole), whole
+
+    def _send(self, protocol: EdgeProtocol, head: bytes, body: bytes, trace: Trace) -> None:
+        transport = protocol.transport
+        assert transport is not None  # noqa: S101
+        end = b"\r\n" if not self._handler.draining else CLOSE + b"\r\n"
+        if len(body) > 4096:
+            transport.writelines((head + end, body))
+        else:
+            transport.write(b"".join((head, end, body)))
+        trace.bytes_out = len(body)
+
+    def write(self, pending: Pending, answer: Answer) -> None:
+        """The answer is here: write it, or have it written the ordinary way."""
+        protocol, trace = pending.protocol, pending.call.ask.exchange.trace
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            trace.aborted = True
+            if isinstance(answer, FromStream):
+                answer.body.close()
+            self.done(pending)
+            return
+        octets = None
+        if not transport.get_write_buffer_size():
+            if isinstance(answer, FromEntry):
+                learn = pending.learn if pending.version == self._handler.rules_version else None
+                octets = self._entry_octets(answer, trace, learn)
+            elif isinstance(answer, FromStream):
+                octets = self._stream_octets(pending, answer, trace)
+        if octets is None:
+            self.wait(pending, answer)
+            return
+        self._send(protocol, *octets, trace)
+        self.done(pending)
+
+    def done(self, pending: Pending) -> None:
+        handler = self._handler
+        handler.in_flight -= 1
+        handler.finish(pending.call.ask.exchange.trace)
+        pending.protocol.go_on(keep_alive=not handler.draining)
+
+    # -- the ordinary way -------------------------------------------------------------------------------
+
+    def wait(self, pending: Pending, answer: Answer | None) -> None:
+        """Go on in a task: with ``answer``, or with the rest of the call."""
+        trace = pending.call.ask.exchange.trace
+        self._background.spawn(self._in_task(pending, answer), f"answer {trace.request_id}")
+
+    async def _in_task(self, pending: Pending, answer: Answer | None) -> None:
+        handler, protocol, call = self._handler, pending.protocol, pending.call
+        exchange = call.ask.exchange
+        sender = Sender(protocol, None, self._clock, close=handler.draining)
+        keep_alive = False
+        handler.in_flight -= 1  # run() counts it from here on
+        try:
+            keep_alive = await handler.run(
+                self._rest(pending, answer, sender), exchange.trace, sender, lambda: exchange.vanished
+            )
+        finally:
+            protocol.go_on(keep_alive=keep_alive)
+
+    async def _rest(self, pending: Pending, answer: Answer | None, sender: Sender) -> None:
+        call, handler = pending.call, self._handler
+        exchange = call.ask.exchange
+        exchange.on_interim = sender.interim
+        if call.alone or (isinstance(answer, FromStream) and not answer.shareable):
+            exchange.leave_with_client()
+        if answer is None:
+            answer = await call.rest()
+        learn = pending.learn if pending.version == handler.rules_version else None
+        await handler.send(answer, exchange.head, exchange.trace, sender, learn)
