@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 import socket
 from itertools import count
@@ -36,10 +37,12 @@ from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.operate import Operator
-from edgeproxy.origin.client import OriginClient
+from edgeproxy.origin.pools import Pools
+from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.load import load_rules
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.model import RuleSet
+from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.settings import SettingsError
 from edgeproxy.store.open import open_store, parse_store_url
 
@@ -56,7 +59,8 @@ BACKLOG = 4096
 
 class Worker:
     """One worker. ``listen`` and ``admin`` replace the sockets that the settings would have it bind. With
-    ``handed`` it is one of several: its admin application is on its own socket, for the parent alone."""
+    ``handed`` it is one of several: its admin application is on its own socket, for the parent alone.
+    ``chance`` gives 0 to 1: pauses and choices among origins hang on it."""
 
     def __init__(
         self,
@@ -66,8 +70,10 @@ class Worker:
         listen: socket.socket | None = None,
         admin: socket.socket | None = None,
         handed: HandedDown | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings
+        self._chance = chance
         self.clock = clock or Clock()
         self._listen = listen
         self._admin = admin
@@ -100,14 +106,13 @@ class Worker:
         )
         if self._handed is not None and not self.store.table.is_shared:
             raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
-        self.origin = OriginClient(
-            settings.origin,
+        self.given = given(settings)
+        self.origin = Pools(
+            self.given.completed(ruleset.pools),
             clock=clock,
             spawn=self.background.spawn,
-            connect_timeout=settings.connect_timeout,
-            first_byte_timeout=settings.first_byte_timeout,
-            read_timeout=settings.read_timeout,
-            max_connections=settings.origin_connections,
+            turns=Turns(None if self._handed is None else self._handed.directory),
+            chance=self._chance,
         )
         forward = ForwardBuilder(settings.name, settings.origin_host)
         trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
@@ -161,6 +166,7 @@ class Worker:
         self.metrics.add_source("store", self.operator.store_numbers)
         self.metrics.add_source("origin", self.operator.origin_numbers)
         self.metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
+        self.metrics.origins = self.operator.origin_rows
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()
@@ -278,6 +284,19 @@ class Worker:
                         await result
                 except Exception:
                     log.exception("%s did not end cleanly", name)
+
+
+def given(settings: Settings) -> Given:
+    """What the command line says of origins."""
+    return Given(
+        settings.origins,
+        Timeouts(
+            connect=settings.connect_timeout,
+            first_byte=settings.first_byte_timeout,
+            between_bytes=settings.read_timeout,
+        ),
+        settings.origin_connections,
+    )
 
 
 def check_store(settings: Settings) -> None:

@@ -38,9 +38,8 @@ class Clock:
         """Seconds since 1970, steady: never steps back, goes on during suspend."""
         return self._base + time.clock_gettime(_STEADY)
 
-    def monotonic(self) -> float:
-        """Seconds, for measuring how long something took."""
-        return time.perf_counter()
+    monotonic: Callable[[], float] = staticmethod(time.perf_counter)
+    """Seconds, for measuring how long something took."""
 
     def call_later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts) -> Timer:
         """Call back after ``delay`` seconds, on the running loop."""

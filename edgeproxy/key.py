@@ -20,11 +20,12 @@ Rules of this file:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import RequestHead
@@ -39,7 +40,7 @@ LONG = 256
 """Octets from which on a value is part of the key as a digest only: keys stand in tables that count them."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CacheKey:
     """``primary`` names the stored answer. ``host`` and ``target`` are its URL as purging sees it:
     the host ("" where the rule leaves it out) and the target with ignored parameters gone."""

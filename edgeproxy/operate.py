@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
 from edgeproxy.engine.invalidate import url_order
 from edgeproxy.key import build_key
-from edgeproxy.origin.base import OriginError
+from edgeproxy.origin import report
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.policy.joining import content_range
 from edgeproxy.rules.load import load_rules
@@ -73,6 +73,15 @@ class Operator:
                 lines = tuple(str(error).splitlines())
                 log.error("rules not reloaded, the old ones go on:\n%s", error)  # noqa: TRY400 - no fault of ours
                 self.last_reload = ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
+                return self.last_reload
+            try:
+                worker.origin.configure(worker.given.completed(ruleset.pools))
+            except ValueError as error:
+                worker.metrics.reloaded(ok=False)
+                log.error("rules not reloaded, the old ones go on: pools: %s", error)  # noqa: TRY400 - as above
+                self.last_reload = ReloadResult(
+                    self._ruleset.version, len(self._ruleset.rules), (f"pools: {error}",)
+                )
                 return self.last_reload
             self._directory = directory
             self._ruleset = ruleset
@@ -140,16 +149,10 @@ class Operator:
         return {name: value for name, value in told.items() if isinstance(value, int | float | str)}
 
     def origin_numbers(self) -> dict[str, int | float | str]:
-        origin = self._worker.origin
-        return {
-            "connections_open": origin.connections_open,
-            "connections_idle": origin.connections_idle,
-            "connects_total": origin.connects,
-            "in_flight": origin.in_flight,
-            "queued": origin.queued,
-            "resent_total": origin.resent,
-            "surplus_total": origin.surplus,
-        }
+        return report.sums(self._worker.origin)
+
+    def origin_rows(self) -> dict[str, dict[str, dict[str, int | float | str]]]:
+        return report.rows(self._worker.origin, self._worker.clock.now())
 
     def _fold(self) -> None:
         if self._worker.handler.lane is not None:
@@ -178,11 +181,8 @@ class Operator:
         return {**parts, "origin": await self._origin_health()}
 
     async def _origin_health(self) -> PartHealth:
-        try:
-            await self._worker.origin.probe()
-        except OriginError as error:
-            return PartHealth(ok=False, detail=str(error))
-        return PartHealth(ok=True, detail="ok")
+        ok, detail = await report.health(self._worker.origin, self._worker.clock.now())
+        return PartHealth(ok=ok, detail=detail)
 
 
 def _read(directory: Path) -> tuple[RuleSet, Matcher]:

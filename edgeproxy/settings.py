@@ -138,6 +138,19 @@ def origin_url(value: str) -> str:
     return f"{found[1].lower()}://{found[2]}{'' if found[3] is None else f':{found[3]}'}"
 
 
+def origin_urls(value: str) -> str:
+    """One or several, separated by commas."""
+    return ",".join(dict.fromkeys(origin_url(each.strip()) for each in split_origins(value)))
+
+
+def split_origins(value: str) -> tuple[str, ...]:
+    """At commas before what begins an origin: one in the path of a Unix socket is part of it."""
+    return tuple(_BETWEEN_ORIGINS.split(value))
+
+
+_BETWEEN_ORIGINS = re.compile(r",\s*(?=unix:/|https?://)", re.IGNORECASE)
+
+
 def host(value: str) -> str:
     if not value:
         return ""
@@ -219,7 +232,8 @@ class Option:
 
 
 OPTIONS = (
-    Option("origin", origin_url, None, "URL", "the API behind it (http://, https:// or unix:/path)"),
+    Option("origin", origin_urls, None, "URL",
+           "the API behind it (http://, https:// or unix:/path); given several times: a pool of them"),
     Option("origin_host", host, "", "HOST", "the Host that the origin gets; default: the client's"),
     Option("rules", rules, "", "DIR|none",
            "rule files; none: plain HTTP caching (default: the shipped rules of the demo API)"),
@@ -265,11 +279,16 @@ OPTIONS = (
 )  # fmt: skip
 
 
+SEVERAL = frozenset(("origin",))
+"""Flags that may be given several times."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All values, checked. Durations in seconds, sizes in octets. ``rules`` None: plain HTTP caching."""
 
     origin: str
+    """One or several, separated by commas."""
     origin_host: str
     """"" leaves the client's."""
     rules: Path | None
@@ -304,6 +323,10 @@ class Settings:
     log_level: str
     admin_token: str | None = field(default=None, repr=False)
     read_token: str | None = field(default=None, repr=False)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        return split_origins(self.origin)
 
 
 HANDED_DOWN = "EDGEPROXY_HANDED_DOWN"
@@ -344,7 +367,11 @@ def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None = N
         if names is None or option.name in names:
             shown = f"; default {option.default}" if option.default else ""
             parser.add_argument(
-                option.flag, dest=option.name, metavar=option.metavar, help=option.help + shown
+                option.flag,
+                dest=option.name,
+                metavar=option.metavar,
+                help=option.help + shown,
+                action="append" if option.name in SEVERAL else "store",
             )
     if names is None:
         parser.add_argument(
@@ -418,6 +445,7 @@ def gather(flags: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, An
             raw, where = environ[option.variable], option.variable
         if flags.get(option.name) is not None:
             raw, where = flags[option.name], option.flag
+            raw = raw if isinstance(raw, str) else ",".join(raw)
         if raw is None:
             values[option.name] = None
             continue

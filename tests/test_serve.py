@@ -198,7 +198,8 @@ def test_numbers(edge: EdgeProcess) -> None:
     assert after["requests"] - before["requests"] == 10
     assert after["hits"] - before["hits"] == 9
     again = told(edge.admin("GET", "/api/cache/status"))
-    assert again == {**stats, "uptime_seconds": again["uptime_seconds"]}
+    assert again.keys() == stats.keys()
+    assert again["rules"] == stats["rules"]
     assert stats["store"]["l1_entries"] > 0
     report = json.dumps(told(edge.admin("GET", "/api/performance")))
     for name in ("items", "p50", "p99", "1m", "5m", "1h"):

@@ -157,6 +157,23 @@ def test_the_default_store_is_of_one_origin() -> None:
     assert store("http://a", store="lmdb:/mine") == store("http://b", store="lmdb:/mine") == "lmdb:/mine"
 
 
+def test_several_origins() -> None:
+    """Flags one after the other, or one value with commas; a comma in a socket's path is none between two."""
+    parser = argparse.ArgumentParser()
+    settings.add_flags(parser)
+    words = ["--origin", "http://a:1/", "--origin", "https://b", "--origin", "http://a:1"]
+    got = loaded(vars(parser.parse_args(words)))
+    assert got.origins == ("http://a:1", "https://b")
+    assert got.origin == "http://a:1,https://b"
+    assert loaded({"origin": "unix:/run/a,b.sock,http://c, https://d"}).origins == (
+        "unix:/run/a,b.sock",
+        "http://c",
+        "https://d",
+    )
+    with pytest.raises(SettingsError, match="expected a URL without a path"):
+        loaded({"origin": "http://a,http://b/path"})
+
+
 def test_an_origin_without_its_scheme() -> None:
     with pytest.raises(SettingsError) as refused:
         loaded({"origin": "localhost:9000"})

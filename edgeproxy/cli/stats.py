@@ -73,7 +73,27 @@ def _table(told: dict[str, Any]) -> str:
     origin = told.get("origin")
     if origin:
         lines.append("origin: " + ", ".join(f"{key} {_short(key, n)}" for key, n in origin.items()))
+    lines += _origins(told.get("origins") or {})
     return "\n".join(client.printable(line).rstrip() for line in lines)
+
+
+def _origins(pools: dict[str, Any]) -> list[str]:
+    """A line for each origin, where there are several or one is not well."""
+    rows = [(pool, url, row) for pool, each in pools.items() for url, row in each.items()]
+    if len(rows) == 1 and rows[0][2].get("state") == "usable":
+        return []
+    lines = []
+    for pool, url, row in rows:
+        why = f" ({row['reason']})" if row.get("reason") else ""
+        canary = f", canary {row['canary']}" if row.get("canary") else ""
+        counted = ", ".join(
+            f"{row.get(key, 0)} {key}" for key in ("requests", "failures", "errors", "retries")
+        )
+        lines.append(
+            f"{pool}: {url}: {row.get('state')}{why}{canary}, {counted}, "
+            f"{1000 * row.get('latency_seconds', 0):.1f} ms"
+        )
+    return lines
 
 
 def _store(numbers: dict[str, Any]) -> list[str]:

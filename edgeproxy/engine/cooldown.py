@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from edgeproxy.policy.vocabulary import OriginFailure
+from edgeproxy.policy.vocabulary import OriginFailure
 
 FIRST = 1.0
 LONGEST = 30.0
+NOT_ASKED = frozenset({OriginFailure.BREAKER_OPEN, OriginFailure.YIELDED})
+"""Failures that did not reach the origin."""
 ROOM = 10_000
 
 
@@ -26,9 +26,14 @@ class CoolDown:
 
     def failed(self, key: str, now: float, failure: OriginFailure) -> None:
         before = self._until.pop(key, None)
-        pause = FIRST if before is None else min(LONGEST, before[1] * 2)
+        pause = FIRST / 2 if before is None else before[1]
+        # Where the origin was not even asked the pause is a short one, and the next is as long as it would
+        # have been: it may be back soon.
+        asked = failure not in NOT_ASKED
+        pause = min(LONGEST, pause * 2) if asked else pause
+        wait = pause if asked else FIRST
         # Full pauses would send all keys that failed in one outage back at the same moment.
-        self._until[key] = (now + pause * random.uniform(0.5, 1.0), pause, failure)  # noqa: S311
+        self._until[key] = (now + wait * random.uniform(0.5, 1.0), pause, failure)  # noqa: S311
         if len(self._until) > ROOM:
             self._until.popitem(last=False)
 

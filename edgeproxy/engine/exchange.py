@@ -10,6 +10,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.origin.base import Purpose
+from edgeproxy.value import value
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -51,6 +54,7 @@ class Exchange:
     on_interim: Callable[[ResponseHead], None] | None = None
     on_vanish: Callable[[], object] | None = None
     vanished: bool = False
+    purpose: Purpose = Purpose.CLIENT
 
     def vanish(self) -> None:
         self.vanished = True
@@ -80,7 +84,7 @@ class Reader(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FromEntry:
     """A whole stored answer (or one that could have been stored) in the form that ``serve`` says."""
 
@@ -89,7 +93,7 @@ class FromEntry:
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FromStream:
     """An answer on its way. ``shareable``: it is being stored, so the rule's client Cache-Control holds."""
 
@@ -100,7 +104,7 @@ class FromStream:
     age: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FromEdge:
     """The edge answers by itself, with problem+json (RFC 9457)."""
 

@@ -10,7 +10,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.engine.body import SharedBody, pump
@@ -32,6 +32,7 @@ from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
 from edgeproxy.rules.tags import tags_for
 from edgeproxy.store.entry import Entry
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     _Question = tuple[tuple[RawField, ...], d.Asked]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Start:
     """Where a fetch stood in the order of things when it began."""
 
@@ -62,7 +63,7 @@ class Start:
         return Start(min(self.epoch, entry.epoch), self.stamp)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Received:
     """An origin's reply, with a Date."""
 
@@ -266,9 +267,6 @@ class Fetcher:
         trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
         ask.exchange.on_vanish = None
         self._cooldown_over(ask, flight)
-        draft = told = self._entry(ask, stored, None, start)
-        if conclusion.withheld:
-            told = _with_withheld(draft, conclusion.withheld)
         whole = None if conclusion.withheld else reply.body.take_all()
         if whole is not None:
             reply.body.close()
@@ -285,6 +283,9 @@ class Fetcher:
             now = self._clock.now()
             serve = deliver(ask.exchange.head, entry.stored, rule.overrides, now, own=asked is d.Asked.PART)
             return FromEntry(entry, serve, rule)
+        draft = told = self._entry(ask, stored, None, start)
+        if conclusion.withheld:
+            told = _with_withheld(draft, conclusion.withheld)
         body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
         streaming = Streaming(draft, body)
         trace.stored = not self._store.overtaken(draft)
@@ -432,7 +433,7 @@ class Fetcher:
     def failure(trace: Trace, error: OriginError) -> FromEdge:
         trace.failure = error.failure
         trace.tier = Tier.EDGE
-        fields = (("Retry-After", "1"),) if error.status == 503 else ()
+        fields = (("Retry-After", str(error.retry_after)),) if error.status == 503 else ()
         title = "The origin did not answer"
         if error.failure is OriginFailure.REQUEST_BODY:
             title = (

@@ -108,6 +108,10 @@ class ForwardBuilder:
             on_interim=exchange.on_interim,
             upgrade=body and exchange.upgrade is not None,
             read_timeout=rule.read_timeout,
+            pool=rule.origin,
+            key=exchange.trace.key,
+            purpose=exchange.purpose,
+            retry=rule.retry,
         )
 
 

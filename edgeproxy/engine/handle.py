@@ -23,7 +23,7 @@ from edgeproxy.engine.passing import Passer
 from edgeproxy.engine.prompt import Prompt
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.observe.trace import Trace
-from edgeproxy.origin.base import OriginError
+from edgeproxy.origin.base import OriginError, Purpose
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
 from edgeproxy.policy.events import wants_events
@@ -203,9 +203,14 @@ class Engine:
             head=head
             if head.content_key
             else RequestHead("GET", head.scheme, head.host, head.target, head.headers),
-            trace=Trace(request_id=f"{ask.exchange.trace.request_id}-refresh", rule=ask.rule.name),
+            trace=Trace(
+                request_id=f"{ask.exchange.trace.request_id}-refresh",
+                rule=ask.rule.name,
+                key=ask.key.primary,
+            ),
             content=ask.exchange.content,
             client=ask.exchange.client,
+            purpose=Purpose.REFRESH,
         )
         again = Ask(background, ask.matched, ask.key, ask.select)
         self._background.spawn(self._fetch_in_background(again, decision, entry, flight), f"refresh {key}")

@@ -82,7 +82,7 @@ class Call:
         joins = ask.rule.coalesce.enabled and not wants_events(ask.exchange.head.headers)
         if not self.alone and joins:
             self.flight = prompt.flights.begin(ask.key.primary, self.start.epoch, self._began)
-        self._prompted = prompt.origin.prompt(octets, self, ask.rule.read_timeout)
+        self._prompted = prompt.origin.prompt(octets, self, ask.rule)
         if self._prompted is None:
             told.unfinished()
 

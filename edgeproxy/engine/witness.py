@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgeproxy.origin")
 
-NOT_THE_ORIGINS = frozenset({OriginFailure.REQUEST_BODY, OriginFailure.ABANDONED, OriginFailure.OVERLOADED})
+NOT_THE_ORIGINS = frozenset({
+    OriginFailure.REQUEST_BODY, OriginFailure.ABANDONED, OriginFailure.OVERLOADED,
+    OriginFailure.BREAKER_OPEN, OriginFailure.YIELDED,
+})  # fmt: skip
 
 
 class Witness:

@@ -185,7 +185,13 @@ class Responder:
         lines = [
             b"HTTP/1.1 %d %b\r\n" % (status, reason.encode("latin-1") or REASONS.get(status, b"")),
         ]
-        lines += [b"%b: %b\r\n" % f for f in headers.raw if f[0].lower() not in skipped]
+        names = headers.field_names
+        kept = names.memo.get(skipped)
+        if kept is None:
+            kept = [place for place, name in enumerate(names.raw) if name.lower() not in skipped]
+            names.memo[skipped] = kept
+        raw = headers.raw
+        lines += [b"%b: %b\r\n" % raw[place] for place in kept]
         lines += [b"%b: %b\r\n" % f for f in extra]
         lines.append(self._constant)
         return b"".join(lines)

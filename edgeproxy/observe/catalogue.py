@@ -100,6 +100,36 @@ CATALOGUE: dict[str, Described] = {
             "Requests for which the origin failed, by how.",
             ("reason",),
         ),
+        *(
+            Described(name, kind, told, ("pool", "origin"))
+            for name, kind, told in (
+                (
+                    "edgeproxy_origin_usable",
+                    _GAUGE,
+                    "1 while the origin may be asked, of all workers together.",
+                ),
+                ("edgeproxy_origin_requests_total", _COUNTER, "Requests that the origin answered or failed."),
+                (
+                    "edgeproxy_origin_request_failures_total",
+                    _COUNTER,
+                    "Requests that it gave no whole answer to.",
+                ),
+                ("edgeproxy_origin_errors_total", _COUNTER, "Answers of status 500, 502, 503 or 504."),
+                ("edgeproxy_origin_retries_total", _COUNTER, "Requests to it that repeated a failed one."),
+                (
+                    "edgeproxy_origin_budget_refused_total",
+                    _COUNTER,
+                    "Repeats and background work that its budget left no room for.",
+                ),
+                ("edgeproxy_origin_breaker_opens_total", _COUNTER, "Times that its breaker opened."),
+                ("edgeproxy_origin_ejections_total", _COUNTER, "Times that it was ejected from its pool."),
+                (
+                    "edgeproxy_origin_latency_seconds",
+                    _GAUGE,
+                    "Moving average of the time to the head of an answer.",
+                ),
+            )
+        ),
         Described(
             "edgeproxy_lookup_misses_total",
             _COUNTER,

@@ -20,6 +20,7 @@ from prometheus_client.utils import floatToGoString
 MERGED: dict[str, Callable[[float, float], float]] = {
     "edgeproxy_build_info": max,
     "edgeproxy_config_last_reload_successful": min,
+    "edgeproxy_origin_latency_seconds": max,
     "edgeproxy_process_start_time_seconds": min,
     "edgeproxy_rules": max,
     "edgeproxy_store_epoch": max,
@@ -118,6 +119,7 @@ _SAME = frozenset(("version", "l2_name"))
 _LATEST: dict[str, Callable[[Any, Any], Any]] = {
     "uptime_seconds": max,
     "epoch": max,
+    "latency_seconds": max,
     "l2_store_entries": max,
     "l2_store_bytes": max,
     "l2_store_max_bytes": max,

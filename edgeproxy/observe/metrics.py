@@ -70,6 +70,8 @@ class Metrics:
         self.observe: Callable[[Trace], None] = self.tally.observe
         """Count one finished request. Called once for each."""
         self.sources = dict(sources or {})
+        self.origins: Callable[[], Mapping[str, Mapping[str, Mapping[str, Number | str]]]] = dict
+        """Pool -> origin -> what it tells (origin/report.py)."""
         self.reloads = 0
         self.reloads_failed = 0
         self.last_reload_ok = True
@@ -148,6 +150,7 @@ class Metrics:
                 "closes": {" ".join(key): n for key, n in sockets.closes.items()},
             },
             "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
+            "origins": self.origins(),
             **self.read_sources(),
         }
 
@@ -191,6 +194,7 @@ class _Exposition(Collector):
         sources = list(_source_families(metrics.read_sources()))
         yield from _rule_families(metrics.tally.rules)
         yield from _reason_families(metrics.tally)
+        yield from _origin_families(metrics.origins())
         yield _histogram("edgeproxy_origin_duration_seconds", [((), metrics.tally.origin)])
         yield _histogram("edgeproxy_store_lookup_duration_seconds", [((), metrics.tally.lookups)])
         for name, value in (
@@ -270,6 +274,27 @@ def _socket_families(sockets: SocketTally) -> Iterator[Metric]:
     ):
         yield _simple(name, [(("in",), come), (("out",), gone)])
     yield _simple("edgeproxy_websocket_closes_total", sockets.closes.items())
+
+
+_OF_ORIGINS = {
+    "edgeproxy_origin_usable": "usable",
+    "edgeproxy_origin_requests_total": "requests",
+    "edgeproxy_origin_request_failures_total": "failures",
+    "edgeproxy_origin_errors_total": "errors",
+    "edgeproxy_origin_retries_total": "retries",
+    "edgeproxy_origin_budget_refused_total": "refused_by_budget",
+    "edgeproxy_origin_breaker_opens_total": "breaker_opens",
+    "edgeproxy_origin_ejections_total": "ejections",
+    "edgeproxy_origin_latency_seconds": "latency_seconds",
+}
+
+
+def _origin_families(
+    told: Mapping[str, Mapping[str, Mapping[str, Number | str]]],
+) -> Iterator[Metric]:
+    each = [((pool, url), row) for pool, rows in told.items() for url, row in rows.items()]
+    for name, key in _OF_ORIGINS.items():
+        yield _simple(name, ((labels, float(row[key])) for labels, row in each))
 
 
 def _source_families(told: Mapping[str, Mapping[str, Number | str]]) -> Iterator[Metric]:

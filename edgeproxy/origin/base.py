@@ -6,6 +6,7 @@ Rules of this file: types only. The one error that may cross is OriginError.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -19,14 +20,28 @@ if TYPE_CHECKING:
 class OriginError(Exception):
     """The origin failed; ``failure`` says how, ``detail`` for the log only.
 
-    ``status`` is what a client is told when nothing better can be served.
+    ``status`` is what a client is told when nothing better can be served, ``retry_after`` when it may come
+    back, in whole seconds.
     """
 
-    def __init__(self, failure: OriginFailure, detail: str = "", status: int | None = None) -> None:
+    def __init__(
+        self, failure: OriginFailure, detail: str = "", status: int | None = None, *, retry_after: int = 1
+    ) -> None:
         super().__init__(f"{failure.value}: {detail}" if detail else failure.value)
         self.failure = failure
         self.detail = detail
         self.status = failure.status if status is None else status
+        self.retry_after = retry_after
+
+
+class Purpose(Enum):
+    """For whom the origin is asked. All but CLIENT draw on the origin's budget; the last yields first."""
+
+    CLIENT = "client"
+    RETRY = "retry"
+    REFRESH = "refresh"
+    WARM = "warm"
+    PREDICT = "predict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,13 @@ class Forward:
     """Ask to go on as a WebSocket: the answer may be a 101, whose body is then a Tunnel."""
     read_timeout: float | None = None
     """Seconds between two pieces of the answer's body, 0 for any; None: the origin client's."""
+    pool: str = "default"
+    """Which origins are asked."""
+    key: str = ""
+    """By which one of them is chosen, where that goes by key."""
+    purpose: Purpose = Purpose.CLIENT
+    retry: str = "idempotent"
+    """Which methods may be sent again: ``idempotent``, ``any`` or ``none``."""
 
 
 class AnswerBody(Protocol):
@@ -104,15 +126,26 @@ class PromptListener(Protocol):
         """``again``: nothing of an answer came, and a reused connection was dead: it may go once more."""
 
 
+class Route(Protocol):
+    """What of a rule says where a request goes."""
+
+    @property
+    def origin(self) -> str:
+        """As ``Forward.pool``."""
+
+    @property
+    def retry(self) -> str: ...
+    @property
+    def read_timeout(self) -> float | None: ...
+
+
 class Prompted(Protocol):
     def abandon(self) -> None:
         """End the request; the listener is not called any more."""
 
 
 class Origin(Protocol):
-    def prompt(
-        self, octets: bytes, listener: PromptListener, read_timeout: float | None = None
-    ) -> Prompted | None:
+    def prompt(self, octets: bytes, listener: PromptListener, route: Route) -> Prompted | None:
         """Send a GET's head now, on an idle connection; None where that is not possible at once."""
 
     async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> OriginReply:

@@ -32,6 +32,7 @@ from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
     from aiohttp.http_parser import RawResponseMessage
     from aiohttp.streams import StreamReader
@@ -64,6 +65,7 @@ class OriginClient:
         clock: Clock,
         spawn: Spawn,
         connect_timeout: float = 3.0,
+        tls_timeout: float | None = None,
         first_byte_timeout: float = 10.0,
         read_timeout: float = 30.0,
         idle_timeout: float = 30.0,
@@ -83,7 +85,7 @@ class OriginClient:
         self._clock = clock
         self._spawn = spawn
         self._pool = Pool(
-            Dialer(address, clock, connect_timeout, tls=tls, server_name=server_name),
+            Dialer(address, clock, connect_timeout, tls_timeout, tls=tls, server_name=server_name),
             clock,
             Limits(first_byte_timeout, read_timeout, idle_timeout, max_head),
             max_connections=max_connections,
@@ -95,6 +97,10 @@ class OriginClient:
         self.surplus = 0
         """Answers after whose announced end more octets came: dropped, with the connection."""
         self.failures: dict[OriginFailure, int] = dict.fromkeys(OriginFailure, 0)
+        self.may_resend: Callable[[], bool] = _always
+        """Asked before a request is sent a second time."""
+        self.on_body_failure: Callable[[OriginError], object] | None = None
+        """Told of an answer that broke off."""
 
     @property
     def connections_open(self) -> int:
@@ -126,6 +132,14 @@ class OriginClient:
             connection = await self._pool.connect()
         self._pool.give_back(connection)
 
+    def refuse_waiting(self, why: str) -> None:
+        """Tell whoever waits for a place that there will be none: OriginError(BREAKER_OPEN)."""
+        self._pool.refuse_waiting(OriginFailure.BREAKER_OPEN, why)
+
+    def retire(self) -> None:
+        """No longer wanted: what is under way goes on to its end, and no connection is kept."""
+        self._pool.retire()
+
     async def aclose(self) -> None:
         """End every connection; a fetch under way fails. Returns when no descriptor is left."""
         await self._pool.aclose()
@@ -133,7 +147,7 @@ class OriginClient:
     def prompt(
         self, octets: bytes, listener: PromptListener, read_timeout: float | None = None
     ) -> Prompted | None:
-        """See ``Origin.prompt``. Raises nothing."""
+        """As ``Origin.prompt``, of this one origin. Raises nothing."""
         pool = self._pool
         if not pool.idle or not pool.try_enter():
             return None
@@ -172,7 +186,7 @@ class OriginClient:
         except BaseException:
             connection.drop()
             raise
-        body = Body(connection, payload, length, None, self.release, self.count)
+        body = Body(connection, payload, length, None, self.release, self.broke_off)
         return Reply(head, body, request_time, response_time)
 
     async def fetch(self, forward: Forward) -> Reply:
@@ -207,6 +221,8 @@ class OriginClient:
             except OriginError as error:
                 if not may_resend or connection.answered or error.failure is not OriginFailure.RESET:
                     raise
+                if not self.may_resend():
+                    raise
             self.resent += 1
         return await self._exchange(await self._pool.connect(), forward, octets)
 
@@ -232,7 +248,7 @@ class OriginClient:
                 upload.stop()
             connection.drop()
             raise
-        body = Body(connection, payload, length, upload, self.release, self.count)
+        body = Body(connection, payload, length, upload, self.release, self.broke_off)
         return Reply(head, body, request_time, response_time)
 
     async def _after_interim(
@@ -284,3 +300,13 @@ class OriginClient:
 
     def count(self, error: OriginError) -> None:
         self.failures[error.failure] += 1
+
+    def broke_off(self, error: OriginError) -> None:
+        """An answer whose head was well did not come to its end."""
+        self.count(error)
+        if self.on_body_failure is not None:
+            self.on_body_failure(error)
+
+
+def _always() -> bool:
+    return True

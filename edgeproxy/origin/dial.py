@@ -6,8 +6,8 @@ Rules of this file:
 - Names are resolved when connecting, never before and never remembered: an origin that moves is followed.
   All its addresses are tried, the families in turn, the next one beginning before the last has failed
   (RFC 8305; uvloop's own create_connection would wait for each).
-- Every way of failing has its own OriginFailure. The connect timeout covers name, TCP and TLS together, and
-  runs on the given clock.
+- Every way of failing has its own OriginFailure. The connect timeout covers name, TCP and TLS together,
+  unless TLS has one of its own; both run on the given clock.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgeproxy.policy.vocabulary import OriginFailure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeproxy.clock import Clock
+    from edgeproxy.clock import Clock, Timer
 
     _AddrInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
@@ -81,14 +81,40 @@ def default_tls() -> ssl.SSLContext:
     return context
 
 
+class _Deadline:
+    """What of connecting is due, and what it is called when it is late."""
+
+    def __init__(self, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        self._clock = clock
+        self._loop = loop
+        self._timer: Timer | None = None
+        self.scope: asyncio.Timeout | None = None
+        self.failure = OriginFailure.CONNECT_TIMEOUT
+
+    def set(self, seconds: float, failure: OriginFailure) -> None:
+        self.cancel()
+        self.failure = failure
+        self._timer = self._clock.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        if self.scope is not None:
+            self.scope.reschedule(self._loop.time())
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Dialer:
-    """``server_name``: the name in SNI and in the certificate, the URL's host unless given."""
+    """``tls_timeout`` None: the handshake is part of ``timeout``. ``server_name``: the name in SNI and in the
+    certificate, the URL's host unless given."""
 
     def __init__(
         self,
         address: Address,
         clock: Clock,
         timeout: float,
+        tls_timeout: float | None = None,
         *,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
@@ -96,24 +122,29 @@ class Dialer:
         self._address = address
         self._clock = clock
         self._timeout = timeout
+        self._tls_timeout = tls_timeout
         self._tls = (tls or default_tls()) if address.tls else None
         self._server_name = (server_name or address.host) if address.tls else None
 
     async def connect(self, factory: Callable[[], P]) -> P:
-        """A connected protocol. Raises OriginError: DNS, REFUSED, CONNECT_TIMEOUT, TLS."""
+        """A connected protocol. Raises OriginError: DNS, REFUSED, CONNECT_TIMEOUT, TLS, TLS_TIMEOUT."""
         loop = asyncio.get_running_loop()
+        deadline = _Deadline(self._clock, loop)
         try:
             # asyncio.timeout is driven by the loop's clock; ours ends it by moving its deadline to now.
             async with asyncio.timeout(None) as scope:
-                timer = self._clock.call_later(self._timeout, lambda: scope.reschedule(loop.time()))
+                deadline.scope = scope
+                deadline.set(self._timeout, OriginFailure.CONNECT_TIMEOUT)
                 try:
-                    return await self._open(loop, factory)
+                    return await self._open(loop, factory, deadline)
                 finally:
-                    timer.cancel()
+                    deadline.cancel()
         except TimeoutError as error:  # ours, or the system's own ETIMEDOUT
-            raise OriginError(OriginFailure.CONNECT_TIMEOUT, str(error)) from error
+            raise OriginError(deadline.failure, str(error)) from error
 
-    async def _open(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], P]) -> P:
+    async def _open(
+        self, loop: asyncio.AbstractEventLoop, factory: Callable[[], P], deadline: _Deadline
+    ) -> P:
         address = self._address
         if address.unix is not None:
             try:
@@ -130,6 +161,8 @@ class Dialer:
             raise
         except OSError as error:
             raise OriginError(OriginFailure.REFUSED, str(error)) from error
+        if self._tls is not None and self._tls_timeout is not None:
+            deadline.set(self._tls_timeout, OriginFailure.TLS_TIMEOUT)
         try:
             _, protocol = await loop.create_connection(
                 factory, sock=sock, ssl=self._tls, server_hostname=self._server_name

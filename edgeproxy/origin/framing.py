@@ -61,21 +61,11 @@ class _Shape:
         self.codings = [i for i, name in enumerate(lowered) if name == b"transfer-encoding"]
 
 
-_shapes: dict[tuple[bytes, ...], _Shape] = {}
-_SHAPES_KEPT = 1024
-_SHAPE_OCTETS = 2048
-"""Names longer than this together are looked at each time: the memo's size is bounded."""
-
-
-def _shape_of(raw: tuple[RawField, ...]) -> _Shape:
-    names = tuple([name for name, _ in raw])
-    shape = _shapes.get(names)
+def _shape_of(headers: Headers) -> _Shape:
+    names = headers.field_names
+    shape: _Shape | None = names.memo.get(_Shape)
     if shape is None:
-        shape = _Shape(names)
-        if shape.octets <= _SHAPE_OCTETS:
-            if len(_shapes) >= _SHAPES_KEPT:
-                _shapes.clear()
-            _shapes[names] = shape
+        shape = names.memo[_Shape] = _Shape(names.raw)
     return shape
 
 
@@ -101,7 +91,7 @@ def request_head(forward: Forward, authority: str) -> bytes:
     sent as one: such a head comes from our own side, never from a strictly parsed request.
     """
     raw, method, target = forward.headers.raw, forward.method, forward.target
-    shape = _shape_of(raw)
+    shape = _shape_of(forward.headers)
     if not shape.tokens:
         raise ValueError("a field name of the request is not a token")
     if not (_METHOD.fullmatch(method) and _TARGET.fullmatch(target)):
@@ -144,7 +134,8 @@ def response_head(message: ResponseMessage, method: str, limit: int) -> tuple[Re
     version = message.version
     if version not in _VERSIONS:
         raise _bad(f"version {version[0]}.{version[1]}")
-    shape = _shape_of(raw)
+    headers = Headers(raw)
+    shape = _shape_of(headers)
     values = b"\t".join([value for _, value in raw])
     if not shape.tokens:
         raise _bad("a field name is not a token")
@@ -157,7 +148,7 @@ def response_head(message: ResponseMessage, method: str, limit: int) -> tuple[Re
         length = _checked_length(raw, shape, status, version)
     if method == "HEAD" or status in {204, 304} or status < 200:
         length = 0
-    return ResponseHead(status, _reason(message.reason), Headers(raw)), length
+    return ResponseHead(status, _reason(message.reason), headers), length
 
 
 def _checked_length(

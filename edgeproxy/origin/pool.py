@@ -49,6 +49,7 @@ class Pool:
         self._open: set[Connection] = set()
         self._all_lost: asyncio.Future[None] | None = None
         self.closed = False
+        self._retired = False
         self.in_flight = 0
         """Places taken."""
         self.connects = 0
@@ -143,7 +144,7 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """An exchange on it ended well: keep it if it may be reused."""
-        if connection.reusable and not self.closed:
+        if connection.reusable and not self.closed and not self._retired:
             connection.rest()
             self._idle.append(connection)
         else:
@@ -156,13 +157,23 @@ class Pool:
         if not self._open and self._all_lost is not None and not self._all_lost.done():
             self._all_lost.set_result(None)
 
-    async def aclose(self) -> None:
-        """End every connection, refuse whoever waits; returns when no descriptor is left."""
-        self.closed = True
+    def refuse_waiting(self, failure: OriginFailure, why: str) -> None:
+        """Whoever waits for a place is told at once that there will be none."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
-                place.set_exception(OriginError(OriginFailure.OVERLOADED, "closing"))
+                place.set_exception(OriginError(failure, why))
+
+    def retire(self) -> None:
+        """Keep no connection from now on; those in use end with their exchange."""
+        self._retired = True
+        while self._idle:
+            self._idle.pop().drop()
+
+    async def aclose(self) -> None:
+        """End every connection, refuse whoever waits; returns when no descriptor is left."""
+        self.closed = True
+        self.refuse_waiting(OriginFailure.OVERLOADED, "closing")
         self._idle.clear()
         for connection in list(self._open):
             connection.drop()

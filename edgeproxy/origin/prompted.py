@@ -36,6 +36,7 @@ class _Client(Protocol):
     def release(self, connection: Connection, reuse: bool) -> None: ...  # noqa: FBT001
     def count(self, error: OriginError) -> None: ...
     def wait_for_body(self, connection: Connection, fields: Headers, read_timeout: float | None) -> None: ...
+    def broke_off(self, error: OriginError) -> None: ...
 
 
 @final
@@ -96,7 +97,7 @@ class Prompted:
             client.release(connection, False)  # noqa: FBT003
             self._listener.failed(error, again=False)
             return
-        body: Body | Here = Body(connection, payload, length, None, client.release, client.count)
+        body: Body | Here = Body(connection, payload, length, None, client.release, client.broke_off)
         if payload.is_eof() and (whole := body.take_all()) is not None:
             body = Here(whole)
         self._listener.answered(Reply(head, body, self.request_time, response_time))

@@ -6,11 +6,11 @@ Rules of this file: each result carries exactly what the engine needs next, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.head import EMPTY
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import Headers, ResponseHead
@@ -49,7 +49,7 @@ class Asked(Enum):
     """What the stored part lacks of what the client asked for (RFC 9111 §3.3)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Serve:
     """Answer from the stored entry. ``ranges`` are [start, stop) octets of the identity representation;
     the stored body begins at its octet ``at``.
@@ -66,7 +66,7 @@ class Serve:
     at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServeStale:
     """Answer from the stale entry; with ``refresh``, have it refreshed in the background."""
 
@@ -75,7 +75,7 @@ class ServeStale:
     refresh: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Revalidate:
     """Ask the origin whether ``stored`` still holds, with these conditions (RFC 9111 §4.3.1)."""
 
@@ -86,7 +86,7 @@ class Revalidate:
     span: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fetch:
     """Ask the origin for an answer. ``stored`` is what there is to fall back on, or to complete, if anything.
 
@@ -101,7 +101,7 @@ class Fetch:
     span: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pass:
     """Forward as it is; neither store nor coalesce."""
 
@@ -109,7 +109,7 @@ class Pass:
     forwarded: Forwarded
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Unsatisfiable:
     """Nothing usable is stored and the request forbids asking (504)."""
 
@@ -119,7 +119,7 @@ class Unsatisfiable:
 Decision = Serve | ServeStale | Revalidate | Fetch | Pass | Unsatisfiable
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OriginAnswer:
     """What came of asking: the head, and when the request left and the head arrived."""
 
@@ -128,14 +128,14 @@ class OriginAnswer:
     response_time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed:
     """What came of asking: nothing usable."""
 
     failure: OriginFailure
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Store:
     """Store this, once its body is complete (``stored.length`` is -1 while it is not known). ``withheld``
     are fields that are not stored, but sent to the one who asked (RFC 9111 §5.2.2.4, §5.2.2.7)."""
@@ -144,7 +144,7 @@ class Store:
     withheld: Headers = EMPTY
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refresh:
     """The origin confirmed the entry: ``stored`` has the merged fields and the new freshness; ``withheld``
     as in Store."""
@@ -153,7 +153,7 @@ class Refresh:
     withheld: Headers = EMPTY
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Discard:
     """Deliver, but do not store. ``remember``: note the key as hit-for-miss. ``forget``: what is stored
     under the key is outdated by this answer and must not be used again (RFC 9111 §4.3.3, §4.3.5)."""
@@ -163,7 +163,7 @@ class Discard:
     forget: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Join:
     """The origin's 206 is what the stored part lacked: the octets of the stored body before ``before``, the
     new ones and those from ``after`` on are one answer with ``head``. ``size``: octets that the new ones must
@@ -176,7 +176,7 @@ class Join:
     then: Store | Discard
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ServeStaleOnError:
     """Deliver the stored entry in place of the failure."""
 
@@ -184,13 +184,13 @@ class ServeStaleOnError:
     reason: StaleReason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Refetch:
     """The origin's 304 does not fit what is stored, or its 206 cannot be joined to it: ask once more, without
     conditions."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GiveUp:
     """The origin failed and nothing may be served in its place. ``status``: what the client is told, where
     that is not the failure's own."""

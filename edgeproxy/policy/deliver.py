@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _RANGED = frozenset({"GET", "QUERY"})
 """RFC 9110 §14.2, RFC 10008: of no other method is it said what a part of its answer is."""
-_CONDITIONAL = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+_CONDITIONAL = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
 
 
 def deliver(
@@ -65,7 +65,7 @@ def selected_coding(request: RequestHead, stored: Stored, overrides: Overrides) 
 
 def _by_conditions(request: RequestHead, stored: Stored, overrides: Overrides, coding: str) -> Form:
     headers = request.headers
-    if stored.status // 100 != 2 or not any(name in headers for name in _CONDITIONAL):
+    if stored.status // 100 != 2 or headers.isdisjoint(_CONDITIONAL):
         return Form.FULL
     etag = stored.etag
     verdict = evaluate(

@@ -10,9 +10,11 @@ Rules of this file:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, final
+
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -36,49 +38,92 @@ def lower(name: bytes) -> str:
     return _remembered(name) if len(name) <= _LONG_NAME else name.decode("latin-1").lower()
 
 
+@final
+class FieldNames:
+    """The names of a head's fields, in order, and what follows from them alone.
+
+    Heads with the same names share one: few lists of names make up nearly all traffic. ``index``: where each
+    lower-case name stands. ``memo`` is for what others derive from the names; ``shared`` says whether it
+    pays to.
+    """
+
+    __slots__ = ("index", "memo", "raw", "shared")
+
+    def __init__(self, raw: tuple[bytes, ...]) -> None:
+        index: dict[str, tuple[int, ...]] = {}
+        for place, name in enumerate(raw):
+            low = lower(name)
+            index[low] = (*index.get(low, ()), place)
+        self.raw = raw
+        self.index = index
+        self.memo: dict[object, Any] = {}
+        self.shared = sum(map(len, raw)) <= _LONG_LIST
+
+    @classmethod
+    def of(cls, fields: tuple[RawField, ...]) -> FieldNames:
+        raw = tuple([name for name, _ in fields])
+        names = _known.get(raw)
+        if names is None:
+            names = cls(raw)
+            if names.shared:
+                if len(_known) >= _MOST_LISTS:
+                    _known.clear()
+                _known[raw] = names
+        return names
+
+
+_LONG_LIST = 2048
+"""Octets of all names together; longer lists are not remembered."""
+_MOST_LISTS = 1024
+_known: dict[tuple[bytes, ...], FieldNames] = {}
+
+
 class Headers:
     """An ordered list of fields, repeated ones kept (RFC 9110 §5)."""
 
-    __slots__ = ("_index", "raw")
+    __slots__ = ("_names", "raw")
 
     def __init__(self, raw: Iterable[RawField] = ()) -> None:
         self.raw: tuple[RawField, ...] = tuple(raw)
-        self._index: dict[str, list[str]] | None = None
+        self._names: FieldNames | None = None
 
-    def _indexed(self) -> dict[str, list[str]]:
-        index = self._index
-        if index is None:
-            index = {}
-            for name, value in self.raw:
-                index.setdefault(lower(name), []).append(value.decode("latin-1"))
-            self._index = index
-        return index
+    @property
+    def field_names(self) -> FieldNames:
+        names = self._names
+        if names is None:
+            names = self._names = FieldNames.of(self.raw)
+        return names
 
     def get(self, name: str) -> str | None:
         """The field's lines joined by ", " (RFC 9110 §5.3), or None where there is none."""
-        lines = self._indexed().get(name)
-        if lines is None:
+        places = (self._names or self.field_names).index.get(name)
+        if places is None:
             return None
-        return lines[0] if len(lines) == 1 else ", ".join(lines)
+        if len(places) == 1:
+            return self.raw[places[0]][1].decode("latin-1")
+        return ", ".join([self.raw[place][1].decode("latin-1") for place in places])
 
     def get_all(self, name: str) -> tuple[str, ...]:
         """Each line of the field, as it came."""
-        return tuple(self._indexed().get(name, ()))
+        places = (self._names or self.field_names).index.get(name)
+        return () if places is None else tuple([self.raw[place][1].decode("latin-1") for place in places])
 
     def __contains__(self, name: str) -> bool:
-        return name in self._indexed()
+        return name in (self._names or self.field_names).index
 
     def isdisjoint(self, names: frozenset[str]) -> bool:
         """Whether none of the lower-case ``names`` is there."""
-        return names.isdisjoint(self._indexed())
+        return names.isdisjoint((self._names or self.field_names).index)
 
     def names(self) -> Iterable[str]:
         """Lower-case names in order of first appearance."""
-        return self._indexed().keys()
+        return self.field_names.index.keys()
 
     def without(self, names: Container[str]) -> Headers:
         """All fields but those whose lower-case name is in ``names``."""
-        return Headers(f for f in self.raw if lower(f[0]) not in names)
+        index = self.field_names.index
+        gone = {place for name, places in index.items() if name in names for place in places}
+        return Headers([f for place, f in enumerate(self.raw) if place not in gone]) if gone else self
 
     def adding(self, name: str, value: str) -> Headers:
         return Headers((*self.raw, (name.encode("latin-1"), value.encode("latin-1"))))
@@ -105,13 +150,13 @@ class Headers:
     @classmethod
     def of(cls, fields: Iterable[tuple[str, str]]) -> Headers:
         """From text: ``Headers.of([("ETag", '"a"')])``."""
-        return cls((n.encode("latin-1"), v.encode("latin-1")) for n, v in fields)
+        return cls([(n.encode("latin-1"), v.encode("latin-1")) for n, v in fields])
 
 
 EMPTY = Headers()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestHead:
     """A request without its body.
 
@@ -136,11 +181,11 @@ class RequestHead:
 
     def __post_init__(self) -> None:
         path, mark, query = self.target.partition("?")
-        object.__setattr__(self, "path", path)
-        object.__setattr__(self, "query", query if mark else None)
+        self.path = path  # type: ignore[misc]
+        self.query = query if mark else None  # type: ignore[misc]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResponseHead:
     """An answer without its body. ``reason`` may be empty."""
 

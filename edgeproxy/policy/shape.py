@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeproxy.policy.decisions import Conclusion, Failed
-    from edgeproxy.policy.head import RawField, RequestHead
+    from edgeproxy.policy.head import FieldNames, RawField, RequestHead
     from edgeproxy.policy.stored import Overrides
 
 MOST_SHAPES = 1024
@@ -98,20 +98,26 @@ class Conclusions:
             or not request.headers.isdisjoint(_SAYS_MORE)
         ):
             return conclude(request, stored, answer, overrides, now, asked)
-        raw = answer.head.headers.raw
+        names = answer.head.headers.field_names
+        if not names.shared:
+            return conclude(request, None, answer, overrides, now)
+        says = names.memo.get(_DIFFER)
+        if says is None:
+            says = names.memo[_DIFFER] = _rest(names)
         path = request.path
         shape = (
             # The guard against deception compares the answer's type with it.
             extension(path) if "." in path or "%" in path else "",
             answer.head.status,
             answer.head.reason,
-            tuple([pair[0] if lower(pair[0]) in _DIFFER else pair for pair in raw]),
+            names,
+            says(answer.head.headers.raw),
         )
         plans = self._plans(overrides)
         plan = plans.get(shape)
         if plan is None:
             concluded = conclude(request, None, answer, overrides, now)
-            if shape not in plans and _octets(raw) <= LONGEST_SHAPE:
+            if shape not in plans and _octets(answer.head.headers.raw) <= LONGEST_SHAPE:
                 if len(plans) >= MOST_SHAPES:
                     plans.clear()
                 plans[shape] = _plan(answer, overrides, concluded)
@@ -130,6 +136,12 @@ class Conclusions:
                 self._by_policy.clear()
             known = self._by_policy[id(overrides)] = (overrides, {})
         return known[1]
+
+
+def _rest(names: FieldNames) -> Callable[[tuple[RawField, ...]], object]:
+    """Picks the fields that do not differ."""
+    places = [place for place, name in enumerate(names.raw) if lower(name) not in _DIFFER]
+    return itemgetter(*places) if places else lambda _: ()
 
 
 def _octets(raw: tuple[RawField, ...]) -> int:

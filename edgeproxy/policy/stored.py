@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from edgeproxy.value import value
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,7 +33,7 @@ class LifetimeSource(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Freshness:
     """How long a stored answer may be used, and how (RFC 9111 §4.2, RFC 5861).
 
@@ -78,7 +80,7 @@ class Freshness:
         return replace(self, lifetime=max(0.0, when - self.received + self.initial_age))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Part:
     """What a 206 with one part holds of a representation, as its Content-Range says: the octets [start, stop)
     of ``total``, the complete length (None: it was not said)."""
@@ -97,7 +99,7 @@ class Part:
         return self.stop == self.total
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stored:
     """One stored answer (one variant), without its body.
 

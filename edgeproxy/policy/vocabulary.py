@@ -177,12 +177,16 @@ class OriginFailure(StrEnum):
     """Connecting took too long (504)."""
     TLS = "tls"
     """The TLS handshake failed (502)."""
+    TLS_TIMEOUT = "tls-timeout"
+    """The TLS handshake took too long (504)."""
     RESET = "reset"
     """The connection broke before an answer's head was complete (502)."""
     FIRST_BYTE_TIMEOUT = "first-byte-timeout"
     """The head of the answer did not come in time (504)."""
     READ_TIMEOUT = "read-timeout"
     """The body paused for too long (504)."""
+    WHOLE_TIMEOUT = "whole-timeout"
+    """The whole answer did not come in time (504)."""
     TRUNCATED = "truncated"
     """The body ended before its announced end (502)."""
     BAD_RESPONSE = "bad-response"
@@ -191,6 +195,10 @@ class OriginFailure(StrEnum):
     """The origin answered 5xx to the fetch that this request waited for (that status)."""
     OVERLOADED = "origin-queue-full"
     """Too many requests are on their way to this origin (503)."""
+    BREAKER_OPEN = "breaker-open"
+    """No origin of the pool is usable: each failed so often that it is left alone for a while (503)."""
+    YIELDED = "budget-spent"
+    """Work that nobody waits for was not done: the origin's budget for such work is spent (503)."""
     REQUEST_BODY = "request-body"
     """The client's request body broke off (400)."""
     ABANDONED = "abandoned"
@@ -203,12 +211,17 @@ class OriginFailure(StrEnum):
 
 DISCONNECTED = frozenset({
     OriginFailure.DNS, OriginFailure.REFUSED, OriginFailure.CONNECT_TIMEOUT, OriginFailure.TLS,
-    OriginFailure.RESET, OriginFailure.FIRST_BYTE_TIMEOUT,
+    OriginFailure.TLS_TIMEOUT, OriginFailure.RESET, OriginFailure.FIRST_BYTE_TIMEOUT,
+    OriginFailure.BREAKER_OPEN,
 })  # fmt: skip
 """The origin could not be reached, or gave no answer at all (RFC 9111 §4.2.4)."""
 
 _FAILURE_STATUS = {
     OriginFailure.CONNECT_TIMEOUT: 504,
+    OriginFailure.TLS_TIMEOUT: 504,
+    OriginFailure.WHOLE_TIMEOUT: 504,
+    OriginFailure.BREAKER_OPEN: 503,
+    OriginFailure.YIELDED: 503,
     OriginFailure.FIRST_BYTE_TIMEOUT: 504,
     OriginFailure.READ_TIMEOUT: 504,
     OriginFailure.OVERLOADED: 503,

@@ -58,6 +58,7 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
         coalesce=_switched(Coalesce, read.get("coalesce")),
         websocket=_switched(WebSocket, read.get("websocket")),
         read_timeout=read.get("read_timeout"),
+        **{name: read[name] for name in ("origin", "retry") if name in read},
         examples=tuple(
             _example(e, at(node, "examples", i, default=node), f"{key}.examples[{i}]", out)
             for i, e in enumerate(read.get("examples", ()))

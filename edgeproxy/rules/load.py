@@ -19,16 +19,20 @@ from edgeproxy.rules.examples import check_examples
 from edgeproxy.rules.keys import DEFAULTS, RULE
 from edgeproxy.rules.kinds import WRONG
 from edgeproxy.rules.model import Rule, RuleSet
+from edgeproxy.rules.pool_keys import check_pools, read_pools
 from edgeproxy.rules.problems import Problem, Problems, RuleError, did_you_mean, quoted, raise_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from edgeproxy.rules.pools import PoolSpec
+
 MAX_FILES = 1000
 MAX_TOTAL = 64 * 1024 * 1024
 MAX_RULES = 100_000
 _SUFFIXES = (".yaml", ".yml")
+_SECTIONS = ("defaults", "rules", "pools")
 
 
 def load_rules(directory: Path, *, examples: bool = True) -> RuleSet:
@@ -75,16 +79,18 @@ def load_bytes(files: Iterable[tuple[str, bytes]], *, source: str, examples: boo
     digest = hashlib.sha256()
     gathered: list[Problems] = []
     rules: list[Rule] = []
+    pools: list[PoolSpec] = []
     for name, octets in files:
         digest.update(f"{len(name)}:{name}{len(octets)}:".encode() + octets)
         out = Problems(name)
         gathered.append(out)
-        rules.extend(_file(octets, out))
+        rules.extend(_file(octets, out, pools))
         if len(rules) > MAX_RULES:
             raise _refused(name, f"more than {MAX_RULES} rules")
     _check_names(rules, gathered)
+    check_pools(pools, rules, {out.file: out for out in gathered})
     raise_all(gathered)
-    made = RuleSet(tuple(rules), digest.hexdigest()[:12], source)
+    made = RuleSet(tuple(rules), digest.hexdigest()[:12], source, tuple(pools))
     if examples:
         failures = check_examples(made)
         if failures:
@@ -111,7 +117,7 @@ def _read(path: Path, out: Problems) -> bytes:
     return octets
 
 
-def _file(octets: bytes, out: Problems) -> list[Rule]:
+def _file(octets: bytes, out: Problems, pools: list[PoolSpec]) -> list[Rule]:
     if len(octets) > MAX_BYTES:
         out.add(None, "", f"larger than {MAX_BYTES // 1024**2} MiB: split it")
         return []
@@ -129,14 +135,18 @@ def _file(octets: bytes, out: Problems) -> list[Rule]:
         out.add(root, "", f"expected a mapping with the key rules, got {describe(root)}")
         return []
     for key, _ in root.pairs:
-        if key.text not in ("defaults", "rules"):
-            known = ("defaults", "rules")
-            hint = did_you_mean(key.text, known) or "; known are defaults, rules"
+        if key.text not in _SECTIONS:
+            hint = did_you_mean(key.text, _SECTIONS) or f"; known are {', '.join(_SECTIONS)}"
             out.add(key, key.text, f"unknown key {quoted(key.text)}{hint}")
+    section = root.get("pools")
+    if section is not None:
+        pools.extend(read_pools(section, out))
     defaults = root.get("defaults")
     if defaults is not None and DEFAULTS.read(defaults, "defaults", out) is WRONG:
         defaults = None
     rules = root.get("rules")
+    if rules is None and section is not None:
+        return []
     if not isinstance(rules, Sequence) or not rules.items:
         got = (
             "nothing"

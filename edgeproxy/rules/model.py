@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING
 from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
+from edgeproxy.rules.pools import DEFAULT
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Mapping
+
+    from edgeproxy.rules.pools import PoolSpec
 
 PLAIN_HTTP = Overrides()
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
@@ -203,6 +207,10 @@ class Rule:
     websocket: WebSocket = WebSocket()
     read_timeout: float | None = None
     """Seconds between two pieces of the origin's body, 0 for any; None: as the command line says."""
+    origin: str = DEFAULT
+    """The pool that is asked. No part of the key: what is stored is the same whoever gave it."""
+    retry: str = "idempotent"
+    """Which methods may be sent again: ``idempotent``, ``any`` or ``none``."""
     examples: tuple[Example, ...] = ()
 
 
@@ -210,7 +218,7 @@ PLAIN = Rule(name="none", at="built-in")
 """Plain HTTP caching: what matches when no rule does, and all there is under ``--rules none``."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Matched:
     """A rule and the named parts of the path that matched it."""
 
@@ -225,3 +233,4 @@ class RuleSet:
     rules: tuple[Rule, ...] = ()
     version: str = "none"
     source: str = "none"
+    pools: tuple[PoolSpec, ...] = ()

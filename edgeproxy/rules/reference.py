@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.freshness import OF_ONE_REQUEST
-from edgeproxy.rules import keys
+from edgeproxy.rules import keys, pool_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,6 +159,41 @@ the rule also says with whom: `key: {headers: [authorization]}` keeps users apar
 | --- | --- |
 """
 
+POOLS_HEAD = """\
+## pools
+
+`pools`, beside `rules` in any of the files, gives origins by name; the rule key `origin` says which pool is
+asked. Rules that name none ask the pool `default`: the origins of `--origin`, unless the files give it
+others.
+
+```yaml
+pools:
+  default: {retries: {attempts: 1, on: [connect, reset]}}      # --origin, with other settings
+  api:
+    origins: [{url: http://10.0.0.1:8080, weight: 3}, http://10.0.0.2:8080]
+    balance: least_outstanding
+    health: {path: /healthz}
+    fallback: direct
+  direct: {origins: [https://api.example]}
+rules:
+  - name: api
+    match: {path: /api/**}
+    origin: api
+```
+
+- A reload keeps what it can: an origin whose URL, timeouts, limits and TLS are as before keeps its
+  connections, its state and its counters. One that is gone gets no new requests; those under way end in
+peace. - An origin is usable unless its breaker is open, it is ejected, or its health checks fail. Where none
+  is, the fallback pool is asked; where that has none either, an origin that only its health checks or an
+  ejection keep out is asked all the same (a check that is wrong must not take a site down), and without one
+  the answer is stale where a rule allows it, else 503 with Retry-After, at once.
+- A breaker that opened because nobody could connect is watched: once a second it is tried whether one can,
+  and then one request goes through. Only one at a time does while a breaker is half-open, on the whole
+machine. - What clients do wrong (leaving, a bad body), 404, and a full queue never count against an origin.
+  A 5xx does not open the breaker of, nor eject, the last usable origin: it is passed on.
+- State is kept by each worker for itself; so are the limits.
+"""
+
 REGEX = """\
 ## Regular expressions
 
@@ -187,6 +222,16 @@ def _sections() -> Iterator[str]:
     for title, table in _INNER:
         yield f"## {title}\n"
         yield from _table(table)
+    yield POOLS_HEAD
+    yield from _table(pool_keys.POOL_TABLE)
+    yield "Each with an example:\n"
+    yield "```yaml"
+    for key in pool_keys.POOL_TABLE.keys:
+        yield key.example
+    yield "```\n"
+    for title, table in _IN_POOLS:
+        yield f"### {title}\n"
+        yield from _table(table)
 
 
 _INNER: tuple[tuple[str, Table], ...] = (
@@ -202,6 +247,18 @@ _INNER: tuple[tuple[str, Table], ...] = (
     ("websocket", keys.WEBSOCKET),
     ("examples", keys.EXAMPLE),
     ("examples: expect", keys.EXPECT),
+)
+
+_IN_POOLS: tuple[tuple[str, Table], ...] = (
+    ("origins", pool_keys.ORIGIN),
+    ("health", pool_keys.HEALTH),
+    ("ejection", pool_keys.EJECTION),
+    ("breaker", pool_keys.BREAKER),
+    ("retries", pool_keys.RETRIES),
+    ("timeouts", pool_keys.TIMEOUTS),
+    ("limits", pool_keys.LIMITS),
+    ("canary", pool_keys.CANARY),
+    ("tls", pool_keys.TLS),
 )
 
 

@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 from edgeproxy.rules.keys import DEFAULTS, RULE
+from edgeproxy.rules.pool_keys import POOL_TABLE
 
 
 def json_schema() -> dict[str, Any]:
@@ -24,7 +25,7 @@ def json_schema() -> dict[str, Any]:
         "title": "edgeproxy rule file",
         "type": "object",
         "additionalProperties": False,
-        "required": ["rules"],
+        "anyOf": [{"required": ["rules"]}, {"required": ["pools"]}],
         "properties": {
             "defaults": {
                 "type": "object",
@@ -37,6 +38,11 @@ def json_schema() -> dict[str, Any]:
                 "minItems": 1,
                 "items": {"$ref": "#/$defs/rule"},
                 "description": "In order: the first rule that matches answers.",
+            },
+            "pools": {
+                "type": "object",
+                "additionalProperties": POOL_TABLE.schema(),
+                "description": "Origins by name, for the key origin of rules.",
             },
         },
         "$defs": {"rule": rule},

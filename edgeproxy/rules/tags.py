@@ -12,6 +12,7 @@ Rules of this file:
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ Target = tuple[bool, str, str]
 
 def tags_for(rule: Rule, parts: Mapping[str, str], headers: Headers) -> tuple[str, ...]:
     """The answer's tags, without repetition, in order."""
+    if not rule.tags.templates and headers.isdisjoint(_set_of(rule.tags.from_headers)):
+        return ()
     tags = list(_filled(rule.tags.templates, parts))
     groups: tuple[str, ...] = ()
     for name in rule.tags.from_headers:
@@ -50,6 +53,11 @@ def tags_for(rule: Rule, parts: Mapping[str, str], headers: Headers) -> tuple[st
         for line in headers.get_all(name):
             tags += _SEPARATORS.split(line)
     return tuple(dict.fromkeys((*_short(tags)[:MAX_TAGS], *groups)))
+
+
+@lru_cache(maxsize=256)
+def _set_of(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
 
 
 def _short(tags: Iterable[str]) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ it is a miss.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from edgeproxy.policy.vocabulary import LookupMiss, Tier
@@ -19,7 +20,7 @@ Select = Callable[[Sequence[str]], tuple[str | None, ...]]
 """Gives the request's normalised values of the selecting fields named (policy/vary.py)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """What a lookup gave: the entry that matches the request's selecting fields, if any.
 

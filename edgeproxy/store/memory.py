@@ -53,10 +53,11 @@ class _Held:
 
     __slots__ = ("charged", "entry", "found", "lent", "marks")
 
-    def __init__(self, entry: Entry, marks: tuple[int, ...]) -> None:
+    def __init__(self, entry: Entry) -> None:
         self.entry = entry
         self.charged = entry.size
-        self.marks = marks
+        self.marks: tuple[int, ...] | None = None
+        """Its buckets in the purge table, once a purge has come."""
         self.lent = False
         entry.current = True
         self.found = Found(entry, Tier.L1)
@@ -144,14 +145,17 @@ class MemoryStore:
         """False if a purge or a later fetch has overtaken the entry. One larger than the whole store is
         not held, and neither is the one it replaces."""
         current = self._words[CURRENT]
-        marks = self._table.marks(entry.host, entry.target, entry.tags)
-        verdict = self._table.judge(marks, entry.host, entry.target, entry.epoch)
-        if verdict is GONE or self._newer_than(entry):
-            return False
-        entry = _softened(entry, verdict)
+        if current != entry.epoch:  # else no purge has come since the fetch began
+            verdict = self._table.verdict_on(entry)
+            if verdict is GONE:
+                return False
+            entry = _softened(entry, verdict)
+        if entry.primary in self._slots:
+            if self._newer_than(entry):
+                return False
+            self._make_place(entry)
         entry.checked = current
-        self._make_place(entry)
-        held = _Held(entry, marks)
+        held = _Held(entry)
         if held.charged > self.max_bytes:
             entry.current = False
             return True
@@ -252,6 +256,8 @@ class MemoryStore:
         """Ask the table, and remember the number it was asked at."""
         entry = held.entry
         current = self._words[CURRENT]
+        if held.marks is None:
+            held.marks = self._table.marks(entry.host, entry.target, entry.tags)
         verdict = self._table.judge(held.marks, entry.host, entry.target, entry.epoch, entry.checked)
         if verdict is GONE:
             return False

@@ -296,3 +296,16 @@ async def test_stats_before_the_first_request(
 )
 def test_octets(number: int, text: str) -> None:
     assert octets(number) == text
+
+
+def test_stats_show_origins_where_there_is_something_to_see() -> None:
+    row = {"state": "usable", "reason": "", "requests": 9, "failures": 0, "errors": 1, "retries": 2}
+    lone = {"origins": {"default": {"http://a": {**row, "latency_seconds": 0.0123}}}}
+    assert "http://a" not in stats._table(lone)
+    lone["origins"]["default"]["http://a"] |= {"state": "breaker open", "reason": "refused"}
+    assert (
+        "default: http://a: breaker open (refused), 9 requests, 0 failures, 1 errors, 2 retries, 12.3 ms"
+        in (stats._table(lone))
+    )
+    both = {"origins": {"api": {"http://a": row, "http://b": {**row, "canary": "on trial"}}}}
+    assert "api: http://b: usable, canary on trial, 9 requests" in stats._table(both)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
-    from edgeproxy.origin.answer import Reply
+    from edgeproxy.origin.base import OriginReply
 
 
 def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -37,7 +37,7 @@ def forward(
     return Forward(method, target, Headers.of(fields), **more)
 
 
-async def read_all(reply: Reply) -> bytes:
+async def read_all(reply: OriginReply) -> bytes:
     """The body to its end, then closed. Raises OriginError where it breaks off."""
     pieces: list[bytes] = []
     try:
@@ -91,7 +91,7 @@ async def client(make: Callable[..., OriginClient]) -> OriginClient:
     return make()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A self-signed certificate for origin.test, made on the spot."""
     where = tmp_path_factory.mktemp("tls")

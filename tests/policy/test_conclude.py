@@ -242,7 +242,9 @@ def test_where_the_rule_says_the_word_or_gives_the_window() -> None:
     assert isinstance(concluded(entry, came(503), at=NOW + 70, overrides=window), ServeStaleOnError)
 
 
-DISCONNECTED = ["dns", "refused", "connect-timeout", "tls", "reset", "first-byte-timeout"]
+DISCONNECTED = [
+    "dns", "refused", "connect-timeout", "tls", "tls-timeout", "reset", "first-byte-timeout", "breaker-open",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("failure", list(OriginFailure))

@@ -140,6 +140,14 @@ def test_what_is_not_plain_is_left_to_conclude() -> None:
             assert concluded == conclude(request, old, answer_with(*GOOD), overrides, NOW)
 
 
+def test_a_long_list_of_names_is_left_to_conclude() -> None:
+    known, overrides = Conclusions(), Overrides()
+    answer = answer_with(*GOOD, *((f"X-{number}-{'n' * 200}", "x") for number in range(20)))
+    concluded = known.conclude(PLAIN, None, answer, overrides, NOW)
+    assert same(concluded, conclude(PLAIN, None, answer, overrides, NOW))
+    assert not known._by_policy
+
+
 def test_parts_are_left_to_conclude() -> None:
     """The same octets are a part where one was asked for, and nothing to store where the whole was."""
     known, overrides = Conclusions(), Overrides()

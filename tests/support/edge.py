@@ -77,9 +77,11 @@ async def running_edge(
     rules: Path | None = None,
     clock: DrivenClock | None = None,
     store: str = "memory:",
+    chance: Callable[[], float] = lambda: 0.0,
     **flags: Any,
 ) -> AsyncIterator[Edge]:
-    """``origin`` is a URL; ``rules`` None is plain HTTP caching; ``flags`` as on the command line."""
+    """``origin`` is a URL, or several with commas between; ``chance`` is what pauses and choices hang on: 0
+    does not wait before a repeat; ``rules`` None is plain HTTP caching; ``flags`` as on the command line."""
     given = {
         "origin": origin,
         "rules": "none" if rules is None else str(rules),
@@ -91,7 +93,7 @@ async def running_edge(
     }
     chosen = edge_settings.load(given, {"EDGEPROXY_ADMIN_TOKEN": TOKEN, "HOME": "/nonexistent"})
     driven = clock or DrivenClock()
-    worker = Worker(chosen, clock=driven)
+    worker = Worker(chosen, clock=driven, chance=chance)
     try:
         await worker.start()
         edge = Edge(worker, driven)
