@@ -16,6 +16,7 @@ from edgeproxy.engine.invalidate import url_order
 from edgeproxy.key import build_key
 from edgeproxy.origin import report
 from edgeproxy.policy.head import Headers, RequestHead
+from edgeproxy.policy.joining import content_range
 from edgeproxy.rules.load import load_rules
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.problems import RuleError
@@ -216,6 +217,7 @@ def describe(entry: Entry, now: float) -> dict[str, object]:
         "vary": dict(zip(stored.vary, stored.selecting, strict=True)),
         "status": stored.status,
         "length": len(entry.body),
+        "part": None if stored.part is None else content_range(stored.part),
         "codings": {coding: len(body) for coding, body in entry.codings.items() if body},
         "rule": entry.rule,
         "tags": list(entry.tags),

@@ -17,6 +17,7 @@ from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.graphql import has_errors
+from edgeproxy.engine.parts import SplicedBody, counted, settled
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.engine.witness import Witness
 from edgeproxy.origin.base import OriginError
@@ -24,6 +25,7 @@ from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import conclude, deliver
 from edgeproxy.policy.head import Headers, ResponseHead
 from edgeproxy.policy.header_table import dated
+from edgeproxy.policy.parts import fetch_missing, revalidate_part
 from edgeproxy.policy.shape import Conclusions
 from edgeproxy.policy.validate import conditions_for
 from edgeproxy.policy.vary import variant_id
@@ -37,12 +39,16 @@ if TYPE_CHECKING:
     from edgeproxy.engine.ask import Ask
     from edgeproxy.engine.background import Background
     from edgeproxy.engine.cooldown import CoolDown
-    from edgeproxy.engine.exchange import Reader
+    from edgeproxy.engine.exchange import Exchange, Reader
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.observe.trace import Trace
     from edgeproxy.origin.base import AnswerBody, Forward, Origin, OriginReply
+    from edgeproxy.policy.head import RawField
     from edgeproxy.policy.stored import Stored
+    from edgeproxy.rules.model import Rule
     from edgeproxy.store.base import Store
+
+    _Question = tuple[tuple[RawField, ...], d.Asked]
 
 
 @value
@@ -51,6 +57,10 @@ class Start:
 
     epoch: int
     stamp: int
+
+    def no_later_than(self, entry: Entry) -> Start:
+        """With the purge number of what the answer is joined to, where that is the older one."""
+        return Start(min(self.epoch, entry.epoch), self.stamp)
 
 
 @value
@@ -61,6 +71,20 @@ class Received:
     body: AnswerBody
     request_time: float
     response_time: float
+
+
+def _again(exchange: Exchange, rule: Rule, decision: d.Fetch | d.Revalidate) -> _Question:
+    """What to ask when what came could not be used: for the client's own range, or for the whole."""
+    if not decision.span:
+        return (), d.Asked.WHOLE
+    fetch = fetch_missing(exchange.head, decision.reason, rule.overrides)
+    return fetch.conditions, fetch.asked
+
+
+def _spliced(reply: Received, entry: Entry, join: d.Join) -> Received:
+    """The reply as it is once joined to the stored part."""
+    before, after = entry.body[: join.before], entry.body[join.after :]
+    return replace(reply, head=join.head, body=SplicedBody(before, reply.body, join.size, after))
 
 
 class Fetcher:
@@ -102,7 +126,8 @@ class Fetcher:
         trace = ask.exchange.trace
         trace.forwarded = decision.reason
         trace.tier = Tier.ORIGIN
-        trace.word = CacheWord.MISS if entry is None else CacheWord.EXPIRED
+        partial = decision.reason is Forwarded.PARTIAL
+        trace.word = CacheWord.MISS if entry is None or partial else CacheWord.EXPIRED
         if alone:
             trace.word = CacheWord.BYPASS
             # Nobody else waits for this answer, unless it turns out to be one for the cache.
@@ -126,23 +151,25 @@ class Fetcher:
         asked: bool,
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
-        conditions = decision.conditions if isinstance(decision, d.Revalidate) else ()
+        conditions, asked = decision.conditions, decision.asked
         # The client's own conditions and ranges go along where the answer is most likely for it alone:
         # nothing would be stored of the whole, and it would get all of it each time.
         own = alone or (entry is None and ask.is_personal)
         for _ in range(1 if asked else 2):
             start = self.start()
-            forward = self._forward.whole(exchange, rule, conditions, conditionals=own)
+            # With them go its own Range and If-Range, which are what ``conditions`` are then.
+            forward = self._forward.whole(exchange, rule, () if own else conditions, conditionals=own)
             if resent:
                 forward = replace(forward, resent=True)
             try:
                 reply = await self.ask_origin(trace, forward)
             except OriginError as error:
                 return self.on_failure(ask, entry, flight, error)
-            answer = self.settle(ask, entry, flight, start, reply, own=own)
+            answer = self.settle(ask, entry, flight, start, reply, own=own, asked=asked)
             if answer is not None:
                 return answer
-            entry, conditions, resent = None, (), False
+            entry, resent = None, False
+            conditions, asked = _again(exchange, rule, decision)
         broken = OriginError(OriginFailure.BAD_RESPONSE, "304 to a request without conditions")
         return self.on_failure(ask, entry, flight, broken)
 
@@ -159,9 +186,10 @@ class Fetcher:
         reply: Received,
         *,
         own: bool,
+        asked: d.Asked = d.Asked.WHOLE,
     ) -> Answer | None:
-        """What comes of the origin's reply; ``own``: to the client's own conditions. None: it has to be asked
-        once more, without conditions."""
+        """What comes of the origin's reply to what it was ``asked``; ``own``: to the client's own conditions.
+        None: it has to be asked once more, without them."""
         trace = ask.exchange.trace
         if entry is not None and self._store.overtaken(entry):
             entry = None  # purged meanwhile: neither confirmed nor served in place of an error
@@ -170,10 +198,16 @@ class Fetcher:
             return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
         answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
         stored = entry.stored if entry is not None else None
-        conclusion = self._conclude(ask.exchange.head, stored, answer, ask.rule.overrides, self._clock.now())
+        conclusion = self._conclude(
+            ask.exchange.head, stored, answer, ask.rule.overrides, self._clock.now(), asked
+        )
+        if isinstance(conclusion, d.Join):
+            assert entry is not None  # noqa: S101
+            reply, start = _spliced(reply, entry, conclusion), start.no_later_than(entry)
+            conclusion = conclusion.then
         match conclusion:
             case d.Store():
-                return self._store_answer(ask, conclusion, reply, start, flight)
+                return self._store_answer(ask, conclusion, reply, start, flight, asked)
             case d.Refresh():
                 assert entry is not None  # noqa: S101
                 reply.body.close()
@@ -224,7 +258,13 @@ class Fetcher:
     # -- outcomes ---------------------------------------------------------------------------------------
 
     def _store_answer(
-        self, ask: Ask, conclusion: d.Store, reply: Received, start: Start, flight: Flight | None
+        self,
+        ask: Ask,
+        conclusion: d.Store,
+        reply: Received,
+        start: Start,
+        flight: Flight | None,
+        asked: d.Asked,
     ) -> Answer:
         trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
         ask.exchange.on_vanish = None
@@ -238,9 +278,12 @@ class Fetcher:
             elif has_errors(rule, entry.stored, whole):
                 self._uncacheable(ask, NotStored.GRAPHQL_ERRORS, flight, remember=False)
                 rule = replace(rule, client_cache_control=None, cdn_cache_control=None)
+            elif not counted(stored, len(whole)):
+                self._uncacheable(ask, NotStored.PARTIAL, flight, remember=False)
             else:
-                self._publish(trace, entry, flight)
-            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, self._clock.now())
+                self._publish(ask, entry, flight)
+            now = self._clock.now()
+            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, now, own=asked is d.Asked.PART)
             return FromEntry(entry, serve, rule)
         draft = told = self._entry(ask, stored, None, start)
         if conclusion.withheld:
@@ -249,7 +292,7 @@ class Fetcher:
         streaming = Streaming(draft, body)
         trace.stored = not self._store.overtaken(draft)
         trace.ttl = stored.freshness.fresh_until - self._clock.now()
-        answer = stream_of(ask, told, streaming, self._clock.now())
+        answer = stream_of(ask, told, streaming, self._clock.now(), own=asked is d.Asked.PART)
         self._resolve(flight, streaming, joinable=True)
         self._background.spawn(
             self._land(ask, draft, start, reply.body, body, flight), f"fill {ask.key.primary}"
@@ -291,8 +334,12 @@ class Fetcher:
             await pump(source, body)
             if body.outgrown:
                 self._store.note_uncacheable(ask.key.primary)
-            elif body.complete and not has_errors(ask.rule, draft.stored, whole := body.whole()):
-                self._store.put(self._entry(ask, draft.stored, whole, start))
+            elif (
+                body.complete
+                and counted(draft.stored, body.size)
+                and not has_errors(ask.rule, draft.stored, whole := body.whole())
+            ):
+                self._put(ask, self._entry(ask, draft.stored, whole, start))
         finally:
             if flight is not None:
                 self._flights.end(flight)
@@ -309,17 +356,26 @@ class Fetcher:
             return None
         self._cooldown_over(ask, flight)
         trace.word = CacheWord.REVALIDATED
-        self._publish(trace, fresh, flight)
+        self._publish(ask, fresh, flight)
         told = _with_withheld(fresh, conclusion.withheld) if conclusion.withheld else fresh
         serve = deliver(ask.exchange.head, told.stored, rule.overrides, self._clock.now())
         return FromEntry(told, serve, rule)
 
-    def _publish(self, trace: Trace, entry: Entry, flight: Flight | None) -> None:
-        trace.stored = self._store.put(entry)
+    def _publish(self, ask: Ask, entry: Entry, flight: Flight | None) -> None:
+        trace = ask.exchange.trace
+        trace.stored = self._put(ask, entry)
         trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
         if not trace.stored:
             trace.not_stored = NotStored.PURGED if self._store.overtaken(entry) else NotStored.OVERTAKEN
         self._resolve(flight, Landed(entry))
+
+    def _put(self, ask: Ask, entry: Entry) -> bool:
+        """Into the store, joined to the part that is there, where they fit; False where it is not stored."""
+        there = self._store.peek(entry.primary, ask.select).entry
+        kept = settled(entry, there, self._clock.now())
+        if kept is not None and len(kept.body) > ask.rule.overrides.max_object:
+            kept = entry  # the two together are too large
+        return kept is not None and self._store.put(kept)
 
     def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
         exchange = ask.exchange
@@ -392,6 +448,8 @@ class Fetcher:
     @staticmethod
     def validation(entry: Entry, method: str, reason: Forwarded) -> d.Fetch | d.Revalidate:
         """How to refresh ``entry``: with its validators, where it has any."""
+        if entry.stored.part is not None:
+            return revalidate_part(entry.stored, entry.stored.part, reason)
         conditions = conditions_for(entry.stored, method)
         return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
 

@@ -22,11 +22,12 @@ LARGEST = 1024 * 1024
 
 
 def has_errors(rule: Rule, stored: Stored, body: bytes) -> bool:
-    """Whether a whole answer under ``rule`` is a GraphQL answer with errors. False under other rules."""
+    """Whether a whole answer under ``rule`` is a GraphQL answer with errors. False under other rules. A
+    part may have them where nobody sees."""
     policy = rule.key.body
     if policy is None or policy.form is not ContentForm.GRAPHQL:
         return False
-    if stored.coding:
+    if stored.coding or stored.part is not None:
         return True
     if b'"errors"' not in body:
         return False

@@ -29,6 +29,7 @@ from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
 from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
+from edgeproxy.policy.parts import answers
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, LookupMiss, PassReason, StaleReason, Tier
 from edgeproxy.store.base import Found
@@ -192,7 +193,8 @@ class Engine:
     def _refresh(self, ask: Ask, entry: Entry) -> None:
         """Have the entry refreshed in the background, once."""
         now = self._clock.monotonic()
-        key = self._flight_key(ask, entry)
+        decision = self._fetcher.validation(entry, ask.exchange.head.method, Forwarded.STALE)
+        key = self._flight_key(ask, entry, decision.span)
         if self.flights.find(key, now, ask.rule.coalesce.lease) or self._cooldown.active(key, now):
             return
         flight = self.flights.begin(key, self._store.epoch, now)
@@ -211,7 +213,6 @@ class Engine:
             purpose=Purpose.REFRESH,
         )
         again = Ask(background, ask.matched, ask.key, ask.select)
-        decision = self._fetcher.validation(entry, head.method, Forwarded.STALE)
         self._background.spawn(self._fetch_in_background(again, decision, entry, flight), f"refresh {key}")
 
     async def _fetch_in_background(
@@ -232,7 +233,7 @@ class Engine:
         if not whole or not coalesce.enabled:
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
-        key = self._flight_key(ask, entry)
+        key = self._flight_key(ask, entry, decision.span)
         failure = None if entry is None else self._cooldown.active(key, now)
         if entry is not None and failure is not None:
             # A refresh failed a moment ago: treat the origin as failed where that lets us serve stale.
@@ -255,14 +256,15 @@ class Engine:
         return await self._fetcher.fetch(ask, decision, entry, flight)
 
     @staticmethod
-    def _flight_key(ask: Ask, entry: Entry | None) -> str:
+    def _flight_key(ask: Ask, entry: Entry | None, span: str) -> str:
         names = ask.vary if ask.vary is not None else (entry.stored.vary if entry is not None else ())
         key = ask.key.primary + "\0" + variant_id(names, ask.select(names)) if names else ask.key.primary
         if ask.is_personal:
             # Who has no credentials does not wait for it, and is not sent to the origin with everybody else
             # when it turns out to be that.
             key += "\0authorized"
-        return key
+        # A part is for those who ask for it, and they do not wait for another one.
+        return f"{key}\0{span}" if span else key
 
     async def _follow(
         self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry | None, flight: Flight
@@ -286,10 +288,11 @@ class Engine:
             case Failed():
                 return self._fetcher.give_up_or_stale(ask, entry, outcome.error)
             case Stale():
-                if self._store.overtaken(outcome.entry):
+                stale = outcome.entry
+                if self._store.overtaken(stale) or not answers(ask.exchange.head, stale.stored):
                     trace.collapsed = False
                     return None
-                return self._fetcher.stale(ask, outcome.entry, outcome.reason)
+                return self._fetcher.stale(ask, stale, outcome.reason)
             case Uncacheable():
                 trace.collapsed = False
                 return await self._alone(ask, d.Pass(PassReason.HIT_FOR_MISS, decision.reason))

@@ -306,7 +306,8 @@ class Handler:
         head = self.responder.entry_head(entry, serve, answer.rule, coding, self.rules_version)
         if serve.form is Form.PARTIAL:
             if len(serve.ranges) == 1:
-                body = body[slice(*serve.ranges[0])]
+                start, stop = serve.ranges[0]
+                body = body[start - serve.at : stop - serve.at]
             else:
                 kind = entry.stored.headers.get("content-type")
                 kind, body = multipart_ranges(kind, body, serve.ranges, token_hex(12))

@@ -21,6 +21,8 @@ from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.header_table import forwardable_answer
 from edgeproxy.policy.http_date import format_http_date
+from edgeproxy.policy.joining import content_range
+from edgeproxy.policy.stored import Part
 from edgeproxy.policy.vocabulary import Tier
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ LIFETIME = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-contro
 """Left out of 412 and 416: they are about the stored answer; a cache below would keep the error as long."""
 REPRESENTATION = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
 """Left out of a 304: they describe a body that is not there (RFC 9110 §15.4.5)."""
+
+OF_THE_MESSAGE = frozenset({b"content-range", b"content-digest", b"content-md5"})
+"""Left out of a 206: they describe the octets of another message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +106,15 @@ class Responder:
         if serve.form is Form.NOT_MODIFIED:
             status, reason, skipped = 304, "", skipped | REPRESENTATION
         elif serve.form is Form.PARTIAL:
-            status, reason, skipped = 206, "", skipped | {b"content-range"}
+            status, reason, skipped = 206, "", skipped | OF_THE_MESSAGE
             if len(serve.ranges) == 1:
-                start, stop = serve.ranges[0]
-                extra.append((b"Content-Range", b"bytes %d-%d/%d" % (start, stop - 1, stored.length)))
+                part = Part(*serve.ranges[0], stored.complete_length)
+                extra.append((b"Content-Range", content_range(part).encode()))
             else:
                 skipped = skipped | {b"content-type"}
         elif serve.form is Form.NOT_SATISFIABLE:
             status, reason, skipped = 416, "", skipped | REPRESENTATION | LIFETIME
-            extra.append((b"Content-Range", b"bytes */%d" % stored.length))
+            extra.append((b"Content-Range", b"bytes */%d" % (stored.complete_length or 0)))
             extra.append((b"Cache-Control", b"no-store"))
         elif serve.form is Form.PRECONDITION_FAILED:
             status, reason, skipped = 412, "", skipped | REPRESENTATION | LIFETIME
@@ -120,7 +125,8 @@ class Responder:
                 headers = headers.setting("ETag", coded_etag(etag, coding))
             if serve.form is Form.FULL:
                 extra.append((b"Content-Encoding", coding.encode()))
-        if compressible(stored.status, stored.headers, rule.overrides.compression, stored.length):
+        whole = 200 if stored.part is not None else stored.status
+        if compressible(whole, stored.headers, rule.overrides.compression, stored.complete_length):
             headers = varying(headers)
         return self._head(status, reason, headers, skipped, extra)
 

@@ -26,6 +26,7 @@ from edgeproxy.policy.decisions import (
 )
 from edgeproxy.policy.deliver import deliver
 from edgeproxy.policy.lists import split_list
+from edgeproxy.policy.parts import answers, fetch_beyond, fetch_missing
 from edgeproxy.policy.validate import conditions_for
 from edgeproxy.policy.vocabulary import Forwarded, PassReason, StaleReason, Unsatisfied
 
@@ -93,8 +94,13 @@ def decide(
     if uncacheable:
         return Pass(PassReason.HIT_FOR_MISS, Forwarded.BYPASS)
     if stored is None:
-        return Fetch(Forwarded.VARY_MISS if others else Forwarded.URI_MISS)
-    reason = Forwarded.REQUEST if stored.freshness.is_fresh(now) else Forwarded.STALE
+        reason = Forwarded.VARY_MISS if others else Forwarded.URI_MISS
+        return fetch_missing(request, reason, overrides)
+    fresh = stored.freshness.is_fresh(now)
+    reason = Forwarded.REQUEST if fresh else Forwarded.STALE
+    if stored.part is not None:
+        usable = fresh and not _asks_for_newer(asked, stored.freshness, now)
+        return fetch_beyond(request, stored, reason, overrides, usable=usable)
     conditions = conditions_for(stored, request.method)
     return Revalidate(stored, conditions, reason) if conditions else Fetch(reason, stored)
 
@@ -103,7 +109,7 @@ def _from_stored(
     request: RequestHead, stored: Stored, overrides: Overrides, now: float, asked: Directives
 ) -> Serve | ServeStale | None:
     freshness = stored.freshness
-    if freshness.must_validate or _asks_for_newer(asked, freshness, now):
+    if not answers(request, stored) or freshness.must_validate or _asks_for_newer(asked, freshness, now):
         return None
     if freshness.is_fresh(now):
         return deliver(request, stored, overrides, now)

@@ -39,9 +39,20 @@ class Form(Enum):
     """412 (§15.5.13)."""
 
 
+class Asked(Enum):
+    """How much of the representation the origin was asked for."""
+
+    WHOLE = "whole"
+    PART = "part"
+    """The one range that the client asked for."""
+    REST = "rest"
+    """What the stored part lacks of what the client asked for (RFC 9111 §3.3)."""
+
+
 @value
 class Serve:
-    """Answer from the stored entry. ``ranges`` are [start, stop) octets of the identity body.
+    """Answer from the stored entry. ``ranges`` are [start, stop) octets of the identity representation;
+    the stored body begins at its octet ``at``.
 
     ``coding`` is the coding to send ("" for the body as stored); a client may still get the stored body
     where the coded one is not made yet.
@@ -52,6 +63,7 @@ class Serve:
     form: Form = Form.FULL
     coding: str = ""
     ranges: tuple[tuple[int, int], ...] = ()
+    at: int = 0
 
 
 @value
@@ -70,14 +82,23 @@ class Revalidate:
     stored: Stored
     conditions: tuple[tuple[bytes, bytes], ...]
     reason: Forwarded
+    asked: Asked = Asked.WHOLE
+    span: str = ""
 
 
 @value
 class Fetch:
-    """Ask the origin for the whole answer. ``stored`` is what there is to fall back on, if anything."""
+    """Ask the origin for an answer. ``stored`` is what there is to fall back on, or to complete, if anything.
+
+    ``conditions`` are the fields of our own (Range, If-Range) with which it is ``asked``. ``span`` names the
+    range that the answer is for, as part of what the flight is known by; "" where it is for the whole.
+    """
 
     reason: Forwarded
     stored: Stored | None = None
+    conditions: tuple[tuple[bytes, bytes], ...] = ()
+    asked: Asked = Asked.WHOLE
+    span: str = ""
 
 
 @value
@@ -143,6 +164,19 @@ class Discard:
 
 
 @value
+class Join:
+    """The origin's 206 is what the stored part lacked: the octets of the stored body before ``before``, the
+    new ones and those from ``after`` on are one answer with ``head``. ``size``: octets that the new ones must
+    be; ``then``: what to do with it."""
+
+    head: ResponseHead
+    before: int
+    after: int
+    size: int
+    then: Store | Discard
+
+
+@value
 class ServeStaleOnError:
     """Deliver the stored entry in place of the failure."""
 
@@ -152,7 +186,8 @@ class ServeStaleOnError:
 
 @value
 class Refetch:
-    """The origin's 304 does not fit what is stored: ask once more, without conditions."""
+    """The origin's 304 does not fit what is stored, or its 206 cannot be joined to it: ask once more, without
+    conditions."""
 
 
 @value
@@ -164,4 +199,4 @@ class GiveUp:
     status: int | None = None
 
 
-Conclusion = Store | Refresh | Discard | ServeStaleOnError | Refetch | GiveUp
+Conclusion = Store | Refresh | Discard | Join | ServeStaleOnError | Refetch | GiveUp

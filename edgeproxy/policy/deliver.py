@@ -5,6 +5,8 @@ Rules of this file:
 - Conditions come first, against the representation selected for this client; then ranges, as
   RFC 9110 §13.2.2 orders them. Conditions are for answers that are 2xx (§13.2.1), parts for 200 (§14.2).
 - Parts are of the identity body: a part of a body that the edge coded would depend on the coder.
+- A stored part (parts.py) goes out as 206 or not at all. To the one whose request brought it (``own``) it
+  goes out as the origin's answer, whatever part that is.
 - The same for hits, stale answers, refreshed and just stored ones.
 """
 
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.policy.coding import choose_coding, coded_etag, compressible
 from edgeproxy.policy.decisions import Form, Serve
+from edgeproxy.policy.parts import within
 from edgeproxy.policy.ranges import UNSATISFIABLE, if_range_matches, parse_ranges
 from edgeproxy.policy.validate import Verdict, evaluate
 
@@ -27,13 +30,23 @@ _RANGED = frozenset({"GET", "QUERY"})
 _CONDITIONAL = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
 
 
-def deliver(request: RequestHead, stored: Stored, overrides: Overrides, now: float) -> Serve:
-    """How the client's request is answered from ``stored``."""
+def deliver(
+    request: RequestHead, stored: Stored, overrides: Overrides, now: float, *, own: bool = False
+) -> Serve:
+    """How the client's request is answered from ``stored``. ``own``: it is the answer to this very request,
+    not one that was made to another."""
     age = int(stored.freshness.age(now))
     coding = selected_coding(request, stored, overrides)
     form = _by_conditions(request, stored, overrides, coding)
     if form is not Form.FULL:
         return Serve(stored, age, form, coding)
+    if stored.part is not None:
+        octets, at = (None, 0) if own else within(request, stored)
+        if octets is UNSATISFIABLE:
+            return Serve(stored, age, Form.NOT_SATISFIABLE)
+        if octets is None:
+            octets, at = (stored.part.start, stored.part.stop), stored.part.start
+        return Serve(stored, age, Form.PARTIAL, ranges=(octets,), at=at)
     parts = _parts(request, stored)
     if parts is None:
         return Serve(stored, age, Form.FULL, coding)

@@ -46,7 +46,7 @@ def wants(names: Sequence[str], values: Sequence[str | None]) -> str | None:
 def speaks(stored: Stored, names: Sequence[str], values: Sequence[str | None], language: str) -> bool:
     """Whether ``stored`` is in ``language``, and is selected by all of ``names`` but Accept-Language."""
     said = split_list(stored.headers.get("content-language") or "")
-    if stored.vary != tuple(names) or [tag.lower() for tag in said] != [language]:
+    if stored.part is not None or stored.vary != tuple(names) or [tag.lower() for tag in said] != [language]:
         return False
     return all(
         name == LANGUAGE or one == other

@@ -69,6 +69,28 @@ def parse_ranges(value: str, length: int) -> Parts:
     return None if _overlap(found) else tuple(found)
 
 
+Span = tuple[int | None, int | None]
+"""One range as it was asked for: first and last octet; (5, None) from the sixth, (None, 5) the last five."""
+
+
+def single_range(value: str | None) -> Span | None:
+    """The one range that Range asks for, of whatever body; None where it asks for several or none, or is not
+    to be understood, or cannot be satisfied by any body."""
+    unit, mark, spec = (value or "").strip(OWS).partition("=")
+    found = _SPEC.match(spec.strip(OWS))
+    if not mark or unit.lower() != "bytes" or found is None or not _sensible(found[1], found[2]):
+        return None
+    first = int(found[1]) if found[1] else None
+    last = int(found[2]) if found[2] else None
+    return None if first is None and not last else (first, last)
+
+
+def span_text(span: Span) -> str:
+    """The span as Range says it, always in the same letters: ``bytes=5-``."""
+    first, last = ("" if end is None else end for end in span)
+    return f"bytes={first}-{last}"
+
+
 def _sensible(first: str, last: str) -> bool:
     if len(first) > _MAX_DIGITS or len(last) > _MAX_DIGITS:
         return False

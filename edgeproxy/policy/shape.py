@@ -7,7 +7,8 @@ Rules of this file:
   on) is worked out once, by ``conclude`` itself, and the differing values are put in.
 - Never another conclusion than ``conclude``'s: wherever a differing value could change more than an age, a
   length or a field's text, there is no plan and ``conclude`` is asked (a test compares the two).
-- For plain requests only: a GET without a body, whose fields say nothing about storing. Bounded.
+- For plain requests only: a GET without a body, whose fields say nothing about storing; and for whole answers
+  to them: what a part is good for depends on its Content-Range and on what was asked for. Bounded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, final
 
 from edgeproxy.policy.conclude import conclude
-from edgeproxy.policy.decisions import Discard, OriginAnswer, Store
+from edgeproxy.policy.decisions import Asked, Discard, OriginAnswer, Store
 from edgeproxy.policy.extension import extension
 from edgeproxy.policy.head import EMPTY, Headers, lower
 from edgeproxy.policy.http_date import parse_http_date
@@ -39,6 +40,7 @@ MOST_POLICIES = 64
 LONGEST_SHAPE = 4096
 """Octets of the fields that make a shape; a longer one is not remembered."""
 
+_PARTIAL = 206
 _DIFFER = frozenset({"date", "etag", "last-modified", "content-length", "expires", "set-cookie"})
 """Fields of which the shape has only that they are there."""
 _SAYS_MORE = frozenset({"cache-control", "pragma", "authorization"})
@@ -83,16 +85,19 @@ class Conclusions:
         answer: OriginAnswer | Failed,
         overrides: Overrides,
         now: float,
+        asked: Asked = Asked.WHOLE,
     ) -> Conclusion:
         """As policy.conclude.conclude."""
         if (
             stored is not None
+            or asked is not Asked.WHOLE
             or not isinstance(answer, OriginAnswer)
+            or answer.head.status == _PARTIAL
             or request.method != "GET"
             or request.has_body
             or not request.headers.isdisjoint(_SAYS_MORE)
         ):
-            return conclude(request, stored, answer, overrides, now)
+            return conclude(request, stored, answer, overrides, now, asked)
         names = answer.head.headers.field_names
         if not names.shared:
             return conclude(request, None, answer, overrides, now)

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from edgeproxy.policy.stored import Freshness, Overrides
 
 UNDERSTOOD = frozenset({
-    200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 307, 308,
+    200, 201, 202, 203, 204, 205, 206, 300, 301, 302, 303, 307, 308,
     400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 417, 421, 422, 426,
     500, 501, 502, 503, 504, 505,
 })  # fmt: skip
-"""Statuses whose caching requirements are met here (RFC 9111 §3), for must-understand. 206, 304 and 416
-are not among them: what they ask of a cache is done, but never by storing them."""
+"""Statuses whose caching requirements are met here (RFC 9111 §3), for must-understand. 304 and 416 are not
+among them: what they ask of a cache is done, but never by storing them."""
 
 
 _Checks: TypeAlias = "tuple[tuple[NotStored, Callable[[_Case], bool]], ...]"
@@ -52,14 +52,21 @@ class _Case:
     freshness: Freshness
     asked: Directives
     said: Directives
+    part: bool
 
 
 def storable(
-    request: RequestHead, head: ResponseHead, overrides: Overrides, freshness: Freshness
+    request: RequestHead,
+    head: ResponseHead,
+    overrides: Overrides,
+    freshness: Freshness,
+    *,
+    part: bool = False,
 ) -> NotStored | None:
-    """Why the answer may not be stored, or None where it may."""
+    """Why the answer may not be stored, or None where it may. ``part``: it is a 206 that was asked for and
+    whose one part is known."""
     asked = request_directives(request.headers) if overrides.honour_request_directives else NO_DIRECTIVES
-    case = _Case(request, head, overrides, freshness, asked, effective_directives(head.headers))
+    case = _Case(request, head, overrides, freshness, asked, effective_directives(head.headers), part)
     return _first(_BEFORE, case) or forbidden(head, overrides) or _first(_AFTER, case)
 
 
@@ -175,7 +182,7 @@ _BEFORE: _Checks = (
     (NotStored.REQUEST_BODY, lambda case: case.request.has_body and not case.request.content_key),
     (NotStored.REQUEST_NO_STORE, lambda case: case.asked.no_store),
     (NotStored.NOT_MODIFIED, lambda case: case.head.status == 304),
-    (NotStored.PARTIAL, lambda case: case.head.status == 206),
+    (NotStored.PARTIAL, lambda case: case.head.status == 206 and not case.part),
     (NotStored.RULE, _rule),
 )
 

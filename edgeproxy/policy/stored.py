@@ -81,13 +81,33 @@ class Freshness:
 
 
 @value
+class Part:
+    """What a 206 with one part holds of a representation, as its Content-Range says: the octets [start, stop)
+    of ``total``, the complete length (None: it was not said)."""
+
+    start: int
+    stop: int
+    total: int | None
+
+    @property
+    def size(self) -> int:
+        """Octets that the part has by what it says."""
+        return self.stop - self.start
+
+    @property
+    def reaches_end(self) -> bool:
+        return self.stop == self.total
+
+
+@value
 class Stored:
     """One stored answer (one variant), without its body.
 
     ``headers`` are the fields as they may be sent again. ``vary`` are the selecting field names in lower
     case, sorted; ``selecting`` their values, normalised, in the same order (None: the request had none).
     ``length`` is the body's length in octets. ``coding`` is the stored body's own content coding ("" for
-    identity).
+    identity). ``part`` says which part of a representation the body is, None where it is the whole. Of a part
+    the ``status`` is 206, and parts.py says what the entry may answer.
     """
 
     status: int
@@ -98,6 +118,14 @@ class Stored:
     vary: tuple[str, ...] = ()
     selecting: tuple[str | None, ...] = ()
     coding: str = ""
+    part: Part | None = None
+
+    @property
+    def complete_length(self) -> int | None:
+        """Octets of the whole representation; None where not known."""
+        if self.part is not None:
+            return self.part.total
+        return self.length if self.length >= 0 else None
 
     @property
     def etag(self) -> str | None:
@@ -177,6 +205,8 @@ class Overrides:
     the lifetime."""
     pass_: bool = False
     no_store: bool = False
+    parts: bool = True
+    """A request for one range of what is not stored asks the origin for that range, not for the whole."""
 
     @property
     def shares_authorized(self) -> bool:

@@ -65,6 +65,15 @@ def last_modified_is_strong(headers: Headers) -> bool:
     return modified is not None and date is not None and date - modified >= _STRONG_AFTER
 
 
+def strong_validator(headers: Headers) -> str | None:
+    """What stands for every octet of the representation, as If-Range names it (RFC 9110 §13.1.5): its strong
+    ETag, or, where there is no ETag at all, a Last-Modified that is strong."""
+    etag = headers.get("etag")
+    if etag is not None:
+        return etag if is_entity_tag(etag) and not etag.startswith("W/") else None
+    return headers.get("last-modified") if last_modified_is_strong(headers) else None
+
+
 def evaluate(
     request: Headers, stored: Headers, etag: str | None, received: float, every_etag: Iterable[str] = ()
 ) -> Verdict:

@@ -101,7 +101,7 @@ class NotStored(StrEnum):
     STATUS_UNKNOWN = "status-not-understood"
     """must-understand, and the status is not one we know (RFC 9111 §5.2.2.3)."""
     PARTIAL = "partial-content"
-    """206: a part is not stored as if it were whole."""
+    """206: a part that was not asked for, or does not say which one it is, or comes where the whole is."""
     NOT_MODIFIED = "not-modified"
     """304 to a client's own conditional request: there is nothing to store."""
     VARY_STAR = "vary-star"

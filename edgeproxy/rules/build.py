@@ -116,6 +116,7 @@ def _overrides(read: Read) -> Overrides:
         extension_guard=read.get("extension_guard"),
         normalise=dict(read.get("normalise", ())),
         pass_=read.get("pass", False),
+        parts=read.get("range", "part") == "part",
         **plain,
     )
 

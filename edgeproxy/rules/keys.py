@@ -389,6 +389,10 @@ RULE = Table(
             example="compression: {minimum: 2KiB, codings: [br, gzip]}"),
         Key("coalesce", Either(FLAG, COALESCE), "Whether requests for one missing answer wait for one fetch.",
             default="on", example="coalesce: {wait: 2s, lease: 5s}"),
+        Key("range", one_of("part", "whole"),
+            "What a request for one range of what is not stored asks the origin for: that `part`, which is "
+            "stored, joined to others and completed, or the `whole`, of which all ranges are then served.",
+            default="part", example="range: whole"),
         Key("websocket", Either(FLAG, WEBSOCKET), "Whether WebSockets are let through, and their limits.",
             default="on", example="websocket: {idle: 10m, connections: 500, max_message: 1MiB}"),
         Key("read_timeout", DURATION,

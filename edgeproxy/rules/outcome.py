@@ -18,7 +18,8 @@ from edgeproxy.policy.decide import bypass, conclude
 from edgeproxy.policy.decisions import Discard, GiveUp, OriginAnswer, Refetch, Store
 from edgeproxy.policy.extension import TYPES, extension
 from edgeproxy.policy.head import Headers, ResponseHead
-from edgeproxy.policy.vocabulary import NotStored, PassReason
+from edgeproxy.policy.parts import fetch_missing
+from edgeproxy.policy.vocabulary import Forwarded, NotStored, PassReason
 from edgeproxy.rules.content import only_asks
 from edgeproxy.rules.tags import Target, invalidation_targets, tags_for
 
@@ -105,7 +106,8 @@ def outcome(
         purges = () if asks else invalidation_targets(rule, matched.parts, request.method)
         came = Outcome(matched, key, purges=purges, pass_reason=passed.reason)
     else:
-        concluded = conclude(request, None, OriginAnswer(response, now, now), rule.overrides, now)
+        asked = fetch_missing(request, Forwarded.URI_MISS, rule.overrides).asked
+        concluded = conclude(request, None, OriginAnswer(response, now, now), rule.overrides, now, asked)
         if isinstance(concluded, Store):
             tags = tags_for(rule, matched.parts, response.headers)
             came = Outcome(matched, key, tags=tags, freshness=concluded.stored.freshness)

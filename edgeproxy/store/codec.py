@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeproxy.policy.head import Headers
-from edgeproxy.policy.stored import Freshness, LifetimeSource, Stored
+from edgeproxy.policy.stored import Freshness, LifetimeSource, Part, Stored
 from edgeproxy.policy.vocabulary import LookupMiss
 from edgeproxy.store.entry import Entry
 from edgeproxy.store.purge import octets
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAGIC = b"\x89EPX"
-VERSION = 2
+VERSION = 3
 
 _HEAD = struct.Struct(">4sHBx16sIQQ16s")
 """Magic, version, kind, order, lengths of meta, body and coded bodies, checksum."""
@@ -50,6 +50,8 @@ LONGEST_META = 1024 * 1024
 FUTURE = 60.0
 """Seconds that an entry may have been received ahead of now (clocks of nodes differ)."""
 _LONGEST = 1e10
+_FARTHEST = 10**18
+"""Octets of the largest representation that a part is of."""
 MOST_NAME_LISTS = 8
 MOST_VARIANTS = 64
 
@@ -90,6 +92,7 @@ class _Meta(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fals
     never_stale: bool
     source: LifetimeSource
     fetch_seconds: float
+    part: tuple[int, int, int | None] | None
 
 
 class _MarkerMeta(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False, frozen=True):
@@ -175,6 +178,7 @@ def encode(entry: Entry, namespace: bytes, epoch: int | None = None) -> bytes | 
             fresh.never_stale,
             fresh.source,
             entry.fetch_seconds,
+            None if stored.part is None else (stored.part.start, stored.part.stop, stored.part.total),
         )
     )
     order = order_octets(entry.epoch if epoch is None else epoch, entry.started)
@@ -334,6 +338,7 @@ def _entry(
         tuple(map(_text, meta.vary)),
         tuple(None if value is None else _text(value) for value in meta.selecting),
         _text(meta.coding),
+        None if meta.part is None else Part(*meta.part),
     )
     epoch, started = struct.unpack(">QQ", order)
     return Entry(
@@ -356,6 +361,8 @@ def _well_formed(meta: _Meta, length: int) -> bool:
     """Can this be sent as an answer's head without splitting or mis-framing anything?"""
     if not 200 <= meta.status <= 599 or _CONTROL.search(meta.reason) or len(meta.vary) != len(meta.selecting):
         return False
+    if not _part_fits(meta, length):
+        return False
     if not meta.fields:
         return True
     names = b"\n".join([name for name, _ in meta.fields])
@@ -368,6 +375,20 @@ def _well_formed(meta: _Meta, length: int) -> bool:
         if lower in _HOP_BY_HOP or (lower == b"content-length" and value != b"%d" % length):
             return False
     return True
+
+
+def _part_fits(meta: _Meta, length: int) -> bool:
+    """Is a part marked as one, and does it say of its octets what can be?"""
+    if meta.part is None:
+        return meta.status != 206
+    start, stop, total = meta.part
+    return (
+        meta.status == 206
+        and 0 <= start < stop <= _FARTHEST
+        and (total is None or stop <= total <= _FARTHEST)
+        and 0 < length <= stop - start
+        and not meta.codings
+    )
 
 
 def _plausible(meta: _Meta, now: float) -> bool:

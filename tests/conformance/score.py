@@ -40,7 +40,7 @@ WAIVED = Path(__file__).with_name("waived.yaml")
 
 @dataclass(frozen=True)
 class Waiver:
-    """Why a case stays red: ``group`` is superseded, rule, contradicts or missing."""
+    """Why a case stays red: ``group`` is superseded, rule or contradicts."""
 
     group: str
     section: str

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.policy import head
 from edgeproxy.policy.head import EMPTY, Headers, RequestHead
 
 RAW = ((b"A", b"1"), (b"b", b"\xff"), (b"a", b"2"))
@@ -55,3 +56,14 @@ def test_octets_survive(raw: list[tuple[bytes, bytes]]) -> None:
 def test_the_target_in_parts(target: str, path: str, query: str | None) -> None:
     head = RequestHead("GET", "http", "h", target)
     assert (head.path, head.query) == (path, query)
+
+
+def test_lists_of_names_are_shared_within_bounds() -> None:
+    one, two = (Headers.of([("A", value), ("B", "x")]) for value in "12")
+    assert one.field_names is two.field_names
+    long = [(f"X-{number}-{'n' * 200}", "x") for number in range(20)]
+    assert not Headers.of(long).field_names.shared
+    assert Headers.of(long).field_names is not Headers.of(long).field_names
+    for number in range(2000):
+        assert Headers.of([(f"X-{number}", "x")]).get(f"x-{number}") == "x"
+    assert len(head._known) <= head._MOST_LISTS

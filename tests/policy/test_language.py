@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.language import speaks, wanted_language, wants
-from edgeproxy.policy.stored import Freshness, Stored
+from edgeproxy.policy.stored import Freshness, Part, Stored
 
 NAMES = ("accept-language", "x-tenant")
 
@@ -52,3 +54,11 @@ def test_what_speaks_it(
     fields = Headers.of([("Content-Language", said)] if said else [])
     stored = Stored(200, "OK", fields, Freshness(0, 0, 60), 0, NAMES, ("de,en", "a"))
     assert speaks(stored, names, values, "de") is fits
+
+
+def test_a_part_is_lent_to_nobody() -> None:
+    """Another variant in the same language may be whole."""
+    fields = Headers.of([("Content-Language", "de")])
+    whole = Stored(200, "OK", fields, Freshness(0, 0, 60), 4, NAMES, ("de,en", "a"))
+    assert speaks(whole, NAMES, ("de", "a"), "de")
+    assert not speaks(replace(whole, status=206, part=Part(0, 4, 9)), NAMES, ("de", "a"), "de")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.policy import shape
 from edgeproxy.policy.conclude import conclude
-from edgeproxy.policy.decisions import Conclusion, Discard, Failed, OriginAnswer, Store
+from edgeproxy.policy.decisions import Asked, Conclusion, Discard, Failed, OriginAnswer, Refetch, Store
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 from edgeproxy.policy.http_date import format_http_date
 from edgeproxy.policy.shape import Conclusions
@@ -138,6 +138,30 @@ def test_what_is_not_plain_is_left_to_conclude() -> None:
         for _ in range(2):
             concluded = known.conclude(request, old, answer_with(*GOOD), overrides, NOW)
             assert concluded == conclude(request, old, answer_with(*GOOD), overrides, NOW)
+
+
+def test_a_long_list_of_names_is_left_to_conclude() -> None:
+    known, overrides = Conclusions(), Overrides()
+    answer = answer_with(*GOOD, *((f"X-{number}-{'n' * 200}", "x") for number in range(20)))
+    concluded = known.conclude(PLAIN, None, answer, overrides, NOW)
+    assert same(concluded, conclude(PLAIN, None, answer, overrides, NOW))
+    assert not known._by_policy
+
+
+def test_parts_are_left_to_conclude() -> None:
+    """The same octets are a part where one was asked for, and nothing to store where the whole was."""
+    known, overrides = Conclusions(), Overrides()
+    part = answer_with(*GOOD, ("Content-Range", "bytes 0-4/10"), status=206)
+    for answer in (part, answer_with(*GOOD)):
+        for asked in (Asked.PART, Asked.WHOLE) * 2:
+            concluded = known.conclude(PLAIN, None, answer, overrides, NOW, asked)
+            assert same(concluded, conclude(PLAIN, None, answer, overrides, NOW, asked))
+            assert isinstance(concluded, Store) is (answer is not part or asked is Asked.PART)
+    # To a question for the rest it only says that there is none; as an answer it is the client's.
+    beyond = answer_with(("Cache-Control", "no-store"), ("Date", format_http_date(NOW)), status=416)
+    for asked in (Asked.WHOLE, Asked.REST) * 2:
+        concluded = known.conclude(PLAIN, None, beyond, overrides, NOW, asked)
+        assert isinstance(concluded, Discard if asked is Asked.WHOLE else Refetch)
 
 
 LATER = ("Last-Modified", format_http_date(NOW - 9))

@@ -220,6 +220,14 @@ def test_a_dot_segment_is_noted() -> None:
     assert "dot segment" in data["notes"][0]
 
 
+@pytest.mark.parametrize(("asked", "reason"), [("bytes=0-4", None), ("bytes=0-1,3-4", "partial-content")])
+def test_a_part_is_stored_where_it_is_asked_for(asked: str, reason: str | None) -> None:
+    part = ResponseHead(206, "", Headers.of([("Content-Range", "bytes 0-4/10"), ("Content-Length", "5")]))
+    data = explained("/static/a", answer=part, range=asked).to_json()
+
+    assert (data["stored"], data["reason"]) == (reason is None, reason)
+
+
 BODIES = """
 rules:
   - name: graphql

@@ -53,6 +53,7 @@ rules:
     compression: {minimum: 2KiB, types: text/html, codings: [gzip]}
     coalesce: {wait: 250ms, lease: 1s}
     max_object: 1MiB
+    range: whole
     request_directives: ignore
     heuristic: off
     pass: off
@@ -107,6 +108,7 @@ def test_everything_can_be_said() -> None:
     assert not overrides.pass_
     assert not overrides.no_store
     assert overrides.max_object == 1 << 20
+    assert not overrides.parts
     assert overrides.compression == Compression(minimum=2048, types=("text/html",), codings=("gzip",))
     assert overrides.normalise == {"accept-language": ("de", "en")}
     assert rule.key == KeyPolicy(
@@ -124,7 +126,7 @@ def test_everything_can_be_said() -> None:
     assert rule.response_headers == HeaderOps(add=(("Link", "one"), ("Link", "two")))
     assert rule.coalesce == Coalesce(wait=0.25, lease=1)
     (example,) = rule.examples
-    assert example.at == "rules.yaml:39"
+    assert example.at == "rules.yaml:40"
     assert example.response_headers == (("cache-control", "max-age=60"), ("cache-control", "public"))
 
 

@@ -13,6 +13,7 @@ from edgeproxy.engine import contents
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from tests.support.edge import running_edge
 from tests.support.ledger import READ_BODY, RST, Gate, Recorded, chunk, head
+from tests.support.ranged import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -537,6 +538,21 @@ async def test_a_coded_graphql_answer_cannot_be_looked_into(
     origin.reply("/g", headers=[("Content-Encoding", "gzip")], body=b"whatever")
     async with running_edge(origin.url, clock=clock, rules=rules(GRAPHQL)) as edge:
         assert "detail=graphql-errors" in (await ask(edge, "POST", query("{ a }")))["Cache-Status"]
+
+
+async def test_a_part_of_a_graphql_answer_cannot_be_looked_into(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Rules
+) -> None:
+    """Joined to others it would be an answer whose errors nobody has seen."""
+    Resource(ERRORS).serve(origin, "/g")
+    async with running_edge(origin.url, clock=clock, rules=rules(GRAPHQL)) as edge:
+        for span in (0, len(ERRORS) // 2):
+            answer = await edge.get("/g", ("Range", f"bytes={span}-{span + 4}"))
+            assert (answer.status, answer.body) == (206, ERRORS[span : span + 5])
+            assert "detail=graphql-errors" in answer["Cache-Status"]
+            await edge.settle()
+        assert (await edge.get("/g")).body == ERRORS
+        assert [r.get("range") for r in origin.of("/g")][-1] is None
 
 
 async def test_persisted_queries(origin: LedgerOrigin, clock: DrivenClock, rules: Rules) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.policy.head import Headers
+from edgeproxy.policy.stored import Part
 from edgeproxy.policy.vocabulary import LookupMiss
 from edgeproxy.store.codec import (
     FUTURE,
@@ -83,6 +84,40 @@ def test_there_and_back() -> None:
     back = read(sealed(entry), entry)
     assert isinstance(back, Entry)
     assert same(back, entry)
+
+
+def a_part(*part: int | None, body: bytes = b"part", status: int = 206) -> Entry:
+    entry = make_entry(body=body)
+    start, stop, total = part
+    assert start is not None
+    assert stop is not None
+    return replace(entry, stored=replace(entry.stored, status=status, part=Part(start, stop, total)))
+
+
+@pytest.mark.parametrize("part", [(3, 7, 10), (3, 7, None), (3, 8, 10), (0, 4, 4)])
+def test_a_part_there_and_back(part: tuple[int, int, int | None]) -> None:
+    entry = a_part(*part)
+    back = read(sealed(entry), entry)
+    assert isinstance(back, Entry)
+    assert same(back, entry)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        a_part(3, 7, 10, status=200),
+        a_part(3, 6, 10),
+        a_part(7, 3, 10),
+        a_part(-4, 0, 10),
+        a_part(3, 7, 6),
+        a_part(3, 7, 10, body=b""),
+        a_part(0, 10**18 + 1, None),
+        replace(make_entry(), stored=replace(make_entry().stored, status=206)),
+        replace(a_part(3, 7, 10), codings={"br": b"x"}),
+    ],
+)
+def test_a_part_that_cannot_be_is_corrupt(entry: Entry) -> None:
+    assert read(sealed(entry), entry) is LookupMiss.CORRUPT
 
 
 def test_the_order_is_where_stores_look_for_it() -> None:
