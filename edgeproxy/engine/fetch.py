@@ -118,11 +118,11 @@ class Fetcher:
         *,
         alone: bool = False,
         resent: bool = False,
-        asked: bool = False,
+        once: bool = False,
     ) -> Answer:
         """Ask the origin. ``entry`` is what there is to fall back on or to confirm; ``flight`` who waits;
         ``alone``: hit-for-miss, the client's own conditions and ranges stay; ``resent``: it went out once
-        before, on a connection that was dead; ``asked``: it was, and the answer was none to it."""
+        before, on a connection that was dead; ``once``: it was, and the answer was none to it."""
         trace = ask.exchange.trace
         trace.forwarded = decision.reason
         trace.tier = Tier.ORIGIN
@@ -133,7 +133,7 @@ class Fetcher:
             # Nobody else waits for this answer, unless it turns out to be one for the cache.
             ask.exchange.leave_with_client()
         try:
-            return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent, asked=asked)
+            return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent, once=once)
         finally:
             if flight is not None and not flight.outcome.done():
                 # Cancelled or broken: those who wait must not wait for ever.
@@ -148,14 +148,14 @@ class Fetcher:
         *,
         alone: bool,
         resent: bool,
-        asked: bool,
+        once: bool,
     ) -> Answer:
         exchange, rule, trace = ask.exchange, ask.rule, ask.exchange.trace
         conditions, asked = decision.conditions, decision.asked
         # The client's own conditions and ranges go along where the answer is most likely for it alone:
         # nothing would be stored of the whole, and it would get all of it each time.
         own = alone or (entry is None and ask.is_personal)
-        for _ in range(1 if asked else 2):
+        for _ in range(1 if once else 2):
             start = self.start()
             # With them go its own Range and If-Range, which are what ``conditions`` are then.
             forward = self._forward.whole(exchange, rule, () if own else conditions, conditionals=own)
@@ -371,6 +371,8 @@ class Fetcher:
 
     def _put(self, ask: Ask, entry: Entry) -> bool:
         """Into the store, joined to the part that is there, where they fit; False where it is not stored."""
+        if entry.stored.part is None:
+            return self._store.put(entry)  # a whole takes the place of whatever is there
         there = self._store.peek(entry.primary, ask.select).entry
         kept = settled(entry, there, self._clock.now())
         if kept is not None and len(kept.body) > ask.rule.overrides.max_object:

@@ -54,7 +54,7 @@ class Call:
     ``passed``: the rule sends it past the cache."""
 
     __slots__ = (
-        "_asked", "_began", "_interim", "_prompt", "_prompted", "_resent", "_told",
+        "_began", "_interim", "_once", "_prompt", "_prompted", "_resent", "_told",
         "alone", "ask", "flight", "passed", "reason", "start",
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ class Call:
         self._told: Told | None = None
         self._began = 0.0
         self._resent = False
-        self._asked = False
+        self._once = False
         self.ask = ask
         self.reason = reason
         self.alone = alone
@@ -106,7 +106,7 @@ class Call:
                 self.flight,
                 alone=self.alone,
                 resent=self._resent,
-                asked=self._asked,
+                once=self._once,
             )
         under_way, request_time = self._interim
         try:
@@ -122,7 +122,7 @@ class Call:
                 self._give_up()
         if answer is None:
             return await prompt.fetcher.fetch(
-                ask, d.Fetch(self.reason), None, self.flight, alone=self.alone, asked=True
+                ask, d.Fetch(self.reason), None, self.flight, alone=self.alone, once=True
             )
         return answer
 
@@ -140,7 +140,7 @@ class Call:
             self._give_up()
             answer = BROKEN
         if answer is None:
-            self._asked = True
+            self._once = True
             told.unfinished()
         else:
             told.answered(answer)
