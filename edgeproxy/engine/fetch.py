@@ -371,8 +371,6 @@ class Fetcher:
 
     def _put(self, ask: Ask, entry: Entry) -> bool:
         """Into the store, joined to the part that is there, where they fit; False where it is not stored."""
-        if entry.stored.part is None:
-            return self._store.put(entry)  # a whole takes the place of whatever is there
         there = self._store.peek(entry.primary, ask.select).entry
         kept = settled(entry, there, self._clock.now())
         if kept is not None and len(kept.body) > ask.rule.overrides.max_object:
