@@ -22,6 +22,7 @@ from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
 from edgeproxy.clock import Clock
+from edgeproxy.engine.aside import considerate
 from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
@@ -89,8 +90,9 @@ class Worker:
         settings, clock = self.settings, self.clock
         check_store(settings)
         auth = admin_auth(settings) if self._handed is None else None
-        ruleset = RuleSet() if settings.rules is None else load_rules(settings.rules)
-        matcher = Matcher(ruleset)
+        with considerate():
+            ruleset = RuleSet() if settings.rules is None else load_rules(settings.rules)
+            matcher = Matcher(ruleset)
         listen = self._listen or bind(settings.listen.host, settings.listen.port, "--listen")
         admin = None
         if self._handed is None:

@@ -1,23 +1,25 @@
 """What the admin application can ask of a worker, and how it is done (admin/control.py, Control).
 
 Rules of this file: each method is a few lines over one part; a reload is read and checked whole before the
-first object of the old rules is let go.
+first object of the old rules is let go, and where the files are as they were, nothing is done at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
+from edgeproxy.engine.aside import aside, let_go
 from edgeproxy.engine.invalidate import url_order
 from edgeproxy.key import build_key
 from edgeproxy.origin import report
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.policy.joining import content_range
-from edgeproxy.rules.load import load_rules
+from edgeproxy.rules.load import load_bytes, read_files, version_of
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -66,36 +68,42 @@ class Operator:
             if directory is None:
                 return ReloadResult(self._ruleset.version, 0)
             try:
-                # Off the loop: ten thousand rules take a while to read.
-                ruleset, matcher = await asyncio.to_thread(_read, directory)
+                read = await aside(partial(_read, directory, self._ruleset.version))
             except RuleError as error:
                 worker.metrics.reloaded(ok=False)
                 lines = tuple(str(error).splitlines())
                 log.error("rules not reloaded, the old ones go on:\n%s", error)  # noqa: TRY400 - no fault of ours
                 self.last_reload = ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
                 return self.last_reload
-            try:
-                worker.origin.configure(worker.given.completed(ruleset.pools))
-            except ValueError as error:
-                worker.metrics.reloaded(ok=False)
-                log.error("rules not reloaded, the old ones go on: pools: %s", error)  # noqa: TRY400 - as above
-                self.last_reload = ReloadResult(
-                    self._ruleset.version, len(self._ruleset.rules), (f"pools: {error}",)
-                )
-                return self.last_reload
+            if read is not None:
+                try:
+                    worker.origin.configure(worker.given.completed(read[0].pools))
+                except ValueError as error:
+                    worker.metrics.reloaded(ok=False)
+                    log.error("rules not reloaded, the old ones go on: pools: %s", error)  # noqa: TRY400 - as above
+                    self.last_reload = ReloadResult(
+                        self._ruleset.version, len(self._ruleset.rules), (f"pools: {error}",)
+                    )
+                    return self.last_reload
             self._directory = directory
-            self._ruleset = ruleset
-            worker.engine.matcher = matcher
+            worker.metrics.reloaded(ok=True)
+            self.last_reload = ReloadResult(self._ruleset.version, len(self._ruleset.rules))
+            if read is None:
+                log.info("rules reloaded: version %s, as before", self._ruleset.version)
+                return self.last_reload
+            before: list[object] = [*self._ruleset.rules, worker.engine.matcher]
+            self._ruleset, worker.engine.matcher = read
+            ruleset = self._ruleset
             worker.handler.rules_version = ruleset.version
             if worker.handler.lane is not None:
-                worker.handler.lane.forget()
+                worker.handler.lane.forget_answers()
             if worker.handler.short is not None:
-                worker.handler.short.forget()
+                worker.handler.short.forget_plans()
             worker.metrics.set_rules(r.name for r in ruleset.rules)
             worker.percentiles.set_rules(r.name for r in ruleset.rules)
-            worker.metrics.reloaded(ok=True)
             log.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
             self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules))
+            await let_go(before)
             return self.last_reload
 
     # -- the cache --------------------------------------------------------------------------------------
@@ -185,8 +193,12 @@ class Operator:
         return PartHealth(ok=ok, detail=detail)
 
 
-def _read(directory: Path) -> tuple[RuleSet, Matcher]:
-    ruleset = load_rules(directory)
+def _read(directory: Path, present: str) -> tuple[RuleSet, Matcher] | None:
+    """None if the files are those of the version ``present``, octet for octet."""
+    files = read_files(directory)
+    if version_of(files) == present:
+        return None
+    ruleset = load_bytes(files, source=str(directory))
     return ruleset, Matcher(ruleset)
 
 

@@ -7,6 +7,7 @@ module that the table does not place is an error. The checker is itself checked,
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -98,6 +99,14 @@ def test_names_live_in_their_one_file() -> None:
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
     assert report(danger_violations) == []
+
+
+def test_a_backend_is_imported_where_its_store_is_used() -> None:
+    """Each costs every start. (What aiocache imports of its own accord is not in our hands.)"""
+    names = ["lmdb", "edgeproxy.cluster.bus", "edgeproxy.store.redis_backend"]
+    code = f"import sys, edgeproxy.worker_process; print([n for n in {names} if n in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 @cache

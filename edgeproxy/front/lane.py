@@ -42,6 +42,8 @@ MOST_ANSWERS = 200_000
 MOST_SEEN = 65_536
 LARGEST = 128 * 1024
 """Octets of a body that the lane sends: more would stand in a write buffer that nobody watches."""
+SLICE = 1000
+"""Forgotten answers let go of at a time."""
 TICK = 1.0
 """Seconds between two handings-over of the lane's counts to the percentiles."""
 
@@ -55,10 +57,12 @@ _END = b" HTTP/1.1\r\n"
 class _Held(ref["Entry"]):
     """An entry, as long as L1 holds it, and where its answer stands."""
 
-    __slots__ = ("target", "targets")
+    __slots__ = ("era", "target", "targets")
 
     targets: dict[bytes, Ready]
     target: bytes
+    era: int
+    """How often the lane had forgotten all when this was learned."""
 
 
 @final
@@ -134,6 +138,8 @@ class Lane:
         self._blocks: dict[bytes, dict[bytes, Ready]] = {}
         self._seen: set[int] = set()
         self._answers = 0
+        self._era = 0
+        self._forgotten: list[dict[bytes, Ready]] = []
         self._sums: dict[str, Sums] = {}
         self._ticking = False
         self.hits = 0
@@ -274,7 +280,7 @@ class Lane:
         if sums is None:
             sums = self._sums[rule] = Sums()
         held = _Held(entry, self._let_go)
-        held.targets, held.target = targets, target
+        held.targets, held.target, held.era = targets, target, self._era
         length = 0 if status == 304 else len(body)
         targets[target] = Ready(held, rule, coding, fixed, length, status, sums)
 
@@ -284,13 +290,33 @@ class Lane:
         ready = held.targets.get(held.target)
         if ready is not None and ready.entry is held:
             del held.targets[held.target]
-            self._answers -= 1
+            self._answers -= held.era == self._era
 
     def forget(self) -> None:
-        """Everything learned; after a reload, and when full."""
-        self._blocks.clear()
+        """Everything learned; when full."""
+        self.forget_answers()
         self._seen.clear()
+
+    def forget_answers(self) -> None:
+        """After a reload. That a block has been seen before has nothing to do with rules: what is hot is back
+        with its next request."""
+        if not self._forgotten:
+            self._clock.call_later(0.0, self._empty)
+        self._forgotten += self._blocks.values()
+        self._blocks = {}
         self._answers = 0
+        self._era += 1
+
+    def _empty(self) -> None:
+        """Let go of forgotten answers, a few at a time. Left alone they would wait for the collector, since
+        each knows the table that it is in, and then cost one long pause."""
+        for _ in range(SLICE):
+            while self._forgotten and not self._forgotten[-1]:
+                self._forgotten.pop()
+            if not self._forgotten:
+                return
+            self._forgotten[-1].popitem()
+        self._clock.call_later(0.0, self._empty)
 
     # -- counting ---------------------------------------------------------------------------------------
 

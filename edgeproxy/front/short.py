@@ -163,10 +163,10 @@ class ShortWay:
         self._blocks: dict[bytes, Block] = {}
         self._seen: set[int] = set()
 
-    def forget(self) -> None:
-        """Everything learned; after a reload, and when full."""
-        self._blocks.clear()
-        self._seen.clear()
+    def forget_plans(self) -> None:
+        """After a reload. What the parser made of a header block has nothing to do with rules, and stays."""
+        for block in self._blocks.values():
+            block.plans.clear()
 
     # -- requests ---------------------------------------------------------------------------------------
 

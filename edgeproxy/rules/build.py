@@ -3,6 +3,7 @@
 Rules of this file:
 
 - Gets a dict that kinds.py has checked key by key; checks here what no single key can know.
+- What a rule does not say it has from PLAIN, the same values for all: of ten thousand rules few say much.
 - Whatever would share one user's answer with another is refused here, or needs an ``unsafe`` word, and
   the message says why.
 """
@@ -10,17 +11,18 @@ Rules of this file:
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.key import SECRET
 from edgeproxy.policy.content import ContentForm
-from edgeproxy.policy.stored import Compression, Overrides, Unsafe
+from edgeproxy.policy.stored import Overrides, Unsafe
 from edgeproxy.rules.document import Mapping, Node, at
 from edgeproxy.rules.keys import MOST_BODY, ORIGIN
 from edgeproxy.rules.model import (
+    PLAIN,
     BodyPolicy,
-    Coalesce,
     Example,
     HeaderOps,
     Invalidation,
@@ -28,7 +30,6 @@ from edgeproxy.rules.model import (
     Match,
     Rule,
     TagPolicy,
-    WebSocket,
 )
 from edgeproxy.rules.patterns import names_in
 
@@ -55,8 +56,8 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
         cdn_cache_control=read.get("cdn_cache_control"),
         request_headers=_header_ops(read.get("request_headers", {})),
         response_headers=_header_ops(read.get("response_headers", {})),
-        coalesce=_switched(Coalesce, read.get("coalesce")),
-        websocket=_switched(WebSocket, read.get("websocket")),
+        coalesce=_switched(PLAIN.coalesce, read.get("coalesce")),
+        websocket=_switched(PLAIN.websocket, read.get("websocket")),
         read_timeout=read.get("read_timeout"),
         **{name: read[name] for name in ("origin", "retry") if name in read},
         examples=tuple(
@@ -112,7 +113,7 @@ def _overrides(read: Read) -> Overrides:
         status_ttl=dict(read.get("status_ttl", ())),
         unsafe=frozenset(Unsafe(word) for word in read.get("unsafe", ())),
         honour_request_directives=read.get("request_directives", "honour") == "honour",
-        compression=_switched(Compression, read.get("compression")),
+        compression=_switched(PLAIN.overrides.compression, read.get("compression")),
         extension_guard=read.get("extension_guard"),
         normalise=dict(read.get("normalise", ())),
         pass_=read.get("pass", False),
@@ -121,14 +122,16 @@ def _overrides(read: Read) -> Overrides:
     )
 
 
-def _switched(made: Any, read: bool | Read | None) -> Any:  # noqa: FBT001
-    """``on``, ``off`` or a mapping of what differs."""
+def _switched(default: Any, read: bool | Read | None) -> Any:  # noqa: FBT001
+    """``on``, ``off`` or a mapping of what differs from ``default``."""
     if isinstance(read, dict):
-        return made(**read)
-    return made() if read is None else made(enabled=read)
+        return replace(default, **read)
+    return default if read is None else replace(default, enabled=read)
 
 
 def _key(read: Read, scope: str) -> KeyPolicy:
+    if not read and not scope:
+        return PLAIN.key
     query = read.get("query", "all")
     detail: Read = query if isinstance(query, dict) else {}
     return KeyPolicy(
@@ -161,7 +164,9 @@ def _scope(match: Match) -> str:
 
 
 def _tags(read: Read) -> TagPolicy:
-    return TagPolicy(read.get("tags", ()), read.get("tags_from", TagPolicy().from_headers))
+    if "tags" not in read and "tags_from" not in read:
+        return PLAIN.tags
+    return TagPolicy(read.get("tags", ()), read.get("tags_from", PLAIN.tags.from_headers))
 
 
 def _invalidation(read: Read) -> Invalidation:
@@ -172,6 +177,8 @@ def _invalidation(read: Read) -> Invalidation:
 
 
 def _header_ops(read: Read) -> HeaderOps:
+    if not read:
+        return PLAIN.request_headers
     return HeaderOps(
         remove=tuple(name.lower() for name in read.get("remove", ())),
         set=read.get("set", ()),
@@ -314,4 +321,6 @@ def _check_authorized(rule: Rule, node: Node, key: str, out: Problems) -> None:
 
 
 def _directives(value: str | None) -> set[str]:
-    return {p.strip().partition("=")[0].lower() for p in (value or "").split(",")}
+    if not value:
+        return set()
+    return {p.strip().partition("=")[0].lower() for p in value.split(",")}

@@ -32,7 +32,8 @@ MAX_DEPTH = 12
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(frozen=True, slots=True)
+# Nobody changes a node; they are not frozen because there are many, and frozen ones take three times as long.
+@dataclass(slots=True)
 class Scalar:
     text: str
     line: int
@@ -44,14 +45,14 @@ class Scalar:
         return not self.quoted and self.text in ("", "~", "null", "Null", "NULL")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sequence:
     items: tuple[Node, ...]
     line: int
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Mapping:
     pairs: tuple[tuple[Scalar, Node], ...]
     line: int
@@ -167,7 +168,8 @@ def _refused(event: yaml.Event, message: str) -> _RefusedError:
 
 
 def _node(event: yaml.Event, events: Iterator[yaml.Event], out: Problems, depth: int) -> Node:
-    line, column = _place(event)
+    mark = event.start_mark
+    line, column = (0, 0) if mark is None else (mark.line + 1, mark.column + 1)
     if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
         raise _refused(
             event,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.policy.freshness import status_ttl
 from edgeproxy.policy.stored import LifetimeSource
 from edgeproxy.policy.vocabulary import PassReason
+from edgeproxy.rules.conditions import losing_condition
 from edgeproxy.rules.content import named
-from edgeproxy.rules.match import has_dot_segment, host_matches, host_name, losing_condition, path_parts
+from edgeproxy.rules.match import has_dot_segment, host_matches, host_name, path_parts
 from edgeproxy.rules.otherwise import Otherwise, otherwise, otherwise_text
 from edgeproxy.rules.outcome import WHEN, Outcome, assumed, outcome
 from edgeproxy.rules.values import show_duration

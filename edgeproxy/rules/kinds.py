@@ -11,6 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.rules.document import Mapping, Node, Scalar, Sequence, describe
@@ -155,14 +156,21 @@ class Table:
     says: str = "a mapping"
     hints: tuple[tuple[str, str], ...] = ()
 
+    @cached_property
+    def _known(self) -> dict[str, Key]:
+        return {k.name: k for k in self.keys}
+
+    @cached_property
+    def _required(self) -> list[Key]:
+        return [k for k in self.keys if k.required]
+
     def read(self, node: Node, key: str, out: Problems) -> Any:
         if not isinstance(node, Mapping):
             out.add(node, key, f"expected {self.says}, got {describe(node)}")
             return WRONG
-        known = {k.name: k for k in self.keys}
         values: dict[str, Any] = {}
         for name, value in node.pairs:
-            row = known.get(name.text)
+            row = self._known.get(name.text)
             inner = f"{key}.{name.text}" if key else name.text
             if row is None:
                 out.add(name, inner, self._unknown(name.text))
@@ -170,9 +178,8 @@ class Table:
             read = row.kind.read(value, inner, out)
             if read is not WRONG:
                 values[name.text] = read
-        given = {name.text for name, _ in node.pairs}
-        for row in self.keys:
-            if row.required and row.name not in given:
+        for row in self._required:
+            if node.get(row.name) is None:
                 out.add(node, key, f"expected the key {quoted(row.name)} ({row.kind.says})")
         return values
 

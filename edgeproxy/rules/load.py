@@ -76,12 +76,11 @@ def load_text(text: str, name: str = "rules.yaml", *, examples: bool = True) -> 
 
 def load_bytes(files: Iterable[tuple[str, bytes]], *, source: str, examples: bool = True) -> RuleSet:
     """(name, octets) of each file, in order. Raises RuleError."""
-    digest = hashlib.sha256()
+    files = list(files)
     gathered: list[Problems] = []
     rules: list[Rule] = []
     pools: list[PoolSpec] = []
     for name, octets in files:
-        digest.update(f"{len(name)}:{name}{len(octets)}:".encode() + octets)
         out = Problems(name)
         gathered.append(out)
         rules.extend(_file(octets, out, pools))
@@ -90,12 +89,20 @@ def load_bytes(files: Iterable[tuple[str, bytes]], *, source: str, examples: boo
     _check_names(rules, gathered)
     check_pools(pools, rules, {out.file: out for out in gathered})
     raise_all(gathered)
-    made = RuleSet(tuple(rules), digest.hexdigest()[:12], source, tuple(pools))
+    made = RuleSet(tuple(rules), version_of(files), source, tuple(pools))
     if examples:
         failures = check_examples(made)
         if failures:
             raise RuleError(failures)
     return made
+
+
+def version_of(files: Iterable[tuple[str, bytes]]) -> str:
+    """A short digest of the files' names and octets, in order: what ``RuleSet.version`` will be."""
+    digest = hashlib.sha256()
+    for name, octets in files:
+        digest.update(f"{len(name)}:{name}{len(octets)}:".encode() + octets)
+    return digest.hexdigest()[:12]
 
 
 def _refused(file: str, message: str) -> RuleError:

@@ -2,33 +2,37 @@
 
 Rules of this file:
 
-- The index only narrows: what it finds is checked against the patterns, in rule order, so the answer is
-  that of a plain scan from the top (a test compares the two).
+- The index (narrow.py) only narrows: what it finds is checked against the patterns, in rule order, so the
+  answer is that of a plain scan from the top (a test compares the two).
 - The path is compared as it came over the wire, case and all; nothing is decoded.
 - A path with a dot segment ("/static/..%2fapi/me", in any writing) is matched as it stands, but is never
   answered from the cache: the origin may take it for another path than the rule's author saw.
-- Bounded memo; nothing here grows with traffic.
+- What method, host and path alone decide is remembered, in a bounded memo of two generations: what is used
+  stays, what is not goes, and never all at once. Nothing here grows with traffic.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from operator import itemgetter
+from sys import maxsize
+from typing import TYPE_CHECKING, final
 
-from edgeproxy.key import cookies
+from edgeproxy.rules.conditions import losing_condition
 from edgeproxy.rules.model import PLAIN, Matched
-from edgeproxy.rules.patterns import extension, whole_segments
-from edgeproxy.rules.safe_regex import LONGEST, matches
+from edgeproxy.rules.narrow import Index
+from edgeproxy.rules.safe_regex import LONGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from edgeproxy.policy.head import RequestHead
-    from edgeproxy.rules.model import Match, PathPattern, Rule, RuleSet, ValueCondition
+    from edgeproxy.rules.model import PathPattern, Rule, RuleSet
+    from edgeproxy.rules.narrow import Leaf
 
 MEMO = 4096
+"""Both generations together."""
 MEMO_PATH = 256
 """Longer paths are not remembered, so that the memo's size is bounded in octets too."""
 
@@ -39,87 +43,130 @@ _DOT_SEGMENT = re.compile(
 _NONE = Matched(PLAIN)
 
 
+@final
+class _Undecided:
+    """What is left to ask of requests for one method, host and path.
+
+    ``steps``: rules with conditions that no gate guards, by number; ``gated``: leaves with rules behind
+    gates; ``shut``: each tells whether a request's header names open none of them; ``others``: whether there
+    are gates besides those; ``last``: the first rule without conditions, at ``number``, beyond which nothing
+    is looked at.
+    """
+
+    __slots__ = ("gated", "last", "number", "others", "shut", "steps")
+
+    def __init__(
+        self, steps: list[tuple[int, Matched]], gated: list[Leaf], number: int, last: Matched
+    ) -> None:
+        self.steps = steps
+        self.gated = gated
+        self.number = number
+        self.last = last
+        kinds = [(kind, named) for leaf in gated for kind, named in leaf.gates.items()]
+        # Each costs the shorter of the two sets.
+        self.shut = [named.keys().isdisjoint for kind, named in kinds if kind == "headers"]
+        self.others = len(self.shut) < len(kinds)
+
+
 class Matcher:
     """One RuleSet, ready to be asked. Immutable but for its memo."""
 
     def __init__(self, ruleset: RuleSet) -> None:
         self.ruleset = ruleset
-        self._by_prefix: dict[str, list[int]] = {}
-        self._by_extension: dict[str, list[int]] = {}
-        self._anywhere: list[int] = []
-        self._deepest = 0
-        self._hosts = any(rule.match.hosts for rule in ruleset.rules)
-        self._memo: dict[tuple[str, str], tuple[Matched, ...]] = {}
-        for number, rule in enumerate(ruleset.rules):
-            self._index(number, rule)
+        self._index = Index(ruleset.rules)
+        self._hosts = self._index.hosts
+        self._young: dict[tuple[str, str, str], Matched | _Undecided] = {}
+        self._old: dict[tuple[str, str, str], Matched | _Undecided] = {}
 
     def match(self, request: RequestHead) -> Matched:
         """The first rule that matches, with the named parts of the path; PLAIN where none does."""
-        for matched in self._candidates(request.host, request.path):
-            if losing_condition(matched.rule.match, request) is None:
-                return matched
-        return _NONE
+        key = (request.method, request.host if self._hosts else "", request.path)
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+            if found is None:
+                found = self._find(*key)
+            if len(key[0]) + len(key[1]) + len(key[2]) <= MEMO_PATH:
+                self._remember(key, found)
+        return found if type(found) is Matched else self._decide(found, request)  # type: ignore[arg-type]
 
     def candidates(self, host: str | None, path: str) -> list[Matched]:
         """All rules whose path and host match, in order, whatever their other conditions. No host: any."""
-        return list(self._candidates(host, path) if host else self._find(None, path))
+        leaves = self._index.leaves(host_name(host) if host else None, path)
+        rows = _in_order([rows for leaf in leaves for rows in leaf.rows()])
+        return [matched for _, matched in self._fitting(rows, path)]
 
-    def _index(self, number: int, rule: Rule) -> None:
-        if not rule.match.paths:
-            self._anywhere.append(number)
-        for pattern in rule.match.paths:
-            ending = extension(pattern)
-            prefix = whole_segments(pattern)
-            if ending is not None:
-                rows = self._by_extension.setdefault(ending, [])
-            elif prefix:
-                rows = self._by_prefix.setdefault(prefix, [])
-                self._deepest = max(self._deepest, prefix.count("/"))
-            else:
-                rows = self._anywhere
-            if not rows or rows[-1] != number:
-                rows.append(number)
+    def _remember(self, key: tuple[str, str, str], found: Matched | _Undecided) -> None:
+        if len(self._young) >= MEMO // 2:
+            self._old = self._young
+            self._young = {}
+        self._young[key] = found
 
-    def _candidates(self, host: str, path: str) -> tuple[Matched, ...]:
-        name = host_name(host) if self._hosts else ""
-        known = self._memo.get((name, path))
-        if known is not None:
-            return known
-        found = tuple(self._find(name, path))
-        if len(path) + len(name) <= MEMO_PATH:
-            if len(self._memo) >= MEMO:
-                self._memo.clear()
-            self._memo[name, path] = found
-        return found
+    def _find(self, method: str, host: str, path: str) -> Matched | _Undecided:
+        leaves = self._index.leaves(host_name(host) if host else "", path)
+        if not leaves:
+            return _NONE
+        lists, gated = [], []
+        for leaf in leaves:
+            if leaf.open:
+                lists.append(leaf.open)
+            if leaf.by_method:
+                lists.append(leaf.by_method.get(method, []))
+            if leaf.gates:
+                gated.append(leaf)
+        steps = []
+        last, at = _NONE, maxsize
+        rules = self.ruleset.rules
+        for number in _in_order(lists):
+            match = rules[number].match
+            parts = path_parts(match.paths, path)
+            if parts is None:
+                continue
+            matched = _matched(rules[number], path, parts)
+            if not (match.headers or match.cookies or match.query):
+                last, at = matched, number
+                break
+            steps.append((number, matched))
+        return _Undecided(steps, gated, at, last) if steps or gated else last
 
-    def _find(self, name: str | None, path: str) -> Iterable[Matched]:
-        dotted = has_dot_segment(path)
-        for number in self._narrow(path):
+    def _decide(self, found: _Undecided, request: RequestHead) -> Matched:
+        opened = found.others
+        names = request.headers.names()
+        for shut in found.shut:
+            if not shut(names):
+                opened = True
+        for _, matched in self._all_steps(found, request) if opened else found.steps:
+            if losing_condition(matched.rule.match, request) is None:
+                return matched
+        return found.last
+
+    def _all_steps(self, found: _Undecided, request: RequestHead) -> list[tuple[int, Matched]]:
+        """With those behind the gates that the request opens."""
+        lists = [rows for leaf in found.gated for rows in leaf.opened(request)]
+        before = [number for number in _in_order(lists) if number < found.number]
+        return sorted([*found.steps, *self._fitting(before, request.path)], key=_number)
+
+    def _fitting(self, numbers: Iterable[int], path: str) -> Iterator[tuple[int, Matched]]:
+        """Those whose path matches. The index has seen to the host."""
+        for number in numbers:
             rule = self.ruleset.rules[number]
             parts = path_parts(rule.match.paths, path)
-            if parts is not None and (name is None or host_matches(rule.match.hosts, name)):
-                if dotted:
-                    rule = replace(rule, overrides=replace(rule.overrides, pass_=True))
-                yield Matched(rule, parts)
+            if parts is not None:
+                yield number, _matched(rule, path, parts)
 
-    def _narrow(self, path: str) -> Sequence[int]:
-        lists = [self._anywhere] if self._anywhere else []
-        if self._by_prefix:
-            end = path.find("/", 1)
-            for _ in range(self._deepest):
-                rows = self._by_prefix.get(path if end < 0 else path[:end])
-                if rows is not None:
-                    lists.append(rows)
-                if end < 0:
-                    break
-                end = path.find("/", end + 1)
-        if self._by_extension:
-            rows = self._by_extension.get(path.rpartition("/")[2].rpartition(".")[2])
-            if rows is not None:
-                lists.append(rows)
-        if len(lists) == 1:
-            return lists[0]
-        return sorted({number for rows in lists for number in rows})
+
+def _matched(rule: Rule, path: str, parts: dict[str, str]) -> Matched:
+    if has_dot_segment(path):
+        rule = replace(rule, overrides=replace(rule.overrides, pass_=True))
+    return Matched(rule, parts)
+
+
+def _in_order(lists: list[list[int]]) -> list[int]:
+    """The numbers of all rows, each once."""
+    return lists[0] if len(lists) == 1 else sorted({number for rows in lists for number in rows})
+
+
+_number = itemgetter(0)
 
 
 def has_dot_segment(path: str) -> bool:
@@ -136,6 +183,10 @@ def path_parts(patterns: Sequence[PathPattern], path: str) -> dict[str, str] | N
             if pattern.source == path:
                 return {}
         elif path.startswith(pattern.literal):
+            if pattern.deep:
+                if path[len(pattern.literal) :][:1] in ("", "/"):
+                    return {}
+                continue
             if pattern.source.startswith("~") and len(path) > LONGEST:
                 continue
             found = pattern.regex.fullmatch(path)
@@ -155,46 +206,3 @@ def host_matches(hosts: Sequence[str], name: str) -> bool:
     return not hosts or any(
         name.endswith(h[1:]) and len(name) > len(h) - 1 if h.startswith("*") else name == h for h in hosts
     )
-
-
-def losing_condition(match: Match, request: RequestHead) -> str | None:
-    """Which condition besides path and host does not hold ("method", "header x-beta"), or None."""
-    methods = match.methods
-    if methods and request.method not in methods and not (request.method == "HEAD" and "GET" in methods):
-        return "method"
-    for condition in match.headers:
-        if not _holds(condition, request.headers.get_all(condition.name)):
-            return f"header {condition.name}"
-    if match.cookies:
-        jar = cookies(request)
-        for condition in match.cookies:
-            value = jar.get(condition.name)
-            if not _holds(condition, () if value is None else (value,)):
-                return f"cookie {condition.name}"
-    if match.query:
-        given = parameters(request.query)
-        for condition in match.query:
-            if not _holds(condition, given.get(condition.name, ())):
-                return f"query {condition.name}"
-    return None
-
-
-def parameters(query: str | None) -> dict[str, list[str]]:
-    """Percent-decoded, each octet one character, as in key.py."""
-    found: dict[str, list[str]] = {}
-    for pair in (query or "").split("&"):
-        name, _, value = pair.partition("=")
-        if pair:
-            found.setdefault(unquote(name, "latin-1"), []).append(unquote(value, "latin-1"))
-    return found
-
-
-def _holds(condition: ValueCondition, values: Sequence[str]) -> bool:
-    """Of a repeated field any value may satisfy; that it is absent, none."""
-    if not values:
-        return not condition.present
-    if not condition.present:
-        return False
-    if condition.regex is not None:
-        return any(matches(condition.regex, value.strip()) for value in values)
-    return not condition.values or any(value.strip() in condition.values for value in values)

@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ from edgeproxy.rules.pools import DEFAULT
 from edgeproxy.value import value
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Mapping
 
     from edgeproxy.rules.pools import PoolSpec
@@ -30,17 +30,30 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 
 @dataclass(frozen=True, slots=True)
 class PathPattern:
-    """One path pattern: ``source`` as written, ``regex`` what must match the whole path.
+    """One path pattern: ``source`` as written, ``text`` the expression that must match the whole path.
 
     ``{name}`` matches one segment and names it; ``*`` matches within a segment; ``**`` matches any number
     of segments; a pattern without "/" matches the last segment; ``~`` opens a regex. ``literal`` is the
-    path's leading part that is the same for all matches, for the index; ``exact`` says that it is all.
+    path's leading part that is the same for all matches, for the index; ``exact`` says that it is all, and
+    ``deep`` that everything beneath it matches too ("/a/**"): these two need no expression.
     """
 
     source: str
-    regex: re.Pattern[str]
+    text: str
     literal: str
     exact: bool = False
+    deep: bool = False
+    _regex: re.Pattern[str] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def regex(self) -> re.Pattern[str]:
+        """Compiled when it is first asked for: of many thousand rules few are ever met, and compiling is most
+        of what loading them would cost. What ``~`` opens has been tried when it was read."""
+        made = self._regex
+        if made is None:
+            made = re.compile(self.text, 0 if self.source.startswith("~") else re.DOTALL)
+            object.__setattr__(self, "_regex", made)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

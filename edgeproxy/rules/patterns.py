@@ -35,8 +35,8 @@ def path_pattern(source: str) -> PathPattern:
     if len(source) > MAX_PATTERN:
         raise ValueError(f"longer than {MAX_PATTERN} characters")
     if source.startswith("~"):
-        regex = compile_regex(source[1:])
-        return PathPattern(source, regex, literal_start(source[1:]))
+        compile_regex(source[1:])
+        return PathPattern(source, source[1:], literal_start(source[1:]))
     _check_habits(source)
     _check_wire(source)
     if "/" not in source:
@@ -53,7 +53,8 @@ def path_pattern(source: str) -> PathPattern:
     if len(chunks) > 1:
         regex_text += _DEEPER + _segments(chunks[-1], names) if chunks[-1] else "(?:/.*)?"
     exact = _WILD.search(source) is None
-    return PathPattern(source, re.compile(regex_text, re.DOTALL), _literal(source), exact)
+    literal = _literal(source)
+    return PathPattern(source, regex_text, literal, exact, deep=source == f"{literal}/**")
 
 
 def _check_habits(source: str) -> None:
@@ -100,6 +101,8 @@ def _segments(segments: list[str], names: list[str]) -> str:
 
 
 def _segment(segment: str, names: list[str]) -> str:
+    if _WILD.search(segment) is None:
+        return re.escape(segment)
     if segment == "*":
         return "[^/]+"
     found = _NAMED.search(segment)
@@ -130,11 +133,11 @@ def _stars(segment: str) -> str:
 
 def _last_segment(source: str) -> PathPattern:
     if source == "**":
-        return PathPattern(source, re.compile(".*", re.DOTALL), "")
+        return PathPattern(source, ".*", "")
     if "**" in source:
         raise ValueError('"**" must be a whole segment')
     inner = "[^/]*" if source == "*" else _segment(source, [])
-    return PathPattern(source, re.compile(f".*/{inner}", re.DOTALL), "")
+    return PathPattern(source, f".*/{inner}", "")
 
 
 def _literal(source: str) -> str:
@@ -170,4 +173,6 @@ def extension(pattern: PathPattern) -> str | None:
 
 
 def names_in(pattern: PathPattern) -> frozenset[str]:
-    return frozenset(pattern.regex.groupindex)
+    if pattern.source.startswith("~"):
+        return frozenset(pattern.regex.groupindex)
+    return frozenset(_NAMED.findall(pattern.source))

@@ -56,9 +56,9 @@ def compile_regex(source: str) -> re.Pattern[str]:
 
 def literal_start(source: str) -> str:
     """The leading characters that every match begins with; "" when in doubt."""
-    text = source.removeprefix("^")
-    if "|" in text:
+    if "|" in source and _chooses(source):
         return ""
+    text = source.removeprefix("^")
     end = 0
     while end < len(text):
         step = 2 if text[end] == "\\" else 1
@@ -70,6 +70,16 @@ def literal_start(source: str) -> str:
             break
         end += step
     return re.sub(r"\\(.)", r"\1", text[:end])
+
+
+def _chooses(source: str) -> bool:
+    """Whether there are alternatives outside of all groups: "/a|/b", but not "/(a|b)"."""
+    depth = 0
+    for token in _TOKEN.finditer(source):
+        if token["bar"] and not depth:
+            return True
+        depth += bool(token["open"]) - bool(token["close"])
+    return False
 
 
 @dataclass(slots=True)

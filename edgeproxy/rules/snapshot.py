@@ -14,8 +14,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeproxy.rules.load import load_bytes, read_files
-from edgeproxy.rules.match import Matcher
+from edgeproxy.rules.load import load_bytes, read_files, version_of
 from edgeproxy.rules.model import RuleSet
 
 if TYPE_CHECKING:
@@ -40,8 +39,9 @@ class RuleSnapshot:
         if self.source is None:
             return self.ruleset
         files = read_files(self.source)
+        if self.directory is not None and version_of(files) == self.ruleset.version:
+            return self.ruleset
         ruleset = load_bytes(files, source=str(self.source))
-        Matcher(ruleset)  # what cannot be compiled is refused here, too
         directory = self._place / f"rules-{ruleset.version}"
         if directory != self.directory:
             if not directory.exists():

@@ -7,6 +7,7 @@ Rules of this file:
 - The purge table lies where the workers of the node find the same one: beside the LMDB file, or in the
   state directory (also where the place of the LMDB file is unusable). Where there is no such place it is
   private to the process: one worker only.
+- A backend is imported when its kind of store is opened: a start pays for no other.
 """
 
 from __future__ import annotations
@@ -18,12 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from edgeproxy.cluster.bus import RedisBus
 from edgeproxy.cluster.epoch import PurgeTable
-from edgeproxy.store.lmdb_backend import LmdbCache
-from edgeproxy.store.memcached_backend import MemcachedCache
 from edgeproxy.store.memory import MemoryStore
-from edgeproxy.store.redis_backend import RedisCache
 from edgeproxy.store.shared import BUDGET, ByteCache, SharedStore, StoreUnusable
 from edgeproxy.store.tiered import TieredStore
 
@@ -118,6 +115,8 @@ async def open_store(
     shared = SharedStore(cache, clock, spawn, name=place.shown, budget=budget)
     bus = None
     if place.kind == "redis":
+        from edgeproxy.cluster.bus import RedisBus  # noqa: PLC0415 - see the head
+
         bus = RedisBus(place.url, table, clock, spawn)
         bus.start()
     return TieredStore(memory, table, clock, shared=shared, bus=bus, hooks=hooks, degraded=degraded)
@@ -126,10 +125,16 @@ async def open_store(
 def _cache(place: StoreUrl, clock: Clock, max_bytes: int) -> ByteCache | None:
     match place.kind:
         case "lmdb":
+            from edgeproxy.store.lmdb_backend import LmdbCache  # noqa: PLC0415 - see the head
+
             return LmdbCache(place.path or Path(), clock, max_bytes=max_bytes)
         case "redis":
+            from edgeproxy.store.redis_backend import RedisCache  # noqa: PLC0415
+
             return RedisCache(place.url)
         case "memcached":
+            from edgeproxy.store.memcached_backend import MemcachedCache  # noqa: PLC0415
+
             return MemcachedCache(place.host, place.port, clock)
         case _:
             return None

@@ -11,15 +11,18 @@ Rules of this file:
 from __future__ import annotations
 
 import statistics
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from tests.bench import load, servers
 from tests.bench.checks import Check
 from tests.bench.machine import available_memory
 from tests.bench.origin import Origin
+from tests.bench.probe import Answer, Connection, request
 from tests.bench.processes import Processes, Unusable, resident
 from tests.bench.scripts import script
-from tests.bench.servers import MEBIBYTE, Setup
+from tests.bench.servers import MEBIBYTE, TOKEN, Setup
 from tests.bench.verify import judge, verify
 from tests.bench.workloads import WORKLOADS
 
@@ -87,6 +90,7 @@ class Flatness:
                 for name, held in (("hot", True), ("newheads", False))
             ] + [
                 Check("flatness", f"ready with {MANY_RULES:,} rules, after", f"{both[1].started:.2f} s"),
+                self._reload(both[1], processes.directory / f"rules-{MANY_RULES}"),
             ]
 
     def entries(self) -> list[Check]:
@@ -108,6 +112,34 @@ class Flatness:
                 self._compare(processes, origin, both, "hot", what, held=True),
                 Check("flatness", f"memory for each of {count:,} entries of 1 KB", f"{grown:,.0f} octets"),
             ]
+
+    def _reload(self, running: Running, rules: Path) -> Check:
+        """Hits, one after the other, from the order to reload until it is answered."""
+        write_rules(rules, MANY_RULES, ttl="2h")
+        client, admin = Connection(running.port), Connection(running.admin)
+        headers = {"Host": f"127.0.0.1:{running.admin}", "Authorization": f"Bearer {TOKEN}"}
+        answers: list[Answer] = []
+        order = request("/api/rules/reload", headers, "POST", b"")
+        reload = threading.Thread(target=lambda: answers.append(admin.ask(order)))
+        times = []
+        began = time.perf_counter()
+        reload.start()
+        while reload.is_alive():
+            asked = time.perf_counter()
+            client.ask(request("/u/000001", {}))
+            times.append((time.perf_counter() - asked) * 1000)
+            time.sleep(0.001)
+        took = time.perf_counter() - began
+        client.close()
+        admin.close()
+        if not answers or answers[0].status != 200:
+            raise Unusable("flatness: the reload failed")
+        times.sort()
+        figure = f"p99 {times[len(times) * 99 // 100]:.1f} ms, slowest {times[-1]:.1f} ms"
+        self._say(f"  hits during a reload: {figure}")
+        return Check(
+            "flatness", f"{len(times):,} hits while {MANY_RULES:,} rules reload, {took:.1f} s", figure
+        )
 
     def _with_rules(self, processes: Processes, origin: Origin, count: int, rules: Path) -> Running:
         running = servers.start(processes, "edgeproxy", origin, Setup(rules=rules))

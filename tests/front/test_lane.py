@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from typing import TYPE_CHECKING
+from weakref import getweakrefcount
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -143,6 +145,62 @@ async def test_the_lane_ends_with_freshness_purge_and_reload(origin: LedgerOrigi
         edge.worker.handler.lane.forget()
         assert await ask() == "HIT"
         assert await lane_hits(edge) == hits
+
+
+async def test_what_is_forgotten_goes_at_once_and_is_not_counted(
+    origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers know the table they are in: left to the collector, they would wait for a long pause."""
+    clock = DrivenClock()
+    async with running_edge(origin.url, clock=clock) as edge:
+        lane = edge.worker.handler.lane
+        assert lane is not None
+        await raw_answers(edge, [SEGMENTS["plain"], SEGMENTS["gzip"]])
+        (entry,) = {ready.entry() for targets in lane._blocks.values() for ready in targets.values()}
+        learned = lane._answers
+        assert learned > 0
+        gc.disable()
+        try:
+            known = getweakrefcount(entry)
+            lane.forget_answers()
+            lane.forget_answers()
+            await clock.advance(0)
+            assert getweakrefcount(entry) == known - learned
+        finally:
+            gc.enable()
+        await raw_answers(edge, [SEGMENTS["plain"]], times=2)
+        assert lane._answers > 0
+        monkeypatch.setattr(lane, "_empty", lambda: None)  # not yet
+        lane.forget_answers()
+        (forgotten,) = (ready for targets in lane._forgotten for ready in targets.values())
+        lane._let_go(forgotten.entry)  # as when its entry ends before its turn has come
+        assert not any(lane._forgotten)
+        assert lane._answers == 0
+
+
+async def test_a_reload_costs_the_lane_one_request_or_nothing(origin: LedgerOrigin, tmp_path: Path) -> None:
+    text = """rules: [{name: all, match: {path: "/**"}, ttl: 1m, cache_control: "max-age=%d"}]"""
+    (tmp_path / "rules.yaml").write_text(text % 1)
+    async with (
+        running_edge(origin.url, clock=DrivenClock(), rules=tmp_path) as edge,
+        edge.client() as client,
+    ):
+
+        async def by_the_lane(expected: str) -> bool:
+            before = await lane_hits(edge)
+            await client.send(SEGMENTS["plain"])
+            assert (await client.read_answer())["Cache-Control"] == expected
+            return await lane_hits(edge) > before
+
+        assert [await by_the_lane("max-age=1") for _ in range(4)][-1]
+        matcher = edge.worker.engine.matcher
+        (tmp_path / "rules.yaml").write_text(text % 1)
+        assert not (await edge.worker.operator.reload_rules()).errors
+        assert edge.worker.engine.matcher is matcher
+        assert await by_the_lane("max-age=1")
+        (tmp_path / "rules.yaml").write_text(text % 2)
+        assert not (await edge.worker.operator.reload_rules()).errors
+        assert [await by_the_lane("max-age=2") for _ in range(2)] == [False, True]
 
 
 async def test_an_answer_under_way_during_a_reload_is_not_learned(

@@ -6,10 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.policy.head import Headers, RequestHead
+from edgeproxy.rules.conditions import losing_condition
 from edgeproxy.rules.load import load_text
 from edgeproxy.rules.match import (
     MEMO,
@@ -17,7 +18,6 @@ from edgeproxy.rules.match import (
     has_dot_segment,
     host_matches,
     host_name,
-    losing_condition,
     path_parts,
 )
 from edgeproxy.rules.model import PLAIN, Match, Rule, RuleSet, ValueCondition
@@ -58,12 +58,49 @@ PATTERN = (
     ]
 )
 PATH = st.lists(SEGMENT | st.just(""), min_size=1, max_size=5).map(lambda s: "/" + "/".join(s)) | st.just("*")
+HOST = st.sampled_from(
+    ["h.example", "a.h.example", "H.example.", "other.example:8080", "example", "", "x.h."]
+)
+NAMES = ["x-a", "x-b"]
+VALUES = ["1", "2", "", "12"]
+CONDITION = (
+    st.builds(ValueCondition, st.sampled_from(NAMES), st.booleans())
+    | st.builds(
+        ValueCondition,
+        st.sampled_from(NAMES),
+        values=st.frozensets(st.sampled_from(VALUES), min_size=1, max_size=2),
+    )
+    | st.builds(ValueCondition, st.sampled_from(NAMES), regex=st.sampled_from(["1.*", "2?"]).map(re.compile))
+)
+CONDITIONS = st.lists(CONDITION, max_size=2).map(tuple)
+SOME = st.just(()) | CONDITIONS
 MATCH = st.builds(
     Match,
     paths=st.lists(PATTERN.map(path_pattern), max_size=3).map(tuple),
-    hosts=st.sampled_from([(), (), ("h.example",), ("*.example",), ("other.example",)]),
-    methods=st.sampled_from([frozenset(), frozenset(), frozenset({"GET"}), frozenset({"POST"})]),
-    headers=st.sampled_from([(), (), (ValueCondition("x-a"),), (ValueCondition("x-a", present=False),)]),
+    hosts=st.just(())
+    | st.lists(
+        st.sampled_from(["h.example", "*.example", "*.h.example", "other.example", "example"]), max_size=3
+    ).map(tuple),
+    methods=st.frozensets(st.sampled_from(["GET", "POST", "HEAD"]), max_size=2),
+    headers=SOME,
+    cookies=SOME,
+    query=SOME,
+)
+FIELDS = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([*VALUES, " 1 "])), max_size=3)
+REQUEST = st.builds(
+    lambda method, host, path, fields, jar, query: RequestHead(
+        method,
+        "http",
+        host.lower(),
+        path + "".join(f"{'&' if i else '?'}{n}={v.strip()}" for i, (n, v) in enumerate(query)),
+        Headers.of([*fields, *([("cookie", "; ".join(f"{n}={v}" for n, v in jar))] if jar else [])]),
+    ),
+    st.sampled_from(["GET", "HEAD", "POST", "PUT"]),
+    HOST,
+    PATH,
+    FIELDS,
+    FIELDS,
+    FIELDS,
 )
 
 
@@ -77,35 +114,89 @@ def scan(rules: tuple[Rule, ...], request: RequestHead) -> tuple[Rule, Any]:
     return PLAIN, {}
 
 
-@given(st.lists(MATCH, max_size=8), PATH, st.sampled_from(["GET", "HEAD", "POST"]), st.booleans())
-def test_the_index_finds_what_a_scan_finds(
-    matches: list[Match],
-    path: str,
-    method: str,
-    flagged: bool,
-) -> None:
+@given(st.lists(MATCH, max_size=8), st.lists(REQUEST, min_size=1, max_size=3))
+@settings(max_examples=400)
+def test_the_index_finds_what_a_scan_finds(matches: list[Match], requests: list[RequestHead]) -> None:
     rules = tuple(Rule(str(i), f"r:{i}", m) for i, m in enumerate(matches))
     made = Matcher(RuleSet(rules))
-    request = ask(path, method, **({"x-a": "1"} if flagged else {}))
-    for _ in range(2):  # Once found, once remembered.
+    for request in [*requests, *requests]:  # Once found, once remembered.
         matched = made.match(request)
         assert (matched.rule, matched.parts) == scan(rules, request)
-    here = [
-        r.name
-        for r in rules
-        if path_parts(r.match.paths, path) is not None and host_matches(r.match.hosts, "h.example")
-    ]
-    assert [m.rule.name for m in made.candidates("h.example:8080", path)] == here
+        path, name = request.path, host_name(request.host)
+        on_path = [r for r in rules if path_parts(r.match.paths, path) is not None]
+        here = [r.name for r in on_path if not request.host or host_matches(r.match.hosts, name)]
+        assert [m.rule.name for m in made.candidates(request.host, path)] == here
+        assert [m.rule for m in made.candidates(None, path)] == on_path
 
 
-def test_ten_thousand_rules_are_narrowed_to_one() -> None:
+def looked_at(made: Matcher, request: RequestHead, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
+    """The rule's name, and how many rules' paths were compared to find it."""
+    seen = []
+
+    def counting(patterns: Any, path: str) -> Any:
+        seen.append(patterns)
+        return path_parts(patterns, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeproxy.rules.match.path_parts", counting)
+        return made.match(request).rule.name, len(seen)
+
+
+def test_ten_thousand_rules_are_narrowed_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
     many = matcher("*.html", *(f"/api/r{i}/**" for i in range(10_000)))
     for path, name in (
         ("/api/r0", "1"), ("/api/r9999/x", "10000"), ("/api/none", "none"), ("/a.css", "none"),
             ("/x.html", "0"),
     ):  # fmt: skip
-        assert len(many._narrow(path)) == (name != "none")
-        assert many.match(ask(path)).rule.name == name
+        assert looked_at(many, ask(path), monkeypatch) == (name, int(name != "none"))
+
+
+EVERYWHERE = (path_pattern("/**"),)
+
+
+@pytest.mark.parametrize(
+    ("make", "request_of_seven"),
+    [
+        (lambda i: Match(EVERYWHERE, hosts=(f"t{i}.example",)), ask("/x", host="t7.example")),
+        (lambda i: Match(EVERYWHERE, hosts=(f"*.t{i}.example",)), ask("/x", host="a.b.t7.example:80")),
+        (lambda i: Match(EVERYWHERE, methods=frozenset({f"M{i}"})), ask("/x", "M7")),
+        (
+            lambda i: Match(EVERYWHERE, headers=(ValueCondition("x", values=frozenset({f"{i}"})),)),
+            ask("/x", x="7"),
+        ),
+        (lambda i: Match(EVERYWHERE, headers=(ValueCondition(f"x-{i}"),)), ask("/x", **{"x-7": ""})),
+        (lambda i: Match(cookies=(ValueCondition(f"c{i}"),)), ask("/x", cookie="c7=1; other=2")),
+        (lambda i: Match(query=(ValueCondition("q", values=frozenset({f"{i}"})),)), ask("/x?q=7")),
+        (lambda i: Match((path_pattern(f"/item-{i}x*"),)), ask("/item-7xy")),
+        (lambda i: Match((path_pattern(f"~/old/{i}/[0-9]+/(a|b)"),)), ask("/old/7/1/a")),
+        (lambda i: Match((path_pattern(f"~/old-{i}-(a|b)"),)), ask("/old-7-b")),
+        (lambda i: Match((path_pattern(f"*.e{i}"),)), ask("/x/y.e7")),
+    ],
+)
+def test_of_many_rules_only_those_that_can_match_are_looked_at(
+    make: Any, request_of_seven: RequestHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = matcher(*(make(i) for i in range(200)))
+    assert looked_at(made, request_of_seven, monkeypatch) == ("7", 1)
+    other = RequestHead("OPTIONS", "http", "none", "/z?z=1", Headers.of([("y", "1"), ("cookie", "z=1")]))
+    assert looked_at(made, other, monkeypatch) == ("none", 0)
+
+
+def test_an_earlier_rule_behind_a_gate_wins_and_a_later_one_does_not() -> None:
+    beta = (ValueCondition("x-beta"),)
+    made = matcher(
+        Match(EVERYWHERE, headers=(*beta, ValueCondition("x-b", present=False))),
+        Match(EVERYWHERE, headers=(ValueCondition("x-a", present=False),)),
+        Match(EVERYWHERE, cookies=(ValueCondition("c"),)),
+        "/**",
+        Match(EVERYWHERE, headers=beta),
+    )
+    a = {"x-a": "1"}
+    for headers, name in (
+        ({}, "1"), ({"x-beta": "1"}, "0"), ({"x-beta": "1", "x-b": "1"}, "1"), (a, "3"),
+        ({**a, "cookie": "c=1"}, "2"), ({**a, "x-beta": "1", "x-b": "1"}, "3"),
+    ):  # fmt: skip
+        assert made.match(ask("/x", **headers)).rule.name == name, headers
 
 
 def test_the_first_rule_wins_and_names_its_parts() -> None:
@@ -206,11 +297,21 @@ def test_dots_in_names_are_no_dot_segments(path: str) -> None:
 
 def test_the_memo_is_bounded() -> None:
     made = matcher("/a/**")
-    for i in range(MEMO + 10):
+    for i in range(2 * MEMO):
         made.match(ask(f"/a/{i}"))
-    assert len(made._memo) <= MEMO
+        assert len(made._young) + len(made._old) <= MEMO
     made.match(ask("/a/" + "x" * 10_000))
-    assert max(len(path) for _, path in made._memo) < 1000
+    assert max(len(path) for _, _, path in (*made._young, *made._old)) < 1000
+
+
+def test_the_memo_keeps_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = matcher("/a/**")
+    for i in range(2 * MEMO):
+        made.match(ask(f"/a/{i}"))
+        if i % 100 == 0:
+            made.match(ask("/a/hot"))
+    assert looked_at(made, ask("/a/hot"), monkeypatch) == ("0", 0)
+    assert looked_at(made, ask("/a/0"), monkeypatch) == ("0", 1)
 
 
 def test_a_very_long_path_of_slashes_costs_little() -> None:

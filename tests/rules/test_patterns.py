@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.rules.patterns import extension, path_pattern, whole_segments
+from edgeproxy.rules.match import path_parts
+from edgeproxy.rules.patterns import extension, names_in, path_pattern, whole_segments
 from edgeproxy.rules.safe_regex import LONGEST, compile_regex, literal_start, matches
 
 
@@ -59,6 +60,23 @@ def test_globs_match_as_defined(pattern: str, path: str) -> None:
         assert path.startswith(made.literal)
         prefix = whole_segments(made)
         assert path == prefix or path.startswith(prefix + "/")
+
+
+@given(PATTERNS | st.sampled_from(["*.a", "a*", "*", "**", "/**", "/a/**/b/**"]), PATHS | st.just("*"))
+def test_what_needs_no_expression_is_what_the_expression_says(pattern: str, path: str) -> None:
+    made = path_pattern(pattern)
+    assert (path_parts([made], path) is not None) == (made.regex.fullmatch(path) is not None)
+
+
+def test_expressions_are_compiled_when_they_are_first_asked_for() -> None:
+    made = path_pattern("/a/{id}/*.css")
+    assert made._regex is None
+    assert path_parts([made], "/b/1/x.css") is None  # its literal start is enough to say so
+    assert made._regex is None
+    assert path_parts([made], "/a/1/x.css") == {"id": "1"}
+    assert made.regex is made.regex
+    assert made == path_pattern("/a/{id}/*.css")
+    assert names_in(path_pattern("/{a}/{b}")) == names_in(path_pattern("~/(?P<a>.)/(?P<b>.)")) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +178,8 @@ def test_a_long_value_matches_no_expression() -> None:
 @pytest.mark.parametrize(
     ("source", "literal"),
     [("^/api/.*", "/api/"), ("/a+", "/a"), ("/ab*", "/a"), ("/a|/b", ""), (r"/a\.b", "/a.b"), (r"/\d",
-        "/"), ("(?i)/a", ""), ("/ab{0,1}", "/a")],
+        "/"), ("(?i)/a", ""), ("/ab{0,1}", "/a"), ("/a/(b|c)", "/a/"), ("/a/(b|c)|/d", ""),
+        ("/a/[|]b", "/a/"), (r"/a\|b", "/a|b"), ("^/a|b", "")],
 )  # fmt: skip
 def test_the_literal_start_of_an_expression(source: str, literal: str) -> None:
     assert literal_start(source) == literal

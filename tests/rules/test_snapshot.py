@@ -47,6 +47,17 @@ def test_the_copy_is_what_was_read(snapshot: RuleSnapshot, source: Path) -> None
     assert names(snapshot) == ["edited"]
 
 
+def test_files_that_are_as_they_were_are_not_read_into_rules_again(
+    snapshot: RuleSnapshot, source: Path
+) -> None:
+    before, directory = snapshot.take(), snapshot.directory
+    (source / "one.yaml").write_bytes((source / "one.yaml").read_bytes())
+    assert snapshot.take() is before
+    (source / "one.yaml").rename(source / "two.yaml")
+    assert snapshot.take().rules[0].at == "two.yaml:1"
+    assert snapshot.directory != directory
+
+
 def test_what_is_wrong_changes_nothing(snapshot: RuleSnapshot, source: Path) -> None:
     before = snapshot.take()
     directory = snapshot.directory
