@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeproxy.front import blocks as blocks_file
+from edgeproxy.front import blocks as blocks_file
 from edgeproxy.front import lane as lane_file
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from tests.support.driven import DrivenClock
@@ -210,16 +212,20 @@ async def test_a_connection_that_was_not_clean_never_uses_the_lane(origin: Ledge
 
 
 async def test_memory_is_bounded(origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_file, "MOST_BLOCKS", 8)
+    monkeypatch.setattr(blocks_file, "MOST_BLOCKS", 8)
     monkeypatch.setattr(lane_file, "MOST_ANSWERS", 20)
-    monkeypatch.setattr(lane_file, "MOST_SEEN", 16)
+    monkeypatch.setattr(blocks_file, "MOST_SEEN", 16)
+    monkeypatch.setattr(blocks_file, "MOST_TABLES", 12)
     async with running_edge(origin.url, clock=DrivenClock()) as edge:
         await raw_answers(edge, [request("/a", f"X-Number: {n}") for n in range(50)], 3)
         lane = edge.worker.handler.lane
         assert lane is not None
-        assert len(lane._blocks) <= 8
-        assert len(lane._seen) <= 16
-        assert sum(map(len, lane._blocks.values())) == lane._answers <= 20
+        blocks = lane._blocks
+        assert 0 < len(blocks.known) <= 8
+        assert 0 < len(blocks._seen) <= 16
+        assert 0 < len(blocks._tables) <= 12
+        (entry,) = edge.worker.store.inspect("http://e.test/a")
+        assert 0 < len(entry.answers) <= 20
 
 
 FIELD = st.sampled_from([

@@ -56,7 +56,7 @@ def full() -> Entry:
     )  # fmt: skip
     entry.codings.update(br=b"br body", gzip=b"gzip body!")
     freshness = replace(entry.stored.freshness, stale_if_disconnected=30.0, stale_if_error=7.0, keep=9.0)
-    return replace(entry, stored=replace(entry.stored, freshness=freshness))
+    return entry.copied(stored=replace(entry.stored, freshness=freshness))
 
 
 def key_of(entry: Entry) -> tuple[str, str]:
