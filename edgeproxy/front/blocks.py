@@ -3,11 +3,11 @@
 Rules of this file:
 
 - Browsers of one kind send hundreds of blocks that differ in what they call themselves and where they come
-  from. Blocks that are equal but for fields that select nothing share one table: what one of them was answered,
-  all are.
-- A field selects nothing if it is in SELECTS_NOTHING (nothing in this program looks at one of these by itself;
-  a test holds that), no rule asks for it (``rules``), and nothing that is stored varies on it. The first answer
-  that varies on one of these makes it count from then on, and everything is forgotten.
+  from. Blocks that are equal but for fields that select nothing share one table: what one of them was
+  answered, all are.
+- A field selects nothing if it is in SELECTS_NOTHING (nothing in this program looks at one of them by itself,
+  a test holds that), no rule asks for it (``rules``), and nothing stored varies on it. The first answer that
+  varies on one of these makes it count from then on, and everything is forgotten.
 - Only a block whose lines are beyond doubt is compared by its fields; any other is equal to itself alone.
 - A block is learned when it is seen a second time, so that clients whose every request differs cost a set
   entry each. Bounded: MOST_BLOCKS, MOST_TABLES, MOST_SEEN.
@@ -59,8 +59,8 @@ class Blocks(Generic[T]):
         self.forget()
 
     def table(self, block: bytes, selecting: Sequence[Sequence[str]]) -> T | None:
-        """The table for a block that has been answered with an entry of a key whose entries ``selecting`` tells
-        apart; None if it is not (yet) to be learned."""
+        """The table for a block that has been answered with an entry of a key whose entries ``selecting``
+        tells apart; None if it is not (yet) to be learned."""
         news = {name for names in selecting for name in names if name in SELECTS_NOTHING} - self._of_answers
         if news:
             self._of_answers |= news

@@ -4,8 +4,8 @@ Rules of this file:
 
 - It interprets no bytes that were not parsed strictly before. It remembers header blocks (all octets after
   the request line) that aiohttp's parser has accepted as one complete bodyless request, and the targets that
-  the ordinary way has answered with a fresh entry from L1. A request is answered here only if block and target
-  are the same octets again, or if the block differs from one that was answered only in fields that select
+  the ordinary way has answered with a fresh entry from L1. A request is answered here only if block and
+  target are the same octets again, or if the block differs from one that was answered only in fields that select
   nothing (blocks.py): whatever the ordinary way derived (rule, key, variant, coding, conditions) holds for
   these too.
 - What can change meanwhile is compared on every hit: the entry is still the one that L1 would give
@@ -73,13 +73,19 @@ class Manner:
 
 @final
 class Ready:
-    """One answer, ready but for the request's id. ``fixed``: the head's constant part; ``rendered``: with what
-    is true ``until`` then; ``saved``: what the fetch took. It is the entry's (Entry.answers), which L1 holds."""
+    """One answer, ready but for the request's id. ``fixed``: the head's constant part; ``rendered``: with
+    what is true ``until`` then; ``saved``: what the fetch took. It is the entry's (Entry.answers)."""
 
     __slots__ = ("body", "entry", "fixed", "manner", "rendered", "saved", "target", "targets", "until")
 
     def __init__(
-        self, entry: Entry, targets: dict[bytes, Ready], target: bytes, manner: Manner, fixed: bytes, body: bytes
+        self,
+        entry: Entry,
+        targets: dict[bytes, Ready],
+        target: bytes,
+        manner: Manner,
+        fixed: bytes,
+        body: bytes,
     ) -> None:
         self.entry = entry
         self.targets = targets
@@ -302,8 +308,8 @@ class Lane:
         self._memory.grown(entry)
 
     def rules(self, rules: Iterable[Rule]) -> None:
-        """From now on these are the rules: everything learned is forgotten. What is held for entries goes with
-        them, or when they are learned again."""
+        """From now on these are the rules: everything learned is forgotten. What is held for entries goes
+        with them, or when they are learned again."""
         self._blocks.rules(rules)
 
     def forget(self) -> None:

@@ -304,7 +304,7 @@ class Entry:
             self.primary, self.host, self.target, self.variant, stored or self.stored, self.body, self.epoch,
             started, self.tags, self.rule, self.codings if codings is None else codings, seconds,
         )  # fmt: skip
-        entry._own = Fetched(seconds, started, marks)  # noqa: SLF001 - one of us
+        entry._own = Fetched(seconds, started, marks)
         entry.checked, entry.hits, entry.refined = self.checked, self.hits, self.refined
         return entry
 

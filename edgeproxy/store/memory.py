@@ -47,7 +47,7 @@ _OTHERS = Found(None, miss=LookupMiss.ABSENT, others=True)
 
 _SLICE = 2000
 """Entries counted between two pauses."""
-MOST_OPEN = 8192
+MOST_OPEN = 1024
 """Entries that are not packed, at most: those that the ordinary way has used last."""
 MOST_YOUNG = 64
 SHARE_OPEN = 64 * 1024
@@ -81,7 +81,7 @@ class MemoryStore:
         """Entries that are not packed, with their ready answers; the oldest is packed next."""
         self._most_open = min(MOST_OPEN, max_bytes // SHARE_OPEN)
         self._young: OrderedDict[Entry, None] = OrderedDict()
-        """Entries that came in last, not asked for yet. They are packed while the processor has them at hand."""
+        """Entries that came in last, not asked for yet. Packed while the processor has them at hand."""
         self._most_young = min(MOST_YOUNG, self._most_open)
 
     def peek(self, primary: str, select: Select) -> Found:
@@ -207,9 +207,9 @@ class MemoryStore:
             self._drop(entry)
 
     def resized(self, entry: Entry) -> bool:
-        """The entry has got a coding, or a better one: charge it anew, and let nobody go on with the answers
-        made before. False if it is not held; one that a soft purge has put in its place shares its codings and
-        counts as the same."""
+        """The entry has got a coding, or a better one: charge it anew, and let nobody go on with the
+        answers made before. False if it is not held; one that a soft purge has put in its place shares its
+        codings and counts as the same."""
         held = self._held(entry.primary, entry.variant)
         if held is None or held.codings is not entry.codings:
             return False

@@ -6,8 +6,8 @@ Rules of this file:
   fields' names and the values that come again are a Kind, shared by all answers that are alike; the times and
   the values of one answer alone are one byte string. No object of an entry's own but that string, so that
   neither the memory nor the collector's work grows with every field.
-- Packing is paid for by every miss: one look into a table for the Kind, one for the values, a few joins. A Kind
-  that meets ever new values takes the fields they stand in for fields of each answer, once.
+- Packing is paid for by every miss: one look into a table for the Kind, one for the values, a few joins. A
+  Kind that meets ever new values takes the fields they stand in for fields of each answer, once.
 - ``unpack(pack(x)) == x`` to the octet, or ``pack`` says None and the answer stays as it is: more Kinds than
   MOST_KINDS, a value that the string cannot hold, a part of an answer.
 - Bounded: MOST_ROWS lists of values for a Kind, of up to LONGEST_ROW octets, and all together MOST_OCTETS;
@@ -49,6 +49,7 @@ _SOME = 16
 
 _name, _value = itemgetter(0), itemgetter(1)
 
+
 class Fetched(NamedTuple):
     """What an entry knows of its fetch beside the answer: seconds it took, steady stamp of its start, and the
     buckets of the purge table that concern it (epoch.py), once they have been asked for."""
@@ -58,17 +59,15 @@ class Fetched(NamedTuple):
     marks: tuple[int, ...]
 
 
-Frame = tuple[
-    int, str, float, float, float, float, bool, bool, "LifetimeSource", tuple[str, ...], str
-]
-"""Status, reason; stale-while-revalidate, -if-error, -if-disconnected, keep; must_validate, never_stale; source;
-vary, coding: what the policy found, as far as it is the same for many answers."""
+Frame = tuple[int, str, float, float, float, float, bool, bool, "LifetimeSource", tuple[str, ...], str]
+"""Status, reason; stale-while-revalidate, -if-error, -if-disconnected, keep; must_validate, never_stale;
+source, vary, coding: what the policy found, as far as it is the same for many answers."""
 
 
 @final
 class Kind:
-    """``own``: where in the list of fields those stand whose values are each answer's; ``rows``: the values of
-    the others, as many answers have them."""
+    """``own``: where in the list of fields those stand whose values are each answer's; ``rows``: the values
+    of the others, as many answers have them."""
 
     __slots__ = ("_others", "_places", "frame", "names", "own", "rows")
 
@@ -179,7 +178,8 @@ def unpack(kind: Kind, own: bytes, length: int) -> Stored:
     """The answer that was packed; ``length`` of its body."""
     received, initial_age, lifetime, _, _ = _TIMES.unpack_from(own)
     (
-        status, reason, revalidating, on_error, disconnected, keep, must_validate, never_stale, source, vary, coding
+        status, reason, revalidating, on_error, disconnected, keep, must_validate, never_stale, source, vary,
+        coding,
     ) = kind.frame  # fmt: skip
     at = _MARKS_AT + 1 + 4 * own[_MARKS_AT]
     row, names = own[at], kind.names

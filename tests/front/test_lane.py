@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.front import blocks as blocks_file
-from edgeproxy.front import blocks as blocks_file
 from edgeproxy.front import lane as lane_file
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from tests.support.driven import DrivenClock
