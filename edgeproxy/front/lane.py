@@ -5,9 +5,9 @@ Rules of this file:
 - It interprets no bytes that were not parsed strictly before. It remembers header blocks (all octets after
   the request line) that aiohttp's parser has accepted as one complete bodyless request, and the targets that
   the ordinary way has answered with a fresh entry from L1. A request is answered here only if block and
-  target are the same octets again, or if the block differs from one that was answered only in fields that select
-  nothing (blocks.py): whatever the ordinary way derived (rule, key, variant, coding, conditions) holds for
-  these too.
+  target are the same octets again, or if the block differs from one that was answered only in fields that
+  select nothing (blocks.py): whatever the ordinary way derived (rule, key, variant, coding, conditions)
+  holds for these too.
 - What can change meanwhile is compared on every hit: the entry is still the one that L1 would give
   (``Entry.current``), no purge has come since it was last found good, it is still fresh, the rules are the
   same (a reload empties the lane).

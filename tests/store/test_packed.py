@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +19,16 @@ from tests.store.make import make_entry
 NAME = st.sampled_from([b"ETag", b"Date", b"X-A", b"x-a", b"Content-Type", b"Content-Length", b"Set-Cookie"])
 VALUE = st.one_of(st.sampled_from([b"", b"a", b"text/plain"]), st.binary(max_size=12))
 SECONDS = st.floats(0, 1e9)
+
+
+def as_given(*parts: Any) -> list[Any]:
+    times, flags, source = parts
+    return [*times, *flags, source]
+
+
 STORED = st.builds(
     lambda status, reason, raw, times, flags, source, selecting, coding: Stored(
-        status, reason, Headers(raw), Freshness(*times, *flags, source=source), 4,
+        status, reason, Headers(raw), Freshness(*as_given(times, flags, source)), 4,
         tuple(f"x-{n}" for n in range(len(selecting))), tuple(selecting), coding,
     ),
     st.integers(200, 599), st.sampled_from(["", "OK"]), st.lists(st.tuples(NAME, VALUE), max_size=8),
