@@ -297,14 +297,17 @@ class Entry:
                 answer.leave()
         self.answers = tuple(kept)
 
-    def copied(self, *, stored: Stored | None = None, codings: Codings | None = None) -> Entry:
+    def copied(
+        self, *, stored: Stored | None = None, codings: Codings | None = None, started: int | None = None
+    ) -> Entry:
         """The same but for what is given; codings are shared, what is rendered is not."""
-        seconds, started, marks = self._fetched()
+        seconds, stamp, marks = self._fetched()
+        stamp = stamp if started is None else started
         entry = Entry(
             self.primary, self.host, self.target, self.variant, stored or self.stored, self.body, self.epoch,
-            started, self.tags, self.rule, self.codings if codings is None else codings, seconds,
+            stamp, self.tags, self.rule, self.codings if codings is None else codings, seconds,
         )  # fmt: skip
-        entry._own = Fetched(seconds, started, marks)
+        entry._own = Fetched(seconds, stamp, marks)
         entry.checked, entry.hits, entry.refined = self.checked, self.hits, self.refined
         return entry
 
