@@ -144,6 +144,8 @@ class Worker:
         )
         self.handler.rules_version = ruleset.version
         self.handler.lane = self._lane()
+        if self.handler.lane is not None:
+            self.handler.lane.rules(ruleset.rules)
         if settings.lane:
             self.handler.short = ShortWay(
                 handler=self.handler,

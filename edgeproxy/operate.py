@@ -96,7 +96,7 @@ class Operator:
             ruleset = self._ruleset
             worker.handler.rules_version = ruleset.version
             if worker.handler.lane is not None:
-                worker.handler.lane.forget_answers()
+                worker.handler.lane.rules(ruleset.rules)
             if worker.handler.short is not None:
                 worker.handler.short.forget_plans()
             worker.metrics.set_rules(r.name for r in ruleset.rules)
@@ -230,7 +230,7 @@ def describe(entry: Entry, now: float) -> dict[str, object]:
         "status": stored.status,
         "length": len(entry.body),
         "part": None if stored.part is None else content_range(stored.part),
-        "codings": {coding: len(body) for coding, body in entry.codings.items() if body},
+        "codings": {coding: len(body) for coding, body in entry.coded if body},
         "rule": entry.rule,
         "tags": list(entry.tags),
         "age": _milliseconds(freshness.age(now)),

@@ -31,7 +31,7 @@ from edgeproxy.policy.validate import conditions_for
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
 from edgeproxy.rules.tags import tags_for
-from edgeproxy.store.entry import Entry
+from edgeproxy.store.entry import Entry, codings_of
 from edgeproxy.value import value
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ class Fetcher:
         trace, rule = ask.exchange.trace, ask.rule
         fresh = self._entry(ask, conclusion.stored, entry.body, start)
         if fresh.stored.etag == entry.stored.etag:
-            fresh.codings.update(entry.codings)
+            fresh.codings.update(entry.coded)
         if self._store.overtaken(entry) or self._store.overtaken(fresh):
             return None
         self._cooldown_over(ask, flight)
@@ -496,4 +496,4 @@ def _with_withheld(entry: Entry, withheld: Headers) -> Entry:
     """For the one who asked, on its way only: what may be stored, coded or learned is never this one."""
     headers = Headers((*entry.stored.headers.raw, *withheld.raw))
     stored = replace(entry.stored, headers=headers)
-    return replace(entry, stored=stored, codings=dict(entry.codings), heads={}, current=False)
+    return entry.copied(stored=stored, codings=codings_of(entry.codings))

@@ -12,17 +12,16 @@ Rules of this file:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.joining import joined, same_octets
 from edgeproxy.policy.vocabulary import OriginFailure
+from edgeproxy.store.entry import Entry
 
 if TYPE_CHECKING:
     from edgeproxy.origin.base import AnswerBody
     from edgeproxy.policy.stored import Stored
-    from edgeproxy.store.entry import Entry
 
 
 class SplicedBody:
@@ -79,7 +78,7 @@ def settled(new: Entry, there: Entry | None, now: float) -> Entry | None:
             return new
         # The part was asked for later, and says that this is still the same.
         same = same_octets(there.stored.headers, new.stored.headers)
-        return replace(new, started=there.started) if same else new
+        return new.copied(started=there.started) if same else new
     if there.stored.part is None:
         return None if there.stored.freshness.is_fresh(now) else new
     older, newer = (there, new) if there.order <= new.order else (new, there)
@@ -88,17 +87,16 @@ def settled(new: Entry, there: Entry | None, now: float) -> Entry | None:
         return new
     union, stored = both
     body = b"".join((older.body[: union.before], newer.body, older.body[union.after :]))
-    return replace(
-        newer,
+    return Entry(
+        primary=newer.primary,
+        host=newer.host,
+        target=newer.target,
+        variant=newer.variant,
         stored=stored,
         body=body,
         epoch=min(older.epoch, newer.epoch),
         started=max(older.started, newer.started),
         tags=tuple(dict.fromkeys((*newer.tags, *older.tags))),
-        codings={},
-        checked=-1,
-        current=False,
-        heads={},
-        hits=0,
-        refined=(),
+        rule=newer.rule,
+        fetch_seconds=newer.fetch_seconds,
     )

@@ -3,47 +3,52 @@
 Rules of this file:
 
 - It interprets no bytes that were not parsed strictly before. It remembers header blocks (all octets after
-  the request line) that aiohttp's parser has accepted as one complete bodyless request, and, under each
-  block, the targets that the ordinary way has answered with a fresh entry from L1. A request is answered
-  here only if block and target are the same octets again: whatever the ordinary way derived from them (rule,
-  key, variant, coding, conditions) holds for these too.
+  the request line) that aiohttp's parser has accepted as one complete bodyless request, and the targets that
+  the ordinary way has answered with a fresh entry from L1. A request is answered here only if block and
+  target are the same octets again, or if the block differs from one that was answered only in fields that
+  select nothing (blocks.py): whatever the ordinary way derived (rule, key, variant, coding, conditions)
+  holds for these too.
 - What can change meanwhile is compared on every hit: the entry is still the one that L1 would give
   (``Entry.current``), no purge has come since it was last found good, it is still fresh, the rules are the
   same (a reload empties the lane).
 - Anything else goes to aiohttp untouched. The differential test holds that both ways give the same octets.
-- It keeps no entry alive: what L1 lets go is gone from here too, so that the memory budget holds.
-- Bounded: MOST_BLOCKS blocks, MOST_ANSWERS answers; when full it forgets all and learns again. A block is
-  learned when it is seen a second time, so that clients whose every request differs cost a set entry each.
+- It keeps no entry alive: what L1 lets go is gone from here too. What is held here for an entry is charged to
+  it, so that the memory budget holds; L1's order is the order in which the lane forgets.
+- Bounded: blocks (blocks.py), MOST_ANSWERS for one entry, MOST_WARM heads rendered whole.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from math import ceil, floor
 from typing import TYPE_CHECKING, final
-from weakref import ref
 
 from edgeproxy.cluster.epoch import CURRENT
+from edgeproxy.front.blocks import Blocks
 from edgeproxy.observe.trace import Trace
 from edgeproxy.policy.vocabulary import CacheWord, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from edgeproxy.clock import Clock
     from edgeproxy.front.respond import Responder
     from edgeproxy.front.server import EdgeProtocol
     from edgeproxy.observe.metrics import Metrics
     from edgeproxy.observe.percentiles import Percentiles
+    from edgeproxy.rules.model import Rule
     from edgeproxy.store.entry import Entry
     from edgeproxy.store.memory import MemoryStore
 
-MOST_BLOCKS = 4096
-MOST_ANSWERS = 200_000
-MOST_SEEN = 65_536
+MOST_ANSWERS = 16
+"""For one entry: by other targets, or to requests that differ in what selects."""
+MOST_WARM = 8192
+"""Heads that are kept with their Age and all; others are rendered when they are sent."""
+MOST_STABLE = 4096
+ANSWER = 290
+"""Octets counted for an answer beside its head and target."""
 LARGEST = 128 * 1024
 """Octets of a body that the lane sends: more would stand in a write buffer that nobody watches."""
-SLICE = 1000
-"""Forgotten answers let go of at a time."""
 TICK = 1.0
 """Seconds between two handings-over of the lane's counts to the percentiles."""
 
@@ -54,45 +59,54 @@ _END = b" HTTP/1.1\r\n"
 
 
 @final
-class _Held(ref["Entry"]):
-    """An entry, as long as L1 holds it, and where its answer stands."""
+class Manner:
+    """What many answers have alike: the rule, the coding, whether they are 304."""
 
-    __slots__ = ("era", "target", "targets")
+    __slots__ = ("coding", "not_modified", "rule", "sums")
 
-    targets: dict[bytes, Ready]
-    target: bytes
-    era: int
-    """How often the lane had forgotten all when this was learned."""
+    def __init__(self, rule: str, coding: str, sums: Sums, *, not_modified: bool) -> None:
+        self.rule = rule
+        self.coding = coding
+        self.sums = sums
+        self.not_modified = not_modified
 
 
 @final
 class Ready:
-    """One answer, ready but for the request's id. ``until``: when the rendered head is no longer true."""
+    """One answer, ready but for the request's id. ``fixed``: the head's constant part; ``rendered``: with
+    what is true ``until`` then; ``saved``: what the fetch took. It is the entry's (Entry.answers)."""
 
-    __slots__ = (
-        "coding",
-        "entry",
-        "fixed",
-        "length",
-        "not_modified",
-        "rendered",
-        "rule",
-        "sums",
-        "until",
-    )
+    __slots__ = ("body", "entry", "fixed", "manner", "rendered", "saved", "target", "targets", "until")
 
     def __init__(
-        self, entry: _Held, rule: str, coding: str, fixed: bytes, length: int, status: int, sums: Sums
+        self,
+        entry: Entry,
+        targets: dict[bytes, Ready],
+        target: bytes,
+        manner: Manner,
+        fixed: bytes,
+        body: bytes,
     ) -> None:
         self.entry = entry
-        self.coding = coding
-        self.rule = rule
+        self.targets = targets
+        self.target = target
+        self.manner = manner
         self.fixed = fixed
-        self.length = length
-        self.not_modified = status == 304
-        self.sums = sums
+        self.body = body
         self.rendered = b""
         self.until = 0.0
+        self.saved = 0.0
+
+    @property
+    def size(self) -> int:
+        return ANSWER + len(self.fixed) + len(self.target)
+
+    def leave(self) -> None:
+        if self.targets.get(self.target) is self:
+            del self.targets[self.target]
+        # It may still be among the warm ones.
+        del self.entry
+        self.body = self.rendered = b""
 
 
 @final
@@ -135,11 +149,11 @@ class Lane:
         self._log = log
         self._hot = hot
         self._with_id = responder.sends_request_id
-        self._blocks: dict[bytes, dict[bytes, Ready]] = {}
-        self._seen: set[int] = set()
-        self._answers = 0
-        self._era = 0
-        self._forgotten: list[dict[bytes, Ready]] = []
+        self._blocks = Blocks[dict[bytes, Ready]](dict)
+        self._tables = self._blocks.known
+        self._manners: dict[tuple[str, str, bool], Manner] = {}
+        self._warm: deque[Ready] = deque()
+        self._stable: dict[tuple[str, int, int], bytes] = {}
         self._sums: dict[str, Sums] = {}
         self._ticking = False
         self.hits = 0
@@ -150,29 +164,33 @@ class Lane:
         """Answer the request in ``data``, if it is one of those remembered. The caller has seen to it that
         the connection is clean and idle."""
         end = data.find(_END)
-        targets = self._blocks.get(data[end + 11 :])
+        targets = self._tables.get(data[end + 11 :])
         if targets is None:
             return False
         ready = targets.get(data[4:end])
-        if ready is None:
+        return ready is not None and self._send(protocol, data, ready)
+
+    def answer_parsed(self, protocol: EdgeProtocol, data: bytes) -> bool:
+        """As ``answer``, for a block never seen before that aiohttp's parser has just accepted as one whole
+        bodyless GET: it may differ from a known one only in what selects nothing."""
+        end = data.find(_END)
+        if end < 0 or not data.startswith(b"GET "):
             return False
+        targets = self._blocks.like(data[end + 11 :])
+        if not targets:
+            return False
+        ready = targets.get(data[4:end])
+        return ready is not None and self._send(protocol, data, ready)
+
+    def _send(self, protocol: EdgeProtocol, data: bytes, ready: Ready) -> bool:
         began = self._monotonic()
-        entry = ready.entry()
-        if entry is None:
+        entry = ready.entry
+        if not entry.current or (entry.checked != self._words[CURRENT] and not self._memory.recheck(entry)):
+            entry.let_go()
             return False
         now = self._now()
-        if not entry.current or (entry.checked != self._words[CURRENT] and not self._memory.recheck(entry)):
-            del targets[data[4:end]]
-            self._answers -= 1
-            return False
-        if ready.not_modified:
-            body = b""
-        else:
-            body = entry.codings.get(ready.coding, b"") if ready.coding else entry.body
-        # Another length: it has been coded again, better.
-        if len(body) != ready.length or (now >= ready.until and not self._render(ready, entry, now)):
-            del targets[data[4:end]]
-            self._answers -= 1
+        if now >= ready.until and not self._render(ready, entry, now):
+            entry.let_go()
             return False
         transport = protocol.transport
         if transport is None or transport.get_write_buffer_size():
@@ -183,16 +201,19 @@ class Lane:
         else:
             request_id = ""
             head = ready.rendered + b"\r\n"
-        if ready.length > 4096:
+        body = ready.body
+        length = len(body)
+        if length > 4096:
             transport.writelines((head, body))
         else:
             transport.write(head + body)
         entry.hits += 1
-        sums = ready.sums
+        manner = ready.manner
+        sums = manner.sums
         sums.hits += 1
-        sums.octets += ready.length
-        sums.saved += entry.fetch_seconds
-        sums.not_modified += ready.not_modified
+        sums.octets += length
+        sums.saved += ready.saved
+        sums.not_modified += manner.not_modified
         seconds = self._monotonic() - began
         sums.seconds += seconds
         if not self._ticking:
@@ -204,16 +225,33 @@ class Lane:
 
     def _render(self, ready: Ready, entry: Entry, now: float) -> bool:
         """The head as it is true now, and until when: Age and ttl are whole seconds. False once stale."""
-        left = entry.fresh_until - now
+        fresh_until = entry.fresh_until
+        left = fresh_until - now
         if left <= 0:
             return False
-        if ready.coding and not ready.not_modified:
-            self._hot(entry, ready.coding)
-        freshness = entry.stored.freshness
-        age = freshness.age(now)
-        trace = Trace(rule=ready.rule, word=CacheWord.HIT, tier=Tier.L1, hit=True, ttl=left)
-        ready.rendered = ready.fixed + self._responder.stable_part(trace, int(age))
-        ready.until = min(now + (floor(age) + 1 - age), now + (left - (ceil(left) - 1)), entry.fresh_until)
+        manner = ready.manner
+        if manner.coding and not manner.not_modified:
+            self._hot(entry, manner.coding)
+        age = entry.age(now)
+        whole = floor(age)
+        seconds = ceil(left)
+        # Of one rule all that have the same two numbers say the same.
+        key = (manner.rule, whole, seconds)
+        stable = self._stable.get(key)
+        if stable is None:
+            if len(self._stable) >= MOST_STABLE:
+                self._stable.clear()
+            trace = Trace(rule=manner.rule, word=CacheWord.HIT, tier=Tier.L1, hit=True, ttl=left)
+            stable = self._stable[key] = self._responder.stable_part(trace, whole)
+        if not ready.rendered:
+            ready.saved = entry.fetch_seconds
+            self._warm.append(ready)
+            if len(self._warm) > MOST_WARM:
+                cold = self._warm.popleft()
+                cold.rendered = b""
+                cold.until = cold.saved = 0.0
+        ready.rendered = ready.fixed + stable
+        ready.until = min(now + (whole + 1 - age), now + (left - (seconds - 1)), fresh_until)
         # Recency to the second is enough for the order in which L1 lets go.
         self._memory.touch(entry.primary)
         return True
@@ -234,17 +272,17 @@ class Lane:
             host=entry.host,
             target=data[4 : data.find(_END)].decode("latin-1"),
             client=protocol.client,
-            rule=ready.rule,
+            rule=ready.manner.rule,
             key=entry.primary,
             word=CacheWord.HIT,
             tier=Tier.L1,
             hit=True,
             ttl=entry.fresh_until - now,
-            age=int(entry.stored.freshness.age(now)),
-            status=304 if ready.not_modified else entry.stored.status,
-            bytes_out=ready.length,
+            age=int(entry.age(now)),
+            status=int(ready.fixed[9:12]),
+            bytes_out=len(ready.body),
             seconds=seconds,
-            saved_seconds=entry.fetch_seconds,
+            saved_seconds=ready.saved,
         )
 
     # -- learning ---------------------------------------------------------------------------------------
@@ -258,65 +296,38 @@ class Lane:
         end = data.find(_END)
         if end < 0:
             return
-        block = data[end + 11 :]
-        targets = self._blocks.get(block)
+        targets = self._blocks.table(data[end + 11 :], self._memory.selecting(entry.primary))
         if targets is None:
-            mark = hash(block)
-            if mark not in self._seen:
-                if len(self._seen) >= MOST_SEEN:
-                    self._seen.clear()
-                self._seen.add(mark)
-                return
-            if len(self._blocks) >= MOST_BLOCKS:
-                self.forget()
-            targets = self._blocks[block] = {}
-        if self._answers >= MOST_ANSWERS:
-            self.forget()
-            targets = self._blocks[block] = {}
+            return
+        if len(entry.answers) >= MOST_ANSWERS:
+            entry.let_go()
+        not_modified = status == 304
+        manner = self._manners.get((rule, coding, not_modified))
+        if manner is None:
+            sums = self._sums.get(rule)
+            if sums is None:
+                sums = self._sums[rule] = Sums()
+            manner = Manner(rule, coding, sums, not_modified=not_modified)
+            self._manners[rule, coding, not_modified] = manner
         target = data[4:end]
-        if target not in targets:
-            self._answers += 1
-        sums = self._sums.get(rule)
-        if sums is None:
-            sums = self._sums[rule] = Sums()
-        held = _Held(entry, self._let_go)
-        held.targets, held.target, held.era = targets, target, self._era
-        length = 0 if status == 304 else len(body)
-        targets[target] = Ready(held, rule, coding, fixed, length, status, sums)
+        before = targets.get(target)
+        if before is not None:
+            other = before.entry
+            other.answers = tuple([answer for answer in other.answers if answer is not before])
+            before.leave()
+        ready = Ready(entry, targets, target, manner, fixed, b"" if not_modified else body)
+        targets[target] = ready
+        entry.answers = (*entry.answers, ready)
+        self._memory.grown(entry)
 
-    def _let_go(self, held: ref[Entry]) -> None:
-        """Called when an entry is no more."""
-        assert isinstance(held, _Held)  # noqa: S101
-        ready = held.targets.get(held.target)
-        if ready is not None and ready.entry is held:
-            del held.targets[held.target]
-            self._answers -= held.era == self._era
+    def rules(self, rules: Iterable[Rule]) -> None:
+        """From now on these are the rules: everything learned is forgotten. What is held for entries goes
+        with them, or when they are learned again."""
+        self._blocks.rules(rules)
 
     def forget(self) -> None:
-        """Everything learned; when full."""
-        self.forget_answers()
-        self._seen.clear()
-
-    def forget_answers(self) -> None:
-        """After a reload. That a block has been seen before has nothing to do with rules: what is hot is back
-        with its next request."""
-        if not self._forgotten:
-            self._clock.call_later(0.0, self._empty)
-        self._forgotten += self._blocks.values()
-        self._blocks = {}
-        self._answers = 0
-        self._era += 1
-
-    def _empty(self) -> None:
-        """Let go of forgotten answers, a few at a time. Left alone they would wait for the collector, since
-        each knows the table that it is in, and then cost one long pause."""
-        for _ in range(SLICE):
-            while self._forgotten and not self._forgotten[-1]:
-                self._forgotten.pop()
-            if not self._forgotten:
-                return
-            self._forgotten[-1].popitem()
-        self._clock.call_later(0.0, self._empty)
+        """Everything learned."""
+        self._blocks.forget()
 
     # -- counting ---------------------------------------------------------------------------------------
 

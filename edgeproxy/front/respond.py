@@ -91,11 +91,16 @@ class Responder:
         if serve.form is Form.PARTIAL or serve.form is Form.NOT_SATISFIABLE:
             return self._render_entry(entry, serve, rule, coding)
         key = (serve.form, coding, version, id(rule))
-        rendered = entry.heads.get(key)
+        heads = entry.heads
+        if heads is None:
+            if entry.is_packed:
+                return self._render_entry(entry, serve, rule, coding)
+            heads = entry.heads = {}
+        rendered = heads.get(key)
         if rendered is None:
-            if len(entry.heads) >= 8:
-                entry.heads.clear()  # forms of rule sets that are gone
-            rendered = entry.heads[key] = self._render_entry(entry, serve, rule, coding)
+            if len(heads) >= 8:
+                heads.clear()  # forms of rule sets that are gone
+            rendered = heads[key] = self._render_entry(entry, serve, rule, coding)
         return rendered
 
     def _render_entry(self, entry: Entry, serve: Serve, rule: Rule, coding: str) -> bytes:

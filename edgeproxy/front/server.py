@@ -176,21 +176,24 @@ class EdgeProtocol(RequestHandler):
         self.clean = len(came) == 1 and came[0][1] is EMPTY_PAYLOAD and not self._upgraded
         if not self.clean:
             self.segment = None
-        else:
-            message = came[0][0]
-            short = self.edge.handler.short
-            if (
-                short is not None
-                and isinstance(message, RawRequestMessage)
-                and short.parsed(self, message, data)
-            ):
-                self.segment = None
-                if self._parser is not None:
-                    self._parser.message_consumed()
-                return
+        elif self._answered_without_a_task(came[0][0], data):
+            self.segment = None
+            if self._parser is not None:
+                self._parser.message_consumed()
+            return
         self._messages.extend(came)
         if came and waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _answered_without_a_task(self, message: object, data: bytes) -> bool:
+        if not isinstance(message, RawRequestMessage) or message.should_close:
+            return False
+        handler = self.edge.handler
+        lane, short = handler.lane, handler.short
+        if lane is not None and lane.answer_parsed(self, data):
+            self.answered_at_once(keep_alive=True)
+            return True
+        return short is not None and short.parsed(self, message, data)
 
     # -- the short way ----------------------------------------------------------------------------------
 

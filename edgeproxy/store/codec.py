@@ -28,7 +28,7 @@ import msgspec
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Freshness, LifetimeSource, Part, Stored
 from edgeproxy.policy.vocabulary import LookupMiss
-from edgeproxy.store.entry import Entry
+from edgeproxy.store.entry import Codings, Entry
 from edgeproxy.store.purge import octets
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def encode(entry: Entry, namespace: bytes, epoch: int | None = None) -> bytes | 
     own (see ``logged_part``)."""
     stored = entry.stored
     fresh = stored.freshness
+    coded_bodies = entry.coded
     meta = _encoder.encode(
         _Meta(
             namespace,
@@ -166,7 +167,7 @@ def encode(entry: Entry, namespace: bytes, epoch: int | None = None) -> bytes | 
             _all_octets(stored.vary),
             tuple(None if value is None else octets(value) for value in stored.selecting),
             octets(stored.coding),
-            tuple((octets(coding), len(coded)) for coding, coded in entry.codings.items()),
+            tuple((octets(coding), len(coded)) for coding, coded in coded_bodies),
             fresh.received,
             fresh.initial_age,
             fresh.lifetime,
@@ -182,7 +183,7 @@ def encode(entry: Entry, namespace: bytes, epoch: int | None = None) -> bytes | 
         )
     )
     order = order_octets(entry.epoch if epoch is None else epoch, entry.started)
-    return _seal(_ENTRY, order, meta, entry.body, tuple(entry.codings.values()))
+    return _seal(_ENTRY, order, meta, entry.body, [coded for _, coded in coded_bodies])
 
 
 def encode_marker(marker: Marker, namespace: bytes) -> bytes | None:
@@ -308,14 +309,14 @@ def _entry(
         return LookupMiss.FOREIGN
     if bool(variant) != bool(meta.vary) or not (_well_formed(meta, length) and _plausible(meta, now)):
         return LookupMiss.CORRUPT
-    codings: dict[str, bytes] = {}
+    codings = Codings() if meta.codings else None
     at = length
     for coding, size in meta.codings:
-        if not 0 <= size <= len(rest) - at:
+        if codings is None or not coding or not 0 <= size <= len(rest) - at:
             return LookupMiss.CORRUPT
         codings[_text(coding)] = rest[at : at + size]
         at += size
-    if at != len(rest) or len(codings) != len(meta.codings):
+    if at != len(rest) or len(codings or ()) != len(meta.codings):
         return LookupMiss.CORRUPT
     freshness = Freshness(
         meta.received,
@@ -353,7 +354,7 @@ def _entry(
         tuple(map(_text, meta.tags)),
         _text(meta.rule),
         codings,
-        fetch_seconds=meta.fetch_seconds,
+        meta.fetch_seconds,
     )
 
 

@@ -3,7 +3,8 @@
 Rules of this file:
 
 - Bounded in octets with the overhead counted: what an entry takes is charged when it comes in and again
-  when it grows (``resized``).
+  when it grows or shrinks.
+- Answers are packed (packed.py), all but the few that the ordinary way has used last.
 - The hot path is ``peek``: one dict lookup and one comparison of integers. An entry remembers the purge
   number it was last found good at; only when that has changed is the purge table asked.
 - Nothing older replaces anything newer, and nothing that a purge has overtaken comes in. A soft purge
@@ -29,6 +30,7 @@ from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import LookupMiss, Tier
 from edgeproxy.store.base import Found
 from edgeproxy.store.codec import MOST_NAME_LISTS, MOST_VARIANTS
+from edgeproxy.store.packed import Packing
 from edgeproxy.store.purge import matches
 
 if TYPE_CHECKING:
@@ -45,28 +47,11 @@ _OTHERS = Found(None, miss=LookupMiss.ABSENT, others=True)
 
 _SLICE = 2000
 """Entries counted between two pauses."""
-
-
-@final
-class _Held:
-    """An entry as it is held: with its charge, its buckets in the purge table and its ready answer."""
-
-    __slots__ = ("charged", "entry", "found", "lent", "marks")
-
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self.charged = entry.size
-        self.marks: tuple[int, ...] | None = None
-        """Its buckets in the purge table, once a purge has come."""
-        self.lent = False
-        entry.current = True
-        self.found = Found(entry, Tier.L1)
-
-    def become(self, entry: Entry) -> None:
-        self.entry.current = False
-        entry.current = True
-        self.entry = entry
-        self.found = Found(entry, Tier.L1)
+MOST_OPEN = 1024
+"""Entries that are not packed, at most: those that the ordinary way has used last."""
+MOST_YOUNG = 64
+SHARE_OPEN = 64 * 1024
+"""Octets of the budget for each of them: a small store packs all."""
 
 
 @final
@@ -77,7 +62,7 @@ class _Variants:
 
     def __init__(self) -> None:
         self.names: tuple[tuple[str, ...], ...] = ()
-        self.by_id: dict[str, _Held] = {}
+        self.by_id: dict[str, Entry] = {}
 
 
 class MemoryStore:
@@ -90,35 +75,43 @@ class MemoryStore:
         self.evictions = 0
         self._table = table
         self._words = table.words
-        self._slots: OrderedDict[str, _Held | _Variants] = OrderedDict()
+        self._slots: OrderedDict[str, Entry | _Variants] = OrderedDict()
+        self._packing = Packing()
+        self._open: OrderedDict[Entry, Found] = OrderedDict()
+        """Entries that are not packed, with their ready answers; the oldest is packed next."""
+        self._most_open = min(MOST_OPEN, max_bytes // SHARE_OPEN)
+        self._young: OrderedDict[Entry, None] = OrderedDict()
+        """Entries that came in last, not asked for yet. Packed while the processor has them at hand."""
+        self._most_young = min(MOST_YOUNG, self._most_open)
 
     def peek(self, primary: str, select: Select) -> Found:
         """The entry that the request selects, if it is here and no hard purge concerns it."""
-        slot = self._slots.get(primary)
-        if slot is None:
+        entry = self._slots.get(primary)
+        if entry is None:
             return _ABSENT
-        if type(slot) is _Variants:
-            return self._peek_variants(primary, slot, select)
-        held = slot
-        if held.entry.checked != self._words[CURRENT] and not self._still_good(held):
-            self._drop(primary, held)
-            return _PURGED
+        if type(entry) is _Variants:
+            return self._peek_variants(primary, entry, select)
+        if entry.checked != self._words[CURRENT]:
+            good = self._still_good(entry)
+            if good is None:
+                return _PURGED
+            entry = good
         self._slots.move_to_end(primary)
-        return held.found
+        return self._open.get(entry) or self._opened(entry)
 
     def _peek_variants(self, primary: str, slot: _Variants, select: Select) -> Found:
         for names in slot.names:
             variant = variant_id(names, select(names))
-            held = slot.by_id.get(variant)
-            if held is None:
+            entry = slot.by_id.get(variant)
+            if entry is None:
                 continue
-            if held.entry.checked != self._words[CURRENT] and not self._still_good(held):
-                self._drop(primary, held)
+            good = self._good(entry)
+            if good is None:
                 return _PURGED
             self._slots.move_to_end(primary)
             del slot.by_id[variant]
-            slot.by_id[variant] = held  # most recently used last
-            return held.found
+            slot.by_id[variant] = good  # most recently used last
+            return self._open.get(good) or self._opened(good)
         for names in slot.names:
             if LANGUAGE in names and (found := self._peek_language(primary, slot, names, select(names))):
                 return found
@@ -130,36 +123,38 @@ class MemoryStore:
         language = wants(names, values)
         if language is None:
             return None
-        for held in reversed(list(slot.by_id.values())):
-            if not speaks(held.entry.stored, names, values, language):
+        for entry in reversed(list(slot.by_id.values())):
+            if not speaks(entry.stored, names, values, language):
                 continue
-            if held.entry.checked != self._words[CURRENT] and not self._still_good(held):
-                self._drop(primary, held)
+            good = self._good(entry)
+            if good is None:
                 return _PURGED
             self._slots.move_to_end(primary)
-            held.lent = True
-            return held.found
+            good.lent = True
+            return self._open.get(good) or self._opened(good)
         return None
 
     def put(self, entry: Entry) -> bool:
         """False if a purge or a later fetch has overtaken the entry. One larger than the whole store is
         not held, and neither is the one it replaces."""
         current = self._words[CURRENT]
-        if current != entry.epoch:  # else no purge has come since the fetch began
-            verdict = self._table.verdict_on(entry)
-            if verdict is GONE:
-                return False
-            entry = _softened(entry, verdict)
+        # Nothing can have overtaken what was begun at the present number: the table need not be asked.
+        verdict = GOOD if entry.epoch == current else self._judge(entry, -1)
+        if verdict is GONE:
+            return False
+        entry = _softened(entry, verdict)
         if entry.primary in self._slots:
             if self._newer_than(entry):
                 return False
             self._make_place(entry)
         entry.checked = current
-        held = _Held(entry)
-        if held.charged > self.max_bytes:
-            entry.current = False
+        if not self._most_open:
+            entry.pack(self._packing)
+        entry.charged = entry.size
+        if entry.charged > self.max_bytes:
             return True
-        self.bytes += held.charged
+        entry.current = True
+        self.bytes += entry.charged
         self.entries += 1
         if entry.variant:
             slot = self._slots.get(entry.primary)
@@ -169,33 +164,37 @@ class MemoryStore:
             if names != slot.names and slot.names:
                 # What the key varies on has changed: a request may be given another entry than before.
                 for other in slot.by_id.values():
-                    other.entry.current = False
+                    other.current = False
             self._call_back(slot)
             slot.names = names
-            slot.by_id[entry.variant] = held
+            slot.by_id[entry.variant] = entry
         else:
-            self._slots[entry.primary] = held
+            self._slots[entry.primary] = entry
         self._slots.move_to_end(entry.primary)
+        if self._most_young:
+            self._young[entry] = None
+            if len(self._young) > self._most_young:
+                oldest = self._young.popitem(last=False)[0]
+                oldest.pack(self._packing)
+                self._charge(oldest)
         self._shrink()
         return True
 
-    @staticmethod
-    def _call_back(slot: _Variants) -> None:
+    def _call_back(self, slot: _Variants) -> None:
         """What was given to requests that are literally for another variant is to be looked up again."""
-        for held in slot.by_id.values():
-            if held.lent:
-                held.lent = False
-                held.become(replace(held.entry))
+        for entry in list(slot.by_id.values()):
+            if entry.lent:
+                entry.lent = False
+                self._exchange(entry, entry.copied())
+
+    def selecting(self, primary: str) -> tuple[tuple[str, ...], ...]:
+        """Lists of the fields that tell the entries of a key apart; () where nothing does."""
+        slot = self._slots.get(primary)
+        return slot.names if isinstance(slot, _Variants) else ()
 
     def recheck(self, entry: Entry) -> bool:
         """For who holds an entry that is ``current``: is it good at the present purge number too?"""
-        held = self._held(entry.primary, entry.variant)
-        if held is None or held.entry is not entry:
-            return False
-        if not self._still_good(held):
-            self._drop(entry.primary, held)
-            return False
-        return held.entry is entry
+        return self._held(entry.primary, entry.variant) is entry and self._still_good(entry) is entry
 
     def touch(self, primary: str) -> None:
         """Count as a use of the key."""
@@ -204,31 +203,35 @@ class MemoryStore:
 
     def remove(self, entry: Entry) -> None:
         """Drop exactly this entry, if it is the one held under its key and variant."""
-        held = self._held(entry.primary, entry.variant)
-        if held is not None and held.entry is entry:
-            self._drop(entry.primary, held)
+        if self._held(entry.primary, entry.variant) is entry:
+            self._drop(entry)
 
     def resized(self, entry: Entry) -> bool:
-        """The entry has grown (a coding or a rendered head was added): charge it anew. False if it is not
-        held; one that a soft purge has put in its place shares its codings and counts as the same."""
+        """The entry has got a coding, or a better one: charge it anew, and let nobody go on with the
+        answers made before. False if it is not held; one that a soft purge has put in its place shares its
+        codings and counts as the same."""
         held = self._held(entry.primary, entry.variant)
-        if held is None or held.entry.codings is not entry.codings:
+        if held is None or held.codings is not entry.codings:
             return False
-        charge = held.entry.size
-        self.bytes += charge - held.charged
-        held.charged = charge
+        if held.answers:
+            held.let_go_of_worse()
+        self._charge(held)
         self._shrink()
         return True
 
+    def grown(self, entry: Entry) -> None:
+        """An answer is held ready for an entry that is ``current``: charge it anew."""
+        self._charge(entry)
+        self._shrink()
+
     def holds(self, primary: str, variant: str) -> Entry | None:
         """The entry under a key and variant, purged or not, without counting as a use."""
-        held = self._held(primary, variant)
-        return None if held is None else held.entry
+        return self._held(primary, variant)
 
     def inspect(self, primary: str) -> list[Entry]:
         """All variants that may still be used."""
-        good = [h for h in _all_held(self._slots.get(primary)) if self._still_good(h)]
-        return [held.entry for held in good]
+        slot = self._slots.get(primary)
+        return [good for entry in _all_held(slot) if (good := self._still_good(entry)) is not None]
 
     async def count(
         self, order: PurgeOrder, also: Callable[[Entry], bool] = lambda _: True
@@ -237,35 +240,85 @@ class MemoryStore:
         runs on between slices."""
         objects = total = 0
         for at, primary in enumerate(list(self._slots)):
-            for held in _all_held(self._slots.get(primary)):
-                if matches(order, held.entry) and also(held.entry) and self._still_good(held):
+            for entry in _all_held(self._slots.get(primary)):
+                if matches(order, entry) and also(entry) and (good := self._still_good(entry)) is not None:
                     objects += 1
-                    total += held.charged
+                    total += good.charged
             if at % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
         return objects, total
 
     def clear(self) -> None:
         for slot in self._slots.values():
-            for held in _all_held(slot):
-                held.entry.current = False
+            for entry in _all_held(slot):
+                entry.current = False
+                entry.let_go()
         self._slots.clear()
+        self._open.clear()
+        self._young.clear()
         self.bytes = self.entries = 0
 
-    def _still_good(self, held: _Held) -> bool:
-        """Ask the table, and remember the number it was asked at."""
-        entry = held.entry
+    def _opened(self, entry: Entry) -> Found:
+        """The entry ready to be answered from, unpacked for a while."""
+        found = self._open.get(entry)
+        if found is not None:
+            return found
+        found = Found(entry, Tier.L1)
+        if self._most_open:
+            if entry.is_packed:
+                entry.unpack()
+                self._charge(entry)
+            else:
+                self._young.pop(entry, None)
+            self._open[entry] = found
+            if len(self._open) > self._most_open:
+                oldest = self._open.popitem(last=False)[0]
+                oldest.pack(self._packing)
+                self._charge(oldest)
+        return found
+
+    def _good(self, entry: Entry) -> Entry | None:
+        return entry if entry.checked == self._words[CURRENT] else self._still_good(entry)
+
+    def _still_good(self, entry: Entry) -> Entry | None:
+        """Ask the table, and remember the number it was asked at. What it is now, if it may be used; dropped
+        where it may not."""
         current = self._words[CURRENT]
-        if held.marks is None:
-            held.marks = self._table.marks(entry.host, entry.target, entry.tags)
-        verdict = self._table.judge(held.marks, entry.host, entry.target, entry.epoch, entry.checked)
+        verdict = self._judge(entry, entry.checked)
         if verdict is GONE:
-            return False
+            self._drop(entry)
+            return None
         softer = _softened(entry, verdict)
         if softer is not entry:
-            held.become(softer)
+            self._exchange(entry, softer)
         softer.checked = current
-        return True
+        return softer
+
+    def _judge(self, entry: Entry, since: int) -> Verdict:
+        marks = entry.marks
+        if not marks:
+            marks = self._table.marks(entry.host, entry.target, entry.tags)
+            entry.mark(marks)
+            if entry.charged:
+                self._charge(entry)
+        return self._table.judge(marks, entry.host, entry.target, entry.epoch, since)
+
+    def _exchange(self, old: Entry, new: Entry) -> None:
+        """Have ``new`` in the place of ``old``."""
+        slot = self._slots[old.primary]
+        if isinstance(slot, _Variants):
+            slot.by_id[old.variant] = new
+        else:
+            self._slots[old.primary] = new
+        self._uncharge(old)
+        new.current = True
+        new.charged = new.size
+        self.bytes += new.charged
+        self.entries += 1
+        self._opened(new)
+        if not self._most_open:
+            new.pack(self._packing)
+            self._charge(new)
 
     def _newer_than(self, entry: Entry) -> bool:
         """Has a fetch that began later stored its answer? Another variant's fetch counts only where it
@@ -275,8 +328,8 @@ class MemoryStore:
             return False
         if isinstance(slot, _Variants) and entry.variant:
             held = slot.by_id.get(entry.variant)
-            return held is not None and held.entry.order > entry.order
-        return any(held.entry.order > entry.order for held in _all_held(slot))
+            return held is not None and held.order > entry.order
+        return any(held.order > entry.order for held in _all_held(slot))
 
     def _make_place(self, entry: Entry) -> None:
         """Drop what the entry replaces."""
@@ -296,31 +349,43 @@ class MemoryStore:
                 self._uncharge(held)
             del self._slots[entry.primary]
 
-    def _held(self, primary: str, variant: str) -> _Held | None:
+    def _held(self, primary: str, variant: str) -> Entry | None:
         slot = self._slots.get(primary)
         if isinstance(slot, _Variants):
             return slot.by_id.get(variant)
-        return slot if slot is not None and slot.entry.variant == variant else None
+        return slot if slot is not None and slot.variant == variant else None
 
-    def _drop(self, primary: str, held: _Held) -> None:
-        slot = self._slots[primary]
+    def _drop(self, entry: Entry) -> None:
+        slot = self._slots[entry.primary]
         if isinstance(slot, _Variants):
-            del slot.by_id[held.entry.variant]
+            del slot.by_id[entry.variant]
             if not slot.by_id:
-                del self._slots[primary]
+                del self._slots[entry.primary]
         else:
-            del self._slots[primary]
-        self._uncharge(held)
+            del self._slots[entry.primary]
+        self._uncharge(entry)
 
-    def _uncharge(self, held: _Held) -> None:
-        held.entry.current = False
-        self.bytes -= held.charged
+    def _charge(self, entry: Entry) -> None:
+        """Anew, of one that is held."""
+        charge = entry.size
+        self.bytes += charge - entry.charged
+        entry.charged = charge
+
+    def _uncharge(self, entry: Entry) -> None:
+        """It is held no more."""
+        entry.current = False
+        self.bytes -= entry.charged
         self.entries -= 1
+        entry.charged = 0
+        self._young.pop(entry, None)
+        self._open.pop(entry, None)
+        if entry.answers:
+            entry.let_go()
 
     def _shrink(self) -> None:
         while self.bytes > self.max_bytes and self._slots:
-            primary, slot = next(iter(self._slots.items()))
-            self._drop(primary, next(_all_held(slot)))
+            slot = next(iter(self._slots.values()))
+            self._drop(next(_all_held(slot)))
             self.evictions += 1
 
 
@@ -331,7 +396,7 @@ def with_names(lists: tuple[tuple[str, ...], ...], names: tuple[str, ...]) -> tu
     return (names, *(known for known in lists if known != names))[:MOST_NAME_LISTS]
 
 
-def _all_held(slot: _Held | _Variants | None) -> Iterator[_Held]:
+def _all_held(slot: Entry | _Variants | None) -> Iterator[Entry]:
     """Every entry of a slot, least recently used first. What is yielded last may be dropped meanwhile."""
     if isinstance(slot, _Variants):
         yield from list(slot.by_id.values())
@@ -346,4 +411,4 @@ def _softened(entry: Entry, verdict: Verdict) -> Entry:
     freshness = entry.stored.freshness.stale_from(verdict.when)
     if freshness == entry.stored.freshness:
         return entry
-    return replace(entry, stored=replace(entry.stored, freshness=freshness), heads={})
+    return entry.copied(stored=replace(entry.stored, freshness=freshness))

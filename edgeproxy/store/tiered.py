@@ -37,7 +37,7 @@ from edgeproxy.store.codec import (
     other_version,
     record_key,
 )
-from edgeproxy.store.entry import Entry
+from edgeproxy.store.entry import Entry, codings_of
 from edgeproxy.store.memory import with_names
 from edgeproxy.store.purge import PurgeReceipt, concerns
 from edgeproxy.store.shared import Write
@@ -214,7 +214,7 @@ class TieredStore:
         if not isinstance(verdict, SoftSince):
             return entry
         freshness = entry.stored.freshness.stale_from(verdict.when)
-        return replace(entry, stored=replace(entry.stored, freshness=freshness))
+        return entry.copied(stored=replace(entry.stored, freshness=freshness))
 
     def put(self, entry: Entry) -> bool:
         if not self.memory.put(entry):
@@ -272,8 +272,8 @@ class TieredStore:
         if len(entry.body) < _LARGE:
             data = encode(entry, namespace, epoch)
         else:
-            # The dict of codings may grow meanwhile: the thread gets one of its own.
-            frozen = replace(entry, codings=dict(entry.codings))
+            # The codings may grow meanwhile: the thread gets a copy of its own.
+            frozen = entry.copied(codings=codings_of(entry.codings))
             data = await asyncio.to_thread(encode, frozen, namespace, epoch)
         if data is None:
             return ()

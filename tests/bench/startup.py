@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.clock import Clock
@@ -97,7 +96,7 @@ async def _fill(path: Path, entries: int, octets: int) -> int:
         batch = []
         for number in range(at, min(at + BATCH, entries)):
             primary = f"http://{HOST}{target(number)}"
-            entry = replace(pattern, primary=primary, target=target(number), epoch=epoch)
+            entry = Entry(primary, HOST, target(number), "", pattern.stored, BODY, epoch, 1)
             data = encode(entry, namespace)
             assert data is not None
             batch.append(Write(record_key(namespace, primary), data, LIFETIME))

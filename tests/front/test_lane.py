@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 from typing import TYPE_CHECKING
-from weakref import getweakrefcount
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeproxy.front import blocks as blocks_file
 from edgeproxy.front import lane as lane_file
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from tests.support.driven import DrivenClock
@@ -147,37 +146,6 @@ async def test_the_lane_ends_with_freshness_purge_and_reload(origin: LedgerOrigi
         assert await lane_hits(edge) == hits
 
 
-async def test_what_is_forgotten_goes_at_once_and_is_not_counted(
-    origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Answers know the table they are in: left to the collector, they would wait for a long pause."""
-    clock = DrivenClock()
-    async with running_edge(origin.url, clock=clock) as edge:
-        lane = edge.worker.handler.lane
-        assert lane is not None
-        await raw_answers(edge, [SEGMENTS["plain"], SEGMENTS["gzip"]])
-        (entry,) = {ready.entry() for targets in lane._blocks.values() for ready in targets.values()}
-        learned = lane._answers
-        assert learned > 0
-        gc.disable()
-        try:
-            known = getweakrefcount(entry)
-            lane.forget_answers()
-            lane.forget_answers()
-            await clock.advance(0)
-            assert getweakrefcount(entry) == known - learned
-        finally:
-            gc.enable()
-        await raw_answers(edge, [SEGMENTS["plain"]], times=2)
-        assert lane._answers > 0
-        monkeypatch.setattr(lane, "_empty", lambda: None)  # not yet
-        lane.forget_answers()
-        (forgotten,) = (ready for targets in lane._forgotten for ready in targets.values())
-        lane._let_go(forgotten.entry)  # as when its entry ends before its turn has come
-        assert not any(lane._forgotten)
-        assert lane._answers == 0
-
-
 async def test_a_reload_costs_the_lane_one_request_or_nothing(origin: LedgerOrigin, tmp_path: Path) -> None:
     text = """rules: [{name: all, match: {path: "/**"}, ttl: 1m, cache_control: "max-age=%d"}]"""
     (tmp_path / "rules.yaml").write_text(text % 1)
@@ -268,16 +236,20 @@ async def test_a_connection_that_was_not_clean_never_uses_the_lane(origin: Ledge
 
 
 async def test_memory_is_bounded(origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_file, "MOST_BLOCKS", 8)
+    monkeypatch.setattr(blocks_file, "MOST_BLOCKS", 8)
     monkeypatch.setattr(lane_file, "MOST_ANSWERS", 20)
-    monkeypatch.setattr(lane_file, "MOST_SEEN", 16)
+    monkeypatch.setattr(blocks_file, "MOST_SEEN", 16)
+    monkeypatch.setattr(blocks_file, "MOST_TABLES", 12)
     async with running_edge(origin.url, clock=DrivenClock()) as edge:
         await raw_answers(edge, [request("/a", f"X-Number: {n}") for n in range(50)], 3)
         lane = edge.worker.handler.lane
         assert lane is not None
-        assert len(lane._blocks) <= 8
-        assert len(lane._seen) <= 16
-        assert sum(map(len, lane._blocks.values())) == lane._answers <= 20
+        blocks = lane._blocks
+        assert 0 < len(blocks.known) <= 8
+        assert 0 < len(blocks._seen) <= 16
+        assert 0 < len(blocks._tables) <= 12
+        (entry,) = edge.worker.store.inspect("http://e.test/a")
+        assert 0 < len(entry.answers) <= 20
 
 
 FIELD = st.sampled_from([
@@ -312,6 +284,23 @@ async def test_any_header_block(origin: LedgerOrigin, fields: list[str], target:
 def problem_free(raw: bytes) -> bytes:
     """A problem's body names the request id."""
     return re.sub(rb'"request_id":"[^"]*"', b"", raw)
+
+
+async def test_blocks_never_seen_before(origin: LedgerOrigin) -> None:
+    """Every request another cookie: parsed, and answered by the lane as those before it were."""
+    segments = [request("/a", f"Cookie: sid={number}", "Accept-Encoding: br") for number in range(30)]
+    got = []
+    for lane in ("on", "off"):
+        async with running_edge(origin.url, clock=DrivenClock(), lane=lane) as edge:
+            await raw_answers(edge, [request("/a", "Cookie: sid=x", "Accept-Encoding: br")], 3)
+            got.append(await raw_answers(edge, segments, 1))
+            if lane == "on":
+                assert await lane_hits(edge) >= 30
+                async with edge.client() as client:
+                    for other in ("Cookie: a=b, Accept-Encoding: identity", "Connection: close"):
+                        await client.send(request("/a", *other.split(", ")))
+                        assert "Content-Encoding" not in await client.read_answer()
+    assert got[0] == got[1]
 
 
 async def test_a_request_right_behind_an_answer_may_use_the_lane(origin: LedgerOrigin) -> None:

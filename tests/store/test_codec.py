@@ -31,7 +31,7 @@ from edgeproxy.store.codec import (
     other_version,
     record_key,
 )
-from edgeproxy.store.entry import Entry
+from edgeproxy.store.entry import Entry, codings_of
 from tests.store.make import NOW, make_entry, same
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def full() -> Entry:
     )  # fmt: skip
     entry.codings.update(br=b"br body", gzip=b"gzip body!")
     freshness = replace(entry.stored.freshness, stale_if_disconnected=30.0, stale_if_error=7.0, keep=9.0)
-    return replace(entry, stored=replace(entry.stored, freshness=freshness))
+    return entry.copied(stored=replace(entry.stored, freshness=freshness))
 
 
 def key_of(entry: Entry) -> tuple[str, str]:
@@ -91,7 +91,7 @@ def a_part(*part: int | None, body: bytes = b"part", status: int = 206) -> Entry
     start, stop, total = part
     assert start is not None
     assert stop is not None
-    return replace(entry, stored=replace(entry.stored, status=status, part=Part(start, stop, total)))
+    return entry.copied(stored=replace(entry.stored, status=status, part=Part(start, stop, total)))
 
 
 @pytest.mark.parametrize("part", [(3, 7, 10), (3, 7, None), (3, 8, 10), (0, 4, 4)])
@@ -112,8 +112,8 @@ def test_a_part_there_and_back(part: tuple[int, int, int | None]) -> None:
         a_part(3, 7, 6),
         a_part(3, 7, 10, body=b""),
         a_part(0, 10**18 + 1, None),
-        replace(make_entry(), stored=replace(make_entry().stored, status=206)),
-        replace(a_part(3, 7, 10), codings={"br": b"x"}),
+        make_entry().copied(stored=replace(make_entry().stored, status=206)),
+        a_part(3, 7, 10).copied(codings=codings_of({"br": b"x"})),
     ],
 )
 def test_a_part_that_cannot_be_is_corrupt(entry: Entry) -> None:

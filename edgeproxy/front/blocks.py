@@ -1,0 +1,137 @@
+"""Header blocks that the lane has seen, and which of them mean the same.
+
+Rules of this file:
+
+- Browsers of one kind send hundreds of blocks that differ in what they call themselves and where they come
+  from. Blocks that are equal but for fields that select nothing share one table: what one of them was
+  answered, all are.
+- A field selects nothing if it is in SELECTS_NOTHING (nothing in this program looks at one of them by itself,
+  a test holds that), no rule asks for it (``rules``), and nothing stored varies on it. The first answer that
+  varies on one of these makes it count from then on, and everything is forgotten.
+- Only a block whose lines are beyond doubt is compared by its fields; any other is equal to itself alone.
+- A block is learned when it is seen a second time, and so is what it comes to without those fields: clients
+  whose every request differs cost a set entry each, and are known by the rest. Bounded: MOST_BLOCKS, MOST_TABLES, MOST_SEEN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from edgeproxy.rules.model import Rule
+
+MOST_BLOCKS = 8192
+MOST_TABLES = 2048
+MOST_SEEN = 65_536
+LONGEST = 16 * 1024
+"""Octets of a block that is learned."""
+
+SELECTS_NOTHING = frozenset({
+    "user-agent", "referer", "accept-language", "cookie", "origin", "dnt", "priority", "save-data",
+    "upgrade-insecure-requests", "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest",
+    "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user", "sec-gpc", "traceparent", "tracestate",
+})  # fmt: skip
+
+T = TypeVar("T")
+
+
+class Blocks(Generic[T]):
+    """``make`` gives an empty table."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self.known: dict[bytes, T] = {}
+        """Block -> its table. The same dict until ``forget``."""
+        self._tables: dict[bytes, T] = {}
+        self._seen: set[int] = set()
+        self._of_rules: frozenset[str] = SELECTS_NOTHING
+        """What counts because of the rules: everything, until they are known."""
+        self._of_answers: set[str] = set()
+        self._dropped: frozenset[bytes] = frozenset()
+
+    def rules(self, rules: Iterable[Rule]) -> None:
+        """From now on these are the rules. Forgets all tables; that a block has been seen has nothing to do
+        with rules, so what is hot is back with its next request."""
+        self._of_rules = frozenset(asked_for(rules))
+        self._of_answers.clear()
+        self._settle()
+        self.known.clear()
+        self._tables.clear()
+
+    def table(self, block: bytes, selecting: Sequence[Sequence[str]]) -> T | None:
+        """The table for a block that has been answered with an entry of a key whose entries ``selecting``
+        tells apart; None if it is not (yet) to be learned."""
+        news = {name for names in selecting for name in names if name in SELECTS_NOTHING} - self._of_answers
+        if news:
+            self._of_answers |= news
+            self._settle()
+            self.forget()
+        table = self.known.get(block)
+        if table is not None:
+            return table
+        if len(block) > LONGEST:
+            return None
+        name = self._reduced(block)
+        table = self._tables.get(name)
+        if table is None:
+            if not self._seen_before(name):
+                return None
+            if len(self._tables) >= MOST_TABLES:
+                self.known.clear()
+                self._tables.clear()
+            table = self._tables[name] = self._make()
+        if name is block or self._seen_before(block):
+            if len(self.known) >= MOST_BLOCKS:
+                self.known.clear()  # their tables stay: each block is back after one parsed request
+            self.known[block] = table
+        return table
+
+    def _seen_before(self, octets: bytes) -> bool:
+        mark = hash(octets)
+        if mark in self._seen:
+            return True
+        if len(self._seen) >= MOST_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        return False
+
+    def like(self, block: bytes) -> T | None:
+        """The table of the blocks that mean the same as this one, which the parser has accepted too."""
+        return self._tables.get(self._reduced(block)) if len(block) <= LONGEST else None
+
+    def forget(self) -> None:
+        """All blocks and tables."""
+        self.known.clear()
+        self._tables.clear()
+        self._seen.clear()
+
+    def _settle(self) -> None:
+        counting = self._of_rules | self._of_answers
+        self._dropped = frozenset(name.encode() for name in SELECTS_NOTHING - counting)
+
+    def _reduced(self, block: bytes) -> bytes:
+        """The block without the fields that select nothing."""
+        lines = block.split(b"\r\n")
+        if block.count(b"\r") != len(lines) - 1 or block.count(b"\n") != len(lines) - 1:
+            return block
+        kept = []
+        for line in lines:
+            if line[:1] in (b" ", b"\t"):
+                return block  # the line before goes on
+            if line.partition(b":")[0].lower() not in self._dropped:
+                kept.append(line)
+        return b"\r\n".join(kept)
+
+
+def asked_for(rules: Iterable[Rule]) -> set[str]:
+    """The request fields, in lower case, that what these rules say may depend on."""
+    names: set[str] = set()
+    for rule in rules:
+        names.update(condition.name.lower() for condition in rule.match.headers)
+        names.update(name.lower() for name in rule.key.headers)
+        names.update(name.lower() for name in rule.overrides.normalise)
+        if rule.match.cookies or rule.key.cookies:
+            names.add("cookie")
+    return names

@@ -1,0 +1,210 @@
+"""Header blocks that mean the same share what the lane knows; those that do not, do not."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import edgeproxy
+from edgeproxy.front import lane as lane_file
+from edgeproxy.front.blocks import SELECTS_NOTHING, Blocks
+from edgeproxy.rules.model import KeyPolicy, Match, Rule, ValueCondition
+from tests.front.test_lane import comparable, lane_hits, request
+from tests.support.driven import DrivenClock
+from tests.support.edge import running_edge
+from tests.support.ledger import LedgerOrigin
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from tests.support.edge import Edge
+    from tests.support.ledger import Recorded
+
+FIELDS = [("Cache-Control", "max-age=60"), ("Content-Type", "text/plain")]
+
+
+def said(name: str, asked: Recorded) -> bytes:
+    return (asked.get(name) or "-").encode()
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[LedgerOrigin]:
+    async with LedgerOrigin() as ledger:
+        for target in ("/a", "/b", "/by-cookie"):
+            ledger.reply(target, headers=FIELDS, body=b"the same for all")
+        for target, name in (("/lang", "Accept-Language"), ("/agent", "User-Agent"), ("/x", "X-Lang")):
+            ledger.reply(
+                target,
+                headers=[*FIELDS, ("Vary", name)],
+                body=partial(said, name.lower()),
+            )
+        yield ledger
+
+
+RULES = """
+rules:
+  - {name: some, match: {path: "/by-cookie", cookies: {plan: gold}}, ttl: 1m, cache_control: "max-age=1"}
+  - {name: rest, match: {path: "/by-cookie"}, ttl: 1m, cache_control: "max-age=2"}
+"""
+
+
+async def ask(edge: Edge, requests: Sequence[tuple[str, tuple[str, ...]]]) -> list[bytes]:
+    answers = []
+    async with edge.client() as client:
+        for target, fields in requests:
+            await client.send(request(target, *fields))
+            answers.append(comparable((await client.read_answer()).raw))
+    return answers
+
+
+ONE = ("User-Agent: one", "Cookie: a=1", "Accept-Language: de")
+OTHER = ("User-Agent: another", "Accept-Language: fr", "Cookie: b=2")
+
+
+async def test_what_one_browser_was_answered_another_is(origin: LedgerOrigin) -> None:
+    async with running_edge(origin.url, clock=DrivenClock()) as edge:
+        await ask(edge, [("/a", ONE)] * 4)
+        await ask(edge, [("/b", OTHER)] * 3)
+        hits = await lane_hits(edge)
+        await ask(edge, [("/a", OTHER), ("/b", ONE)])
+        assert await lane_hits(edge) == hits + 2
+
+
+@pytest.mark.parametrize("target", ["/lang", "/agent"])
+async def test_what_an_answer_varies_on_counts(origin: LedgerOrigin, target: str) -> None:
+    async with running_edge(origin.url, clock=DrivenClock()) as edge:
+        await ask(edge, [("/a", ONE), ("/a", OTHER)] * 4)  # known, and the same
+        requests = [(target, ONE)] * 5 + [(target, OTHER)] * 5 + [(target, ONE)] * 5
+        bodies = [answer.rpartition(b"\r\n")[2] for answer in await ask(edge, requests)]
+        first, second = {"/lang": (b"de", b"fr"), "/agent": (b"one", b"another")}[target]
+        assert bodies == [first] * 5 + [second] * 5 + [first] * 5
+        hits = await lane_hits(edge)
+        await ask(edge, [(target, ONE), (target, OTHER)])
+        assert await lane_hits(edge) == hits + 2
+
+
+BLOCK = st.tuples(
+    st.sampled_from([(), ("User-Agent: one",), ("User-Agent: another",)]),
+    st.sampled_from([(), ("Accept-Language: de",), ("Accept-Language: fr",)]),
+    st.sampled_from([(), ("Cookie: plan=gold",), ("Cookie: plan=tin",)]),
+    st.sampled_from([(), ("X-Lang: de",), ("Accept-Encoding: br",)]),
+).map(lambda parts: tuple(line for part in parts for line in part))
+TARGET = st.sampled_from(["/a", "/lang", "/agent", "/x", "/by-cookie"])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(blocks=st.lists(BLOCK, min_size=2, max_size=4), steps=st.lists(st.tuples(TARGET, st.integers(0, 3))))
+async def test_any_order_of_blocks_and_targets(
+    origin: LedgerOrigin,
+    tmp_path: Path,
+    blocks: list[tuple[str, ...]],
+    steps: list[tuple[str, int]],
+) -> None:
+    """With the lane and without it: the same answers to the same requests in the same order."""
+    (tmp_path / "rules.yaml").write_text(RULES)
+    requests = [(target, blocks[number % len(blocks)]) for target, number in steps * 4]
+    got = []
+    for lane in ("on", "off"):
+        async with running_edge(origin.url, clock=DrivenClock(), rules=tmp_path, lane=lane) as edge:
+            got.append(await ask(edge, requests))
+    assert got[0] == got[1]
+
+
+def tables(rules: tuple[Rule, ...] = ()) -> Blocks[dict[bytes, int]]:
+    blocks = Blocks[dict[bytes, int]](dict)
+    blocks.rules(rules)
+    return blocks
+
+
+def table(blocks: Blocks[dict[bytes, int]], block: bytes, *names: str) -> dict[bytes, int] | None:
+    blocks.table(block, [names] if names else ())
+    return blocks.table(block, [names] if names else ())
+
+
+def test_only_what_selects_nothing_is_left_out() -> None:
+    blocks = tables()
+    plain = table(blocks, b"Host: a\r\n\r\n")
+    assert plain is not None
+    assert table(blocks, b"Host: a\r\nuser-AGENT: x\r\nCookie: y\r\n\r\n") is plain
+    for other in (b"Host: b", b"Host: a\r\nAccept: */*", b"Host: a\r\nUser-Agent : x", b"host: a"):
+        assert table(blocks, other + b"\r\n\r\n") is not plain
+    # Lines that may be read in two ways are left as they are.
+    for other in (
+        b"Host: a\r\nCookie: y\r\n X: z",
+        b"Host: a\r\nCookie: y\nX: z",
+        b"Host: a\r\nCookie: y\rX: z",
+    ):
+        assert table(blocks, other + b"\r\n\r\n") is not plain
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("r", "", match=Match(headers=(ValueCondition("cookie"),))),
+        Rule("r", "", match=Match(cookies=(ValueCondition("plan"),))),
+        Rule("r", "", key=KeyPolicy(cookies=("plan",))),
+        Rule("r", "", key=KeyPolicy(headers=("cookie",))),
+    ],
+)
+def test_what_a_rule_asks_for_counts(rule: Rule) -> None:
+    blocks = tables((rule,))
+    plain = table(blocks, b"Host: a\r\n\r\n")
+    assert table(blocks, b"Host: a\r\nUser-Agent: y\r\n\r\n") is plain
+    assert table(blocks, b"Host: a\r\nCookie: y\r\n\r\n") is not plain
+
+
+def test_before_the_rules_are_known_every_field_counts() -> None:
+    blocks = Blocks[dict[bytes, int]](dict)
+    assert table(blocks, b"Host: a\r\n\r\n") is not table(blocks, b"Host: a\r\nDNT: 1\r\n\r\n")
+
+
+def test_the_first_answer_that_varies_has_everything_forgotten() -> None:
+    blocks = tables()
+    plain = table(blocks, b"Host: a\r\n\r\n")
+    assert table(blocks, b"Host: a\r\n\r\n", "x-lang") is plain
+    varied = table(blocks, b"Host: a\r\n\r\n", "user-agent")
+    assert varied is not plain
+    assert table(blocks, b"Host: a\r\nUser-Agent: y\r\n\r\n") is not varied
+
+
+def test_nothing_looks_at_these_fields_by_itself() -> None:
+    """Only what a rule names or an answer varies on may make one of them count."""
+    known = {
+        "key.py": {"cookie"},  # where a rule asks for cookies
+        "policy/header_table.py": {"cookie"},  # whether it is sent on
+        "policy/vary.py": {"accept-language"},  # what an answer varies on
+        "policy/language.py": {"accept-language"},
+        "front/websocket.py": {"origin"},  # a side, and no request that upgrades is learned
+    }
+    root = Path(edgeproxy.__file__).parent
+    for directory in ("policy", "engine", "front", "store"):
+        for path in [*(root / directory).glob("*.py"), root / "rules" / "match.py", root / "key.py"]:
+            name = path.relative_to(root).as_posix()
+            if name in ("front/blocks.py", "policy/vocabulary.py"):
+                continue
+            said = {word.lower() for word in re.findall(r'b?"([A-Za-z-]+)"', path.read_text())}
+            assert said & SELECTS_NOTHING <= known.get(name, set()), name
+
+
+async def test_heads_that_are_not_warm_are_rendered_again(
+    origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane_file, "MOST_WARM", 1)
+    clock = DrivenClock()
+    async with running_edge(origin.url, clock=clock) as edge:
+        both = [("/a", ONE), ("/b", ONE)]
+        await ask(edge, both * 3)
+        await clock.advance(5)
+        hits = await lane_hits(edge)
+        answers = await ask(edge, both * 3)
+        assert await lane_hits(edge) == hits + 6
+        assert all(b"Age: 5\r\n" in answer for answer in answers)
+        lane = edge.worker.handler.lane
+        assert lane is not None
+        assert len(lane._warm) == 1
