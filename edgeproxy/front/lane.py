@@ -108,7 +108,7 @@ class Sums:
 
 class Lane:
     """Per worker. ``log`` is called with a trace per hit, if given; ``hot`` about once a second with an entry
-    that is being hit and the coding it is sent in."""
+    that is being hit and the coding it is sent in, ``asked`` with the entry alone."""
 
     def __init__(
         self,
@@ -122,6 +122,7 @@ class Lane:
         next_id: Callable[[], str],
         log: Callable[[Trace], None] | None,
         hot: Callable[[Entry, str], None],
+        asked: Callable[[Entry], None],
     ) -> None:
         self._now = clock.now
         self._monotonic = clock.monotonic
@@ -134,6 +135,7 @@ class Lane:
         self._next_id = next_id
         self._log = log
         self._hot = hot
+        self._asked = asked
         self._with_id = responder.sends_request_id
         self._blocks: dict[bytes, dict[bytes, Ready]] = {}
         self._seen: set[int] = set()
@@ -209,6 +211,7 @@ class Lane:
             return False
         if ready.coding and not ready.not_modified:
             self._hot(entry, ready.coding)
+        self._asked(entry)
         freshness = entry.stored.freshness
         age = freshness.age(now)
         trace = Trace(rule=ready.rule, word=CacheWord.HIT, tier=Tier.L1, hit=True, ttl=left)

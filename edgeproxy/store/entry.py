@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-- What was stored is never changed: a refresh or a soft purge makes a new Entry. Four slots are run-time
-  marks (``checked``, ``current``, ``heads``, ``hits``) and one, ``codings``, only ever grows.
+- What was stored is never changed: a refresh or a soft purge makes a new Entry. Six slots are run-time
+  marks (``checked``, ``current``, ``heads``, ``hits``, ``counted``, ``ahead``) and one, ``codings``, only
+  ever grows.
 - ``epoch`` is the purge number at which the fetch (or revalidation) *started*; ``started`` the steady
   nanosecond stamp of that start. Readers compare ``epoch`` with the purges (purge.py); stores let the
   higher ``order`` win, so an older, slower fetch never overwrites a newer one.
@@ -51,6 +52,12 @@ class Entry:
     """Codings that have been made again at the best quality."""
     fetch_seconds: float = 0.0
     """What the fetch cost: the origin's seconds that a hit saves."""
+    seen_as: str = ""
+    """Scheme and host it was asked for under, where they are no part of the key and it was fetched here."""
+    counted: int = 0
+    """How many of ``hits`` the count of what is most wanted has."""
+    ahead: float = 0.0
+    """When it is to be refreshed before its time, once that was looked at."""
 
     def __post_init__(self) -> None:
         freshness = self.stored.freshness
