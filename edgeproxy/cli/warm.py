@@ -162,6 +162,8 @@ def _show(line: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(line), flush=True)
     elif "url" in line:
         parts = [f"{line.get('result', ''):<12}", str(line["url"])]
+        if line.get("status") not in (None, 0, 200):
+            parts.append(str(line["status"]))
         if line.get("bytes"):
             parts.append(client.octets(line["bytes"]))
         if line.get("seconds"):

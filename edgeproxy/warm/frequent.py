@@ -53,7 +53,8 @@ class Frequent:
 
     def count(self, key: str, now: float) -> float:
         """How often ``key`` came, decayed; at most the truth."""
-        return self.weights.get(key, 0.0) / self.scale(now)
+        scale = self.scale(now)  # first: it may write the weights anew
+        return self.weights.get(key, 0.0) / scale
 
     def top(self, n: int) -> list[str]:
         """The heaviest, heaviest first; ties by key, so that the order is one."""
