@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -95,7 +96,7 @@ class WorkerLink:
                 self._session.request(
                     method,
                     f"http://worker{path}",
-                    data=None if body is None else to_json(body),
+                    data=None if body is None else BytesIO(to_json(body)),
                     params=list(query),
                 ) as answer,
             ):

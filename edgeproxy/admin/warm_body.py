@@ -15,8 +15,8 @@ from edgeproxy.admin.problem import Problem
 
 EXPECTED = (
     'expected a JSON object with one of {"urls": […]} {"sitemap": …} {"most_wanted": N}, and optionally '
-    '"rate" (a second), "concurrency" (1 to 64), "host" (of paths), "hosts" (others that a sitemap may name) and '
-    '"headers" (an object)'
+    '"rate" (a second), "concurrency" (1 to 64), "host" (of paths), "hosts" (others that a sitemap may '
+    'name) and "headers" (an object)'
 )
 LARGEST_BODY = 16 * 1024 * 1024
 MOST_WANTED = 1000

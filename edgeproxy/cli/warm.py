@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def _warm(args: argparse.Namespace) -> int:
     body = _body(args)
     job = ""
-    bar = _Bar(sys.stderr.isatty() and args.format == "text")
+    bar = _Bar(shown=sys.stderr.isatty() and args.format == "text")
     last: dict[str, Any] = {}
     try:
         for line in client.lines(args, "POST", "/api/cache/warm", body):
@@ -176,7 +176,7 @@ def _show(line: dict[str, Any], *, as_json: bool) -> None:
 class _Bar:
     """One line on standard error that is drawn over."""
 
-    def __init__(self, shown: bool) -> None:  # noqa: FBT001
+    def __init__(self, *, shown: bool) -> None:
         self._shown = shown
         self._drawn = False
 

@@ -426,8 +426,8 @@ RULE = Table(
             default="part", example="range: whole"),
         Key("refresh_ahead", Either(FLAG, REFRESH_AHEAD),
             "Whether what is asked for often is refreshed in the background shortly before it expires, so "
-            "that nobody waits. Never while the origin fails; it is asked without cookies or credentials, and "
-            "what needs them is left alone.",
+            "that nobody waits. Never while the origin fails; it is asked without cookies or credentials, "
+            "and what needs them is left alone.",
             default="off", example="refresh_ahead: {within: 10%, rate: 1/s}"),
         Key("websocket", Either(FLAG, WEBSOCKET), "Whether WebSockets are let through, and their limits.",
             default="on", example="websocket: {idle: 10m, connections: 500, max_message: 1MiB}"),

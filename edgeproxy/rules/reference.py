@@ -166,8 +166,8 @@ rules:
 
 - URLs are those that clients use: scheme and host are part of the key. It is always the origin that is asked,
   under that host; nothing is fetched from elsewhere.
-- What is fresh already costs the origin nothing; what may not be stored is not stored here either. Cookies and
-  credentials are never sent.
+- What is fresh already costs the origin nothing; what may not be stored is not stored here either. Cookies
+  and credentials are never sent.
 - It gives way to clients: while requests queue for the origin, none is begun.
 - With several workers the first one does it. A reload keeps the times of what stays as it was.
 

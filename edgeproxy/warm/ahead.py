@@ -2,13 +2,14 @@
 
 Rules of this file:
 
-- It is a request that leads to it: an entry nobody asks for is never refreshed. The lane looks here about once
-  a second for each answer that it gives, the ordinary way with each.
-- Which: where the rule says so, the entry has been asked for at the rule's ``rate`` or more since it came, and
-  that rate times what its fetch took (how many would have to wait for it) is the rule's ``waiting`` or more.
-- When: in the last part of its life (``within``), at a moment that is drawn once for each entry and process, so
-  that what was stored together is not refreshed together, nor by all workers at once. A copy that another
-  worker or node has refreshed by then is taken over.
+- It is a request that leads to it: an entry nobody asks for is never refreshed. The lane looks here about
+  once a second for each answer that it gives, the ordinary way with each.
+- Which: where the rule says so, the entry has been asked for at the rule's ``rate`` or more since it came,
+  and that rate times what its fetch took (how many would have to wait for it) is the rule's ``waiting`` or
+  more.
+- When: in the last part of its life (``within``), at a moment that is drawn once for each entry and
+  process, so that what was stored together is not refreshed together, nor by all workers at once. A copy
+  that another worker or node has refreshed by then is taken over.
 - Once in an entry's life; through the flights, so one fetch per key whoever asks; never while the origin
   fails, the key cools down or the origin's budget says no. What comes of a failure is nothing: the entry
   stays as it is and expires when it would have.

@@ -5,8 +5,8 @@ Rules of this file:
 - Misra and Gries in batches: when there are twice as many counters as room, the weight of the first one
   beyond room is taken off all, and what comes to nothing is let go. Every estimate is at most the truth and
   at least the truth less ``off``, and ``off`` is at most the sum of all that was added, divided by room + 1.
-- Decay is forward: what is added later weighs more (twice as much after each half-life), nothing that is there
-  is touched; so the bounds hold for decayed weights as well. ``scale`` is what one costs now.
+- Decay is forward: what is added later weighs more (twice as much after each half-life), nothing that is
+  there is touched; so the bounds hold for decayed weights as well. ``scale`` is what one costs now.
 - Adding costs a dict's lookup and an addition.
 """
 

@@ -52,8 +52,8 @@ log = logging.getLogger("edgeproxy.warm")
 
 
 class Warming:
-    """``files`` None: what is most wanted is forgotten at the end. ``log_trace`` gets the traces of the edge's
-    own requests."""
+    """``files`` None: what is most wanted is forgotten at the end. ``log_trace`` gets the traces of what the
+    edge asks for."""
 
     def __init__(
         self,

@@ -95,11 +95,18 @@ class SmallControl:
         self.waits.append(wait)
         if job != "w1":
             return None
-        results = [{"url": url, "result": "stored"} for url in self.warmed[-1].urls]
-        state = "done" if after else "running"
+        urls = self.warmed[-1].urls
+        results: list[dict[str, Any]] = [
+            {"url": url, "result": "stored", "bytes": 1536, "seconds": 0.012} for url in urls
+        ]
+        if len(results) > 1:
+            failed = {"result": "failed", "status": 503, "reason": "server-error", "bytes": 0, "seconds": 0}
+            results[-1] = {"url": urls[-1], **failed}
+        counts = {word: sum(r["result"] == word for r in results) for word in ("stored", "failed")}
+        done = after + 1 >= len(results)
         return {
-            "id": job, "state": state, "total": len(results), "done": len(results),
-            "news": results[after : after + 1],
+            "id": job, "state": "done" if done else "running", "total": len(results), "done": len(results),
+            "results": counts, "news": results[after : after + 1],
         }  # fmt: skip
 
     async def warm_cancel(self, job: str) -> Mapping[str, object] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgeproxy.warm.tally import Came, Source
-from edgeproxy.warm.warmer import ENDED, PATIENCE, Busy
 from edgeproxy.warm.wanted import HALF_LIFE
+from edgeproxy.warm.warmer import ENDED, PATIENCE, Busy
 from tests.support.edge import running_edge
 
 if TYPE_CHECKING:
@@ -139,7 +139,9 @@ async def test_the_rate_and_the_concurrency_are_kept(origin: LedgerOrigin, clock
         assert len(origin.requests) == 10
         await ended(edge, job)
         origin.reply("/slow", gate="g")
-        job = edge.worker.warming.warm_urls([f"http://example.test/slow?{n}" for n in range(9)], concurrency=3)
+        job = edge.worker.warming.warm_urls(
+            [f"http://example.test/slow?{n}" for n in range(9)], concurrency=3
+        )
         await clock.advance(9)
         assert origin.count("/slow") == 3
         origin.gate("g").open()
@@ -215,7 +217,9 @@ async def test_a_sitemap_index(origin: LedgerOrigin, clock: DrivenClock) -> None
                    "http://evil.example/3.xml", "https://api.example/sitemap.xml"),
     )  # fmt: skip
     origin.reply("/1.xml", body=urlset("https://api.example/a", "https://www.example/b", "/relative"))
-    origin.reply("/2.xml.gz", body=gzip.compress(urlset("https://api.example/c?x=1", "http://evil.example/d")))
+    origin.reply(
+        "/2.xml.gz", body=gzip.compress(urlset("https://api.example/c?x=1", "http://evil.example/d"))
+    )
     origin.reply("/gone.xml", status=404)
     async with running_edge(origin.url, clock=clock) as edge:
         job = edge.worker.warming.warm_sitemap("http://api.example/sitemap.xml", hosts=["www.example"])
@@ -298,7 +302,12 @@ async def test_secrets_are_never_kept(
 ) -> None:
     origin.reply("/v/key", headers=[("Vary", "X-Api-Key")])
     origin.reply("/v/lang", headers=[("Vary", "Accept-Language, Accept-Encoding, User-Agent")])
-    given = {"rules": rules(RULES), "clock": clock, "warm_start": "on", "cache_dir": tmp_path / "c"}
+    given: dict[str, Any] = {
+        "rules": rules(RULES),
+        "clock": clock,
+        "warm_start": "on",
+        "cache_dir": tmp_path / "c",
+    }
     async with running_edge(origin.url, **given) as edge:
         await edge.get("/t/1", ("X-Tenant", "blue"))
         await edge.get("/t/2")
@@ -327,7 +336,12 @@ async def test_secrets_are_never_kept(
 async def test_a_cold_start_asks_for_what_was_most_wanted(
     origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    given = {"rules": rules(RULES), "clock": clock, "warm_start": "on", "cache_dir": tmp_path / "c"}
+    given: dict[str, Any] = {
+        "rules": rules(RULES),
+        "clock": clock,
+        "warm_start": "on",
+        "cache_dir": tmp_path / "c",
+    }
     async with running_edge(origin.url, **given) as edge:
         for _ in range(3):
             await edge.get("/a", ("Host", "api.example"))
@@ -352,12 +366,8 @@ async def test_a_cold_start_asks_for_what_was_most_wanted(
         await edge.until(lambda: bool(edge.worker.warming.warmer.jobs))
 
 
-async def test_it_is_kept_while_it_runs(
-    origin: LedgerOrigin, clock: DrivenClock, tmp_path: Path
-) -> None:
-    async with running_edge(
-        origin.url, clock=clock, warm_start="on", cache_dir=tmp_path / "c"
-    ) as edge:
+async def test_it_is_kept_while_it_runs(origin: LedgerOrigin, clock: DrivenClock, tmp_path: Path) -> None:
+    async with running_edge(origin.url, clock=clock, warm_start="on", cache_dir=tmp_path / "c") as edge:
         await edge.get("/a")
         await clock.advance(61)
         await edge.worker.background.settle("keep ")
@@ -368,7 +378,7 @@ async def test_it_is_kept_while_it_runs(
 async def test_a_broken_file_does_not_keep_it_from_starting(
     origin: LedgerOrigin, clock: DrivenClock, tmp_path: Path
 ) -> None:
-    given = {"clock": clock, "warm_start": "on", "cache_dir": tmp_path / "c"}
+    given: dict[str, Any] = {"clock": clock, "warm_start": "on", "cache_dir": tmp_path / "c"}
     async with running_edge(origin.url, **given) as edge:
         await edge.get("/a")
     (kept,) = (tmp_path / "c").glob("most-wanted-*.json")
@@ -437,9 +447,7 @@ async def test_a_schedule_does_not_overtake_itself(
 ) -> None:
     origin.reply("/slow", gate="g")
     text = 'warm: [{every: 10s, urls: ["http://api.example/slow"]}]\n' + RULES
-    async with running_edge(
-        origin.url, rules=rules(text), clock=clock, first_byte_timeout="1h"
-    ) as edge:
+    async with running_edge(origin.url, rules=rules(text), clock=clock, first_byte_timeout="1h") as edge:
         await clock.advance(55)
         assert origin.count("/slow") == 1
         assert edge.worker.warming.schedule.skipped == 4

@@ -30,9 +30,7 @@ def test_estimates_are_within_the_bound(stream: list[tuple[str, int]], room: int
     st.lists(st.tuples(KEYS, st.integers(1, 5), st.floats(0, 600)), max_size=200),
     st.floats(0, 100 * HIGHEST),
 )
-def test_counts_decay_by_half_in_each_half_life(
-    stream: list[tuple[str, int, float]], later: float
-) -> None:
+def test_counts_decay_by_half_in_each_half_life(stream: list[tuple[str, int, float]], later: float) -> None:
     frequent, now = Frequent(64, 60.0, 0.0), 0.0
     truth: dict[str, float] = {}
     for key, count, passed in stream:
@@ -41,8 +39,8 @@ def test_counts_decay_by_half_in_each_half_life(
         truth[key] = truth.get(key, 0.0) + count
         frequent.add(key, count, now)
     for key, true in truth.items():
-        true *= 2.0 ** (-later / 60.0)
-        assert abs(frequent.count(key, now + later) - true) <= 1e-9 + true * 1e-6
+        left = true * 2.0 ** (-later / 60.0)
+        assert abs(frequent.count(key, now + later) - left) <= 1e-9 + left * 1e-6
     assert all(weight < 2.0 ** (HIGHEST + 20) for weight in frequent.weights.values())
 
 
