@@ -208,6 +208,7 @@ class Engine:
         if self.flights.find(key, now, ask.rule.coalesce.lease) or self._cooldown.active(key, now):
             return None
         flight = self.flights.begin(key, self._store.epoch, now)
+        flight.warming = purpose is Purpose.WARM
         head = ask.exchange.head
         background = Exchange(
             head=head
@@ -264,6 +265,7 @@ class Engine:
         if flight is not None:
             return await self._follow(ask, decision, entry, flight)
         flight = self.flights.begin(key, self._store.epoch, now)
+        flight.warming = ask.exchange.purpose is Purpose.WARM
         return await self._fetcher.fetch(ask, decision, entry, flight)
 
     @staticmethod
@@ -297,6 +299,9 @@ class Engine:
         outcome = flight.outcome.result()
         match outcome:
             case Failed():
+                if flight.warming and ask.exchange.purpose is Purpose.CLIENT:
+                    trace.collapsed = False
+                    return None
                 return self._fetcher.give_up_or_stale(ask, entry, outcome.error)
             case Stale():
                 stale = outcome.entry

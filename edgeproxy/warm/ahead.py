@@ -23,10 +23,11 @@ import random
 from typing import TYPE_CHECKING
 
 from edgeproxy.engine.ask import Ask
-from edgeproxy.engine.coalesce import Landed, Streaming, Uncacheable
+from edgeproxy.engine.coalesce import Failed, Landed, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Exchange
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import Purpose
+from edgeproxy.policy.vocabulary import OriginFailure
 from edgeproxy.warm import tally
 from edgeproxy.warm.wanted import again_for
 
@@ -136,5 +137,8 @@ class RefreshingAhead:
                 return tally.Ahead.REFRESHED
             case Uncacheable():
                 return tally.Ahead.UNCACHEABLE
+            case Failed(error) if error.failure is OriginFailure.YIELDED:
+                entry.ahead = self._clock.now() + AGAIN_AFTER
+                return tally.Ahead.HELD_BACK
             case _:
                 return tally.Ahead.FAILED

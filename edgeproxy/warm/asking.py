@@ -18,7 +18,7 @@ from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError, Purpose
 from edgeproxy.policy.decide import bypass
-from edgeproxy.policy.vocabulary import NotStored, Tier
+from edgeproxy.policy.vocabulary import NotStored, OriginFailure, Tier
 from edgeproxy.warm.tally import Came
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Asker:
 
     def _end(self, again: Again, trace: Trace, octets: int) -> Result:
         trace.seconds = self._clock.monotonic() - trace.started
-        if self._log is not None:
+        if self._log is not None and trace.failure is not OriginFailure.YIELDED:
             self._log(trace)
         return Result(again.url, came_of(trace), trace.reason, trace.status, octets, trace.seconds)
 

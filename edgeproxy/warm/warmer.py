@@ -5,7 +5,8 @@ Rules of this file:
 - A job's URLs are known before the first is asked for; each gets one result, in the order in which they
   ended.
 - Before each request the job waits for its turn (``rate``) and for leave: while ``may_begin`` says no, it
-  asks again every PAUSE seconds. After PATIENCE of that the URL has failed, and the next one waits anew.
+  asks again every PAUSE seconds. After PATIENCE of that the URL has failed, and the next one waits anew. So
+  it is with what the origin's budget refuses, every YIELD_PAUSE seconds.
 - A job ends once: done, cancelled, or failed with the reason. Cancelling begins no more; what is under way
   goes on by itself, since clients may be waiting for it. Ended jobs are remembered, MOST_ENDED of them.
 """
@@ -20,6 +21,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from edgeproxy.origin.base import Purpose
+from edgeproxy.policy.vocabulary import OriginFailure, StaleReason
 from edgeproxy.warm.asking import Result
 from edgeproxy.warm.tally import Came
 
@@ -45,6 +47,9 @@ MOST_ENDED = 8
 MOST_URLS = 50_000
 PAUSE = 0.1
 PATIENCE = 30.0
+YIELD_PAUSE = 0.5
+YIELDED = OriginFailure.YIELDED.value
+COOLING = StaleReason.COOL_DOWN.value
 
 
 log = logging.getLogger("edgeproxy.warm")
@@ -211,7 +216,17 @@ class Warmer:
         return False
 
     async def _ask(self, job: Job, again: Again) -> None:
-        self._came(job, await self._asker.ask(again))
+        until = self._clock.monotonic() + PATIENCE
+        result = await self._asker.ask(again)
+        refused = result.reason == YIELDED
+        while refused and result.came is Came.FAILED and result.reason in (YIELDED, COOLING):
+            if self._clock.monotonic() >= until or job.state in ENDED:
+                break
+            # The origin's budget for work of the edge's own is spent for now.
+            self._tally.waited += 1
+            await self._clock.sleep(YIELD_PAUSE)
+            result = await self._asker.ask(again)
+        self._came(job, result)
 
     def _came(self, job: Job, result: Result) -> None:
         if job.state in ENDED:

@@ -315,6 +315,8 @@ def test_stats_show_origins_where_there_is_something_to_see() -> None:
     )
     both = {"origins": {"api": {"http://a": row, "http://b": {**row, "canary": "on trial"}}}}
     assert "api: http://b: usable, canary on trial, 9 requests" in stats._table(both)
+
+
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from edgeproxy.warm.tally import Came, Source
 from edgeproxy.warm.wanted import HALF_LIFE
 from edgeproxy.warm.warmer import ENDED, PATIENCE, Busy
 from tests.support.edge import running_edge
+from tests.support.ledger import RST, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +111,36 @@ async def test_a_client_and_a_warm_up_share_one_fetch(origin: LedgerOrigin, cloc
         assert origin.count("/a") == 1
 
 
+async def test_the_failure_of_a_warm_up_is_no_clients(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    """Clients that joined its fetch ask for themselves, together."""
+    origin.script("/a", [Gate("g"), RST], times=1)
+    async with running_edge(origin.url, clock=clock) as edge:
+        job = edge.worker.warming.warm_urls(["http://example.test/a"])
+        await origin.gate("g").reached()
+        clients = [asyncio.create_task(edge.get("/a")) for _ in range(5)]  # noqa: TID251
+        await edge.waiting(5)
+        origin.gate("g").open()
+        assert {answer.status for answer in await asyncio.gather(*clients)} == {200}
+        assert origin.count("/a") == 2
+        assert (await ended(edge, job))["a"][0] == "failed"
+
+
+async def test_it_keeps_to_the_origins_budget(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    """An origin that answers nothing sees no more of a warm-up than its budget has for it."""
+    origin.reply("/slow", gate="g")
+    async with running_edge(origin.url, clock=clock, first_byte_timeout="1m") as edge:
+        urls = [f"http://example.test/slow?{n}" for n in range(9)]
+        job = edge.worker.warming.warm_urls(urls, concurrency=9)
+        await clock.advance(20)
+        assert 1 <= origin.count("/slow") <= 3
+        assert edge.worker.metrics.warm.waited > 0
+        assert job.results == []
+        origin.gate("g").open()
+        await ended(edge, job)
+        assert job.counts[Came.STORED] == 9
+        assert origin.count("/slow") == 9
+
+
 async def test_cancelling_harms_no_client(origin: LedgerOrigin, clock: DrivenClock) -> None:
     origin.reply("/0", gate="g")
     async with running_edge(origin.url, clock=clock) as edge:
@@ -138,11 +170,13 @@ async def test_the_rate_and_the_concurrency_are_kept(origin: LedgerOrigin, clock
         await clock.advance(4.9)
         assert len(origin.requests) == 10
         await ended(edge, job)
+        for _ in range(300):  # clients' requests: the budget is a share of them
+            await edge.get("/clients")
+            await edge.worker.store.purge(PurgeOrder(PurgeKind.ALL))
         origin.reply("/slow", gate="g")
-        job = edge.worker.warming.warm_urls(
-            [f"http://example.test/slow?{n}" for n in range(9)], concurrency=3
-        )
-        await clock.advance(9)
+        urls = [f"http://example.test/slow?{n}" for n in range(9)]
+        job = edge.worker.warming.warm_urls(urls, concurrency=3)
+        await clock.advance(5)
         assert origin.count("/slow") == 3
         origin.gate("g").open()
         await ended(edge, job)
