@@ -11,6 +11,7 @@ import logging
 import random
 import secrets
 import socket
+from hashlib import blake2b
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,11 +47,14 @@ from edgeproxy.rules.model import RuleSet
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.settings import SettingsError
 from edgeproxy.store.open import open_store, parse_store_url
+from edgeproxy.warm.service import Warming
+from edgeproxy.warm.wanted_file import WantedFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeproxy.observe.trace import Trace
+    from edgeproxy.origin.base import Purpose
     from edgeproxy.settings import HandedDown, Settings
 
 log = logging.getLogger("edgeproxy")
@@ -143,6 +147,8 @@ class Worker:
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
         self.handler.rules_version = ruleset.version
+        self.warming = self._warming()
+        self.handler.asked = self.warming.asked
         self.handler.lane = self._lane()
         if self.handler.lane is not None:
             self.handler.lane.rules(ruleset.rules)
@@ -186,6 +192,32 @@ class Worker:
         self._listening = await loop.create_server(self.server, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
         self.state = State.READY
+        self.background.spawn(self.warming.start(), "warm start")
+
+    def _warming(self) -> Warming:
+        settings, origin = self.settings, self.origin
+        slot = 0 if self._handed is None else self._handed.slot
+        files = None
+        if settings.warm_start:
+            site = blake2b(f"{settings.origin}\n{settings.origin_host}".encode(), digest_size=6).hexdigest()
+            files = WantedFiles(settings.cache_dir, f"most-wanted-{site}", slot)
+
+        def may_begin(_: Purpose) -> bool:
+            """Work of our own leaves a quarter of the places at the origin to clients."""
+            return origin.queued == 0 and origin.in_flight * 4 < settings.origin_connections * 3
+
+        return Warming(
+            clock=self.clock,
+            engine=self.engine,
+            store=self.store,
+            background=self.background,
+            may_begin=may_begin,
+            next_id=request_ids(),
+            log_trace=None if self.access_log is None else self.access_log.write,
+            tally=self.metrics.warm,
+            files=files,
+            first=slot == 0,
+        )
 
     def _lane(self) -> Lane | None:
         if not self.settings.lane or "x-response-time" in self.settings.show_fields:
@@ -200,6 +232,7 @@ class Worker:
             next_id=request_ids(),
             log=None if self.access_log is None else self.access_log.write,
             hot=self.compressor.hot,
+            asked=self.warming.asked,
         )
 
     def _state_dir(self) -> Path | None:
@@ -273,6 +306,7 @@ class Worker:
             ("_listening", lambda x: x.close()),
             # Who was to have time to end has had it (drain); aiohttp waits this long twice.
             ("server", lambda x: x.shutdown(0.1)),
+            ("warming", lambda x: x.close()),
             ("admin", lambda x: x.close()),
             ("origin", lambda x: x.aclose()),
             ("compressor", lambda x: x.close()),

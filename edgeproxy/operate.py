@@ -7,12 +7,14 @@ first object of the old rules is let go, and where the files are as they were, n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlsplit
 
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
+from edgeproxy.admin.problem import Problem
 from edgeproxy.engine.aside import aside, let_go
 from edgeproxy.engine.invalidate import url_order
 from edgeproxy.key import build_key
@@ -23,17 +25,32 @@ from edgeproxy.rules.load import load_bytes, read_files, version_of
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
+from edgeproxy.warm.warmer import ENDED, Busy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from edgeproxy.admin.control import PurgeRequest, State
+    from edgeproxy.admin.control import PurgeRequest, State, WarmRequest
     from edgeproxy.app import Worker
     from edgeproxy.rules.model import RuleSet
     from edgeproxy.store.entry import Entry
 
 log = logging.getLogger("edgeproxy")
+
+
+MOST_NEWS = 1000
+"""Results of a warm-up that are told at once."""
+
+
+class Pace(TypedDict):
+    rate: float
+    concurrency: int
+
+
+class About(TypedDict):
+    host: str
+    fields: tuple[tuple[str, str], ...]
 
 
 class Operator:
@@ -101,6 +118,7 @@ class Operator:
                 worker.handler.short.forget_plans()
             worker.metrics.set_rules(r.name for r in ruleset.rules)
             worker.percentiles.set_rules(r.name for r in ruleset.rules)
+            worker.warming.rules_changed()
             log.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
             self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules))
             await let_go(before)
@@ -149,6 +167,46 @@ class Operator:
             "rule": matched.rule.name,
             "variants": [describe(e, now) for e in entries.values()],
         }
+
+    # -- warm-ups ---------------------------------------------------------------------------------------
+
+    async def warm(self, request: WarmRequest) -> Mapping[str, object]:
+        warming = self._worker.warming
+        how: Pace = {"rate": request.rate, "concurrency": request.concurrency}
+        about: About = {"host": request.host, "fields": request.headers}
+        try:
+            if request.urls:
+                job = warming.warm_urls(request.urls, **about, **how)
+            elif request.sitemap:
+                job = warming.warm_sitemap(request.sitemap, hosts=request.hosts, **about, **how)
+            else:
+                job = warming.warm_most_wanted(request.most_wanted, **how)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        except Busy as error:
+            raise Problem(503, str(error), {"Retry-After": "10"}) from None
+        return job.told()
+
+    async def warm_jobs(self) -> Sequence[Mapping[str, object]]:
+        return [job.told() for job in self._worker.warming.warmer.jobs.values()]
+
+    async def warm_news(self, job: str, after: int, wait: float) -> Mapping[str, Any] | None:
+        found = self._worker.warming.warmer.jobs.get(job)
+        if found is None:
+            return None
+        if len(found.results) <= after and found.state not in ENDED and wait > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await found.news.wait()
+        return {**found.told(), "news": [r.told() for r in found.results[after : after + MOST_NEWS]]}
+
+    async def warm_cancel(self, job: str) -> Mapping[str, object] | None:
+        warmer = self._worker.warming.warmer
+        found = warmer.jobs.get(job)
+        if found is None:
+            return None
+        warmer.cancel(found)
+        return found.told()
 
     # -- numbers ----------------------------------------------------------------------------------------
 

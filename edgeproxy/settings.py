@@ -250,6 +250,8 @@ OPTIONS = (
     Option("memory", size, "256MiB", "SIZE", "L1: memory for entries in each worker, overhead counted"),
     Option("store_size", store_size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
     Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
+    Option("warm_start", switch, "on", "on|off",
+           "remember what is most wanted, and ask for it again after a start"),
     Option("workers", count, "1", "N", "worker processes"),
     Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
     Option("location", printable, "", "NAME", "names this edge in X-Edge-Location"),
@@ -300,6 +302,7 @@ class Settings:
     memory: int
     store_size: int
     store_budget: float
+    warm_start: bool
     workers: int
     crash_limit: int
     location: str
@@ -349,6 +352,12 @@ class HandedDown:
     """Where the purge table is, unless the store has a place for it."""
     rules: str | None
     """The copy of the rule files in force."""
+
+    @property
+    def slot(self) -> int:
+        """Its place among the workers, from 0; its successor has the same."""
+        number = self.name.rpartition(" ")[2]
+        return int(number) - 1 if number.isdecimal() else 0
 
     def variables(self) -> dict[str, str]:
         """To be put into the worker's environment."""

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeproxy.rules", "edgeproxy.key", "edgeproxy.observe.trace"),
     ("edgeproxy.store", "edgeproxy.cluster", "edgeproxy.origin"),
     ("edgeproxy.engine",),
+    ("edgeproxy.warm",),
     ("edgeproxy.front", "edgeproxy.admin", "edgeproxy.observe", "edgeproxy.settings"),
     ("edgeproxy.app", "edgeproxy.operate"),
     (

@@ -30,6 +30,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "memory": ("1.5GiB", 1610612736),
     "store_size": ("10GB", 10_000_000_000),
     "store_budget": ("250ms", 0.25),
+    "warm_start": ("off", False),
     "workers": ("4", 4),
     "crash_limit": ("9", 9),
     "location": ("fra-1 (a)", "fra-1 (a)"),

@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeproxy.clock import Clock
+from edgeproxy.settings import environment
 from tests.support.ledger import FIN, Gate, LedgerOrigin, head
 from tests.support.origins import Answer, EdgeProcess, Running, demo_origin, edgeproxy_process, free_port
+from tests.support.threads import threaded_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,6 +170,44 @@ def test_a_purge_is_seen_by_both_workers_when_it_returns(edge: EdgeProcess) -> N
             number = purge(edge, order)["number"]
             assert [pin.word(target) for pin in pins] == ["MISS", "MISS"], order
             assert purge(edge, {"tag": "nothing"})["number"] > number
+
+
+def test_a_warm_up_and_a_cold_start(tmp_path: Path, rules: Path) -> None:
+    """The command through the parent; after a restart the node warms itself, from what both were asked."""
+    flags = ["--workers", "2", "--warm-start", "on"]
+    with threaded_origin() as origin:
+        with edgeproxy_process(
+            origin.url, tmp_path, rules=rules, store=f"lmdb:{tmp_path / 'one'}", arguments=flags
+        ) as edge:
+            host = f"127.0.0.1:{edge.port}"
+            urls = [f"http://{host}/api/pitches/{n}" for n in range(5)]
+            done = subprocess.run(
+                [sys.executable, "-m", "edgeproxy", "warm", *urls, "ftp://x", "--admin",
+                 f"127.0.0.1:{edge.admin_port}"],
+                env={**environment(), "EDGEPROXY_ADMIN_TOKEN": edge.token}, capture_output=True, text=True,
+                timeout=30, check=False,
+            )  # fmt: skip
+            assert done.returncode == 1
+            assert done.stdout.splitlines()[-1] == "6 URLs: 5 stored, 1 refused", done.stdout + done.stderr
+            assert sample(edge, 'edgeproxy_warmed_total{result="stored",source="asked"}') == 5
+            with pinned(edge) as pins:
+                for pin in pins:
+                    assert pin.word("/api/pitches/3") == "HIT"
+                    for _ in range(2):  # a miss that is streamed counts with its first hit
+                        pin.connection.request(
+                            "GET", f"/api/pitches/of-{pins.index(pin)}", headers={"Host": "api.example"}
+                        )
+                        pin.connection.getresponse().read()
+            assert stats(edge)["warming"]["warmed"]["asked"] == {"stored": 5, "refused": 1}
+        assert len(list((tmp_path / "cache").glob("most-wanted-*.json"))) == 2
+        before = {f"/api/pitches/of-{n}": origin.ledger.count(f"/api/pitches/of-{n}") for n in range(2)}
+        with edgeproxy_process(
+            origin.url, tmp_path, rules=rules, store=f"lmdb:{tmp_path / 'two'}", arguments=flags
+        ) as edge:
+            until(
+                lambda: all(origin.ledger.count(path) > count for path, count in before.items()),
+                "the warm start",
+            )
 
 
 def test_numbers_of_the_workers_add_up(edge: EdgeProcess) -> None:

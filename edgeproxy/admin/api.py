@@ -24,6 +24,7 @@ from edgeproxy.admin import purge_body
 from edgeproxy.admin.control import PurgeRequest, State
 from edgeproxy.admin.health import LIMIT, HealthBoard, word
 from edgeproxy.admin.problem import Problem, problems, to_json
+from edgeproxy.admin.warm_api import WarmApi
 from edgeproxy.clock import Clock
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class AdminApi:
         self._control = control
         self._health = HealthBoard(control, clock, limit)
         self._reloading = asyncio.Lock()
+        self._warm = WarmApi(control)
 
     async def index(self, _: web.Request) -> web.Response:
         return _json(
@@ -170,6 +172,18 @@ class AdminApi:
         # A layer that was not told may still serve what was to be purged: that is no success.
         return _json(_receipt(wanted, answer), status=200 if answer.complete else 503)
 
+    async def warm(self, request: web.Request) -> web.StreamResponse:
+        return await self._warm.begin(request)
+
+    async def warm_jobs(self, request: web.Request) -> web.StreamResponse:
+        return await self._warm.jobs(request)
+
+    async def warm_job(self, request: web.Request) -> web.StreamResponse:
+        return await self._warm.job(request)
+
+    async def warm_cancel(self, request: web.Request) -> web.StreamResponse:
+        return await self._warm.cancel(request)
+
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/", Access.READ, AdminApi.index, "this list"),
@@ -183,6 +197,10 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/api/cache/purge", Access.WRITE, AdminApi.purge, "purge by url, tag, prefix, pattern or all"
     ),
+    Route("POST", "/api/cache/warm", Access.WRITE, AdminApi.warm, "warm urls, a sitemap or the most_wanted"),
+    Route("GET", "/api/cache/warm", Access.READ, AdminApi.warm_jobs, "the warm-ups"),
+    Route("GET", "/api/cache/warm/{job}", Access.READ, AdminApi.warm_job, "one, with its results"),
+    Route("DELETE", "/api/cache/warm/{job}", Access.WRITE, AdminApi.warm_cancel, "stop one"),
     Route("GET", "/api/rules", Access.READ, AdminApi.rules, "the rules in force"),
     Route("POST", "/api/rules/reload", Access.WRITE, AdminApi.reload, "read the rule files again"),
     Route("GET", "/api/performance", Access.READ, AdminApi.performance, "latency percentiles by rule"),

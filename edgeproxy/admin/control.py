@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,6 +90,21 @@ class PartHealth:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class WarmRequest:
+    """What to have in the cache: one of ``urls``, ``sitemap`` and ``most_wanted``. ``rate`` in URLs a second;
+    ``host`` is that of URLs that are paths, ``hosts`` are others than its own that a sitemap may name."""
+
+    urls: tuple[str, ...] = ()
+    sitemap: str = ""
+    most_wanted: int = 0
+    rate: float = 20.0
+    concurrency: int = 4
+    host: str = ""
+    hosts: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class Control(Protocol):
     @property
     def state(self) -> State: ...
@@ -118,6 +133,19 @@ class Control(Protocol):
 
         None: nothing. Raises Refused.
         """
+
+    async def warm(self, request: WarmRequest) -> Mapping[str, object]:
+        """Begin a warm-up, in one worker: its ``id`` and how it stands (warmer.Job.told). Raises Refused."""
+
+    async def warm_jobs(self) -> Sequence[Mapping[str, object]]:
+        """The warm-ups that are known, oldest first."""
+
+    async def warm_news(self, job: str, after: int, wait: float) -> Mapping[str, Any] | None:
+        """How it stands, with ``news``: the results after the first ``after``, 1,000 at most. Where there are
+        none, after ``wait`` seconds at most. None: no such warm-up."""
+
+    async def warm_cancel(self, job: str) -> Mapping[str, object] | None:
+        """Begin no more of its URLs. None: no such warm-up."""
 
     async def stats(self) -> Mapping[str, object]:
         """Metrics.snapshot() and what else there is."""

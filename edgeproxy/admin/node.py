@@ -15,11 +15,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import orjson
 
+from edgeproxy.admin import warm_body
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
 from edgeproxy.admin.private import LATENCIES, RULES
 from edgeproxy.admin.problem import Problem, to_json
@@ -31,10 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from edgeproxy.admin.control import PurgeRequest, State
+    from edgeproxy.admin.control import PurgeRequest, State, WarmRequest
     from edgeproxy.clock import Clock
     from edgeproxy.rules.snapshot import RuleSnapshot
 
+WARM = "/api/cache/warm"
 PATIENCE = 5.0
 """Seconds for a worker's answer; the slow questions have more."""
 PURGE_PATIENCE = 15.0
@@ -92,7 +96,7 @@ class WorkerLink:
                 self._session.request(
                     method,
                     f"http://worker{path}",
-                    data=None if body is None else to_json(body),
+                    data=None if body is None else BytesIO(to_json(body)),
                     params=list(query),
                 ) as answer,
             ):
@@ -272,6 +276,54 @@ class Node:
                 continue
             if reply.status == 400:
                 raise Refused(str(told.get("detail")))
+            if reply.status == 200:
+                return told
+        return None
+
+    # -- warm-ups ---------------------------------------------------------------------------------------
+
+    async def warm(self, request: WarmRequest) -> Mapping[str, object]:
+        """In the first worker that takes it."""
+        for member in self._team.ready():
+            try:
+                reply = await member.link.ask("POST", WARM, body=warm_body.encode(request))
+                told: dict[str, object] = reply.json()
+            except NoAnswer as error:
+                _LOG.warning("%s did not begin a warm-up: %s", member.name, error)
+                continue
+            if reply.status == 202:
+                return told
+            if reply.status == 400:
+                raise Refused(str(told.get("detail")))
+            raise Problem(reply.status, str(told.get("detail")))
+        raise Problem(503, "no worker could be told to warm up")
+
+    async def warm_jobs(self) -> Sequence[Mapping[str, object]]:
+        async def ask(member: Member) -> list[dict[str, object]]:
+            jobs: list[dict[str, object]] = (await member.link.ask("GET", WARM)).json()["jobs"]
+            return jobs
+
+        return [job for _, jobs in await self._each(ask) for job in jobs]
+
+    async def warm_news(self, job: str, after: int, wait: float) -> Mapping[str, Any] | None:
+        query = [("after", str(after)), ("wait", str(wait))]
+        return await self._whose("GET", job, query, wait + PATIENCE)
+
+    async def warm_cancel(self, job: str) -> Mapping[str, object] | None:
+        return await self._whose("DELETE", job, (), PATIENCE)
+
+    async def _whose(
+        self, method: str, job: str, query: Sequence[tuple[str, str]], patience: float
+    ) -> dict[str, Any] | None:
+        """Ask the worker that has the warm-up ``job``; None where none has."""
+        path = f"{WARM}/{quote(job, safe='')}"
+        for member in self._team.ready():
+            try:
+                reply = await member.link.ask(method, path, query=query, patience=patience)
+                told: dict[str, Any] = reply.json()
+            except NoAnswer as error:
+                _LOG.warning("%s did not answer: %s", member.name, error)
+                continue
             if reply.status == 200:
                 return told
         return None

@@ -14,6 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,12 @@ from edgeproxy import settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from http.client import HTTPResponse
 
 TIMEOUT = 30.0
 LARGEST_ANSWER = 64 * 1024 * 1024
+LARGEST_LINE = 64 * 1024
 
 
 class Usage(Exception):  # noqa: N818 - what is wrong, in the reader's words
@@ -76,33 +79,74 @@ def call(
     accept: Sequence[int] = (200,),
 ) -> Answer:
     """One call. Statuses not in ``accept`` raise Failed with what the server said of them."""
+    with _asked(args, method, path, body, tokens, "application/json") as (response, target):
+        told = target.json(response.read(LARGEST_ANSWER), response.status)
+    if response.status not in accept:
+        raise Failed(_said(response.status, told) + target.aside(response.status))
+    return Answer(response.status, told)
+
+
+def lines(
+    args: argparse.Namespace, method: str, path: str, body: Mapping[str, object]
+) -> Iterator[dict[str, Any]]:
+    """One call whose answer is a stream of JSON objects, one a line, as they come."""
+    tokens = ("EDGEPROXY_ADMIN_TOKEN",)
+    with _asked(args, method, path, body, tokens, "application/x-ndjson") as (response, target):
+        if response.status != 200:
+            told = target.json(response.read(LARGEST_ANSWER), response.status)
+            raise Failed(_said(response.status, told) + target.aside(response.status))
+        while line := response.readline(LARGEST_LINE):
+            told = target.json(line, response.status)
+            if isinstance(told, dict):
+                yield told
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Whom a call was made to, and the token's origin."""
+
+    address: settings.Address
+    whence: str
+
+    def json(self, raw: bytes, status: int) -> Any:
+        import json  # noqa: PLC0415 - what only a call needs
+
+        try:
+            return json.loads(raw)
+        except ValueError:
+            raise Failed(f"{self.address} is not an admin port of edgeproxy: {status}, no JSON") from None
+
+    def aside(self, status: int) -> str:
+        return f"; the token is from {self.whence}" if self.whence and status == 401 else ""
+
+
+@contextmanager
+def _asked(
+    args: argparse.Namespace,
+    method: str,
+    path: str,
+    body: Mapping[str, object] | None,
+    tokens: Sequence[str],
+    wanted: str,
+) -> Iterator[tuple[HTTPResponse, _Target]]:
     import http.client  # noqa: PLC0415 - what only a call needs
     import json  # noqa: PLC0415
 
     environ = settings.environment()
     address = _address(args, environ)
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": wanted}
     token, whence = _token(args, environ, tokens, address)
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT)
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)
-        response = connection.getresponse()
-        raw = response.read(LARGEST_ANSWER)
+        yield connection.getresponse(), _Target(address, whence if token is not None else "")
     except (OSError, http.client.HTTPException) as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Failed(f"no answer from the admin port {address}: {said}; is edgeproxy running?") from None
     finally:
         connection.close()
-    try:
-        told = json.loads(raw)
-    except ValueError:
-        raise Failed(f"{address} is not an admin port of edgeproxy: {response.status}, no JSON") from None
-    if response.status not in accept:
-        aside = f"; the token is from {whence}" if token is not None and response.status == 401 else ""
-        raise Failed(_said(response.status, told) + aside)
-    return Answer(response.status, told)
 
 
 def _said(status: int, told: object) -> str:

@@ -64,15 +64,17 @@ Outcome = Landed | Streaming | Stale | Uncacheable | Failed
 
 
 class Flight:
-    """``epoch``: the purge number when it began. ``began``: clock.monotonic()."""
+    """``epoch``: the purge number when it began. ``began``: clock.monotonic(). ``warming``: no client's
+    request began it, so the origin is asked once only, and clients do not make its failure theirs."""
 
-    __slots__ = ("began", "epoch", "followers", "key", "outcome")
+    __slots__ = ("began", "epoch", "followers", "key", "outcome", "warming")
 
     def __init__(self, key: str, epoch: int, began: float) -> None:
         self.key = key
         self.epoch = epoch
         self.began = began
         self.followers = 0
+        self.warming = False
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
 

@@ -469,6 +469,7 @@ class Fetcher:
             tags=tags_for(ask.rule, ask.matched.parts, stored.headers),
             rule=ask.rule.name,
             fetch_seconds=ask.exchange.trace.origin_seconds,
+            seen_as="" if ask.key.host else f"{ask.exchange.head.scheme}://{ask.exchange.head.host}",
         )
 
     def _resolve(

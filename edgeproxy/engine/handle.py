@@ -86,6 +86,11 @@ class Engine:
             fetcher=self._fetcher,
         )
 
+    @property
+    def origin_failing(self) -> bool:
+        """The last that was heard of the origin is that it fails."""
+        return self._fetcher.witness.failing_since is not None
+
     async def handle(self, exchange: Exchange) -> Answer:
         """Answer one request."""
         head = exchange.head
@@ -136,6 +141,10 @@ class Engine:
                 return self._serve(ask, entry, decision, CacheWord.HIT)
             case d.ServeStale():
                 assert entry is not None  # noqa: S101
+                if ask.exchange.purpose is not Purpose.CLIENT:
+                    # The edge asks for itself: what is stale is to be made fresh, now.
+                    again = self._fetcher.validation(entry, "GET", Forwarded.STALE)
+                    return await self._forward_once(ask, again, entry)
                 trace.tier = found.tier or Tier.L1
                 return self._serve_stale(ask, entry, decision)
             case d.Pass():
@@ -174,7 +183,7 @@ class Engine:
 
     def _serve(self, ask: Ask, entry: Entry, serve: d.Serve, word: CacheWord) -> FromEntry:
         trace = ask.exchange.trace
-        entry.hits += 1
+        entry.hits += ask.exchange.purpose is Purpose.CLIENT
         trace.word = word
         trace.hit = True
         trace.saved_seconds = entry.fetch_seconds
@@ -187,17 +196,19 @@ class Engine:
         word = CacheWord.STALE
         if decision.refresh:
             word = CacheWord.UPDATING
-            self._refresh(ask, entry)
+            self.freshen(ask, entry, Purpose.REFRESH)
         return self._serve(ask, entry, decision.serve, word)
 
-    def _refresh(self, ask: Ask, entry: Entry) -> None:
-        """Have the entry refreshed in the background, once."""
+    def freshen(self, ask: Ask, entry: Entry, purpose: Purpose) -> Flight | None:
+        """Have the entry refreshed in the background, once: None where that is under way, or has just
+        failed."""
         now = self._clock.monotonic()
         decision = self._fetcher.validation(entry, ask.exchange.head.method, Forwarded.STALE)
         key = self._flight_key(ask, entry, decision.span)
         if self.flights.find(key, now, ask.rule.coalesce.lease) or self._cooldown.active(key, now):
-            return
+            return None
         flight = self.flights.begin(key, self._store.epoch, now)
+        flight.warming = purpose is Purpose.WARM
         head = ask.exchange.head
         background = Exchange(
             head=head
@@ -210,10 +221,11 @@ class Engine:
             ),
             content=ask.exchange.content,
             client=ask.exchange.client,
-            purpose=Purpose.REFRESH,
+            purpose=purpose,
         )
         again = Ask(background, ask.matched, ask.key, ask.select)
         self._background.spawn(self._fetch_in_background(again, decision, entry, flight), f"refresh {key}")
+        return flight
 
     async def _fetch_in_background(
         self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry, flight: Flight
@@ -253,6 +265,7 @@ class Engine:
         if flight is not None:
             return await self._follow(ask, decision, entry, flight)
         flight = self.flights.begin(key, self._store.epoch, now)
+        flight.warming = ask.exchange.purpose is Purpose.WARM
         return await self._fetcher.fetch(ask, decision, entry, flight)
 
     @staticmethod
@@ -286,6 +299,9 @@ class Engine:
         outcome = flight.outcome.result()
         match outcome:
             case Failed():
+                if flight.warming and ask.exchange.purpose is Purpose.CLIENT:
+                    trace.collapsed = False
+                    return None
                 return self._fetcher.give_up_or_stale(ask, entry, outcome.error)
             case Stale():
                 stale = outcome.entry

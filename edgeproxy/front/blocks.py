@@ -10,7 +10,8 @@ Rules of this file:
   varies on one of these makes it count from then on, and everything is forgotten.
 - Only a block whose lines are beyond doubt is compared by its fields; any other is equal to itself alone.
 - A block is learned when it is seen a second time, and so is what it comes to without those fields: clients
-  whose every request differs cost a set entry each, and are known by the rest. Bounded: MOST_BLOCKS, MOST_TABLES, MOST_SEEN.
+  whose every request differs cost a set entry each, and are known by the rest. Bounded: MOST_BLOCKS,
+  MOST_TABLES, MOST_SEEN.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from edgeproxy.front.wire import Wire
     from edgeproxy.origin.base import Tunnel
     from edgeproxy.policy.head import RequestHead
+    from edgeproxy.store.entry import Entry
 
 log = logging.getLogger("edgeproxy.front")
 
@@ -91,6 +92,8 @@ class Handler:
         self.rules_version = ""
         self.lane: Lane | None = None
         self.short: ShortWay | None = None
+        self.asked: Callable[[Entry], None] | None = None
+        """Called with each stored entry that is answered from."""
         self.in_flight = 0
         self.draining = False
 
@@ -325,6 +328,8 @@ class Handler:
             head += b"Content-Length: %d\r\n" % length
         if segment and self.lane is not None and serve.form in _LEARNED and trace.word is CacheWord.HIT:
             self.lane.learn(segment, entry, answer.rule.name, coding, head, body, status)
+        if self.asked is not None and (trace.hit or trace.stored):
+            self.asked(entry)
         head += self.part(trace, serve.age)
         return head, b"" if method == "HEAD" or status in BODILESS else body
 

@@ -122,7 +122,7 @@ class Sums:
 
 class Lane:
     """Per worker. ``log`` is called with a trace per hit, if given; ``hot`` about once a second with an entry
-    that is being hit and the coding it is sent in."""
+    that is being hit and the coding it is sent in, ``asked`` with the entry alone."""
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class Lane:
         next_id: Callable[[], str],
         log: Callable[[Trace], None] | None,
         hot: Callable[[Entry, str], None],
+        asked: Callable[[Entry], None],
     ) -> None:
         self._now = clock.now
         self._monotonic = clock.monotonic
@@ -148,6 +149,7 @@ class Lane:
         self._next_id = next_id
         self._log = log
         self._hot = hot
+        self._asked = asked
         self._with_id = responder.sends_request_id
         self._blocks = Blocks[dict[bytes, Ready]](dict)
         self._tables = self._blocks.known
@@ -232,6 +234,7 @@ class Lane:
         manner = ready.manner
         if manner.coding and not manner.not_modified:
             self._hot(entry, manner.coding)
+        self._asked(entry)
         age = entry.age(now)
         whole = floor(age)
         seconds = ceil(left)

@@ -155,6 +155,8 @@ class AccessLog:
             "coding": trace.coding,
             "aborted": trace.aborted,
         }
+        if trace.purpose:
+            record["purpose"] = trace.purpose
         if trace.closed:
             record["closed"] = trace.closed
         if self._sample < 1:

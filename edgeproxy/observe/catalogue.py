@@ -170,6 +170,22 @@ CATALOGUE: dict[str, Described] = {
             "WebSockets closed, by who closed them and the code (1006: without one).",
             ("side", "code"),
         ),
+        Described("edgeproxy_warmups_running", _GAUGE, "Warm-ups under way."),
+        Described(
+            "edgeproxy_warmup_waits_total", _COUNTER, "Times that a warm-up gave way to clients' requests."
+        ),
+        Described(
+            "edgeproxy_warmed_total",
+            _COUNTER,
+            "URLs of warm-ups, by why (asked, schedule, start) and what came of them. No client's requests.",
+            ("source", "result"),
+        ),
+        Described(
+            "edgeproxy_refresh_ahead_total",
+            _COUNTER,
+            "Entries whose refresh was due before they expired, by what came of it.",
+            ("result",),
+        ),
         Described(
             "edgeproxy_config_reload_total", _COUNTER, "Loads of the rule files, the refused included."
         ),

@@ -27,6 +27,7 @@ from edgeproxy import __version__
 from edgeproxy.observe.catalogue import BOUNDS, CATALOGUE, Kind
 from edgeproxy.observe.sockets import SocketTally
 from edgeproxy.observe.tally import CLASSES, Histogram, RuleTally, Tally
+from edgeproxy.warm.tally import Source, WarmTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,6 +67,7 @@ class Metrics:
         names = tuple(rules)
         self.tally = Tally(names)
         self.sockets = SocketTally()
+        self.warm = WarmTally()
         self.rules = len(names)
         self.observe: Callable[[Trace], None] = self.tally.observe
         """Count one finished request. Called once for each."""
@@ -125,6 +127,7 @@ class Metrics:
     def snapshot(self) -> dict[str, object]:
         """The same for /api/cache/stats: JSON-ready, times in seconds, sizes in octets."""
         tally, sockets = self.tally, self.sockets
+        warmed = self.warm.warmed.items()
         return {
             "version": __version__,
             "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
@@ -148,6 +151,15 @@ class Metrics:
                 "bytes_in": sockets.bytes_in,
                 "bytes_out": sockets.bytes_out,
                 "closes": {" ".join(key): n for key, n in sockets.closes.items()},
+            },
+            "warming": {
+                "running": self.warm.running,
+                "gave_way": self.warm.waited,
+                "warmed": {
+                    source.value: _counted((came.value, n) for (s, came), n in warmed if s is source)
+                    for source in Source
+                },
+                "refreshed_ahead": _counted((came.value, n) for came, n in self.warm.ahead.items()),
             },
             "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
             "origins": self.origins(),
@@ -209,6 +221,7 @@ class _Exposition(Collector):
         ):
             yield _simple(name, [((), value)])
         yield from _socket_families(metrics.sockets)
+        yield from _warm_families(metrics.warm)
         yield _simple("edgeproxy_build_info", [((__version__, platform.python_version()), 1)])
         yield from sources
 
@@ -295,6 +308,15 @@ def _origin_families(
     each = [((pool, url), row) for pool, rows in told.items() for url, row in rows.items()]
     for name, key in _OF_ORIGINS.items():
         yield _simple(name, ((labels, float(row[key])) for labels, row in each))
+
+
+def _warm_families(warm: WarmTally) -> Iterator[Metric]:
+    yield _simple("edgeproxy_warmups_running", [((), warm.running)])
+    yield _simple("edgeproxy_warmup_waits_total", [((), warm.waited)])
+    yield _simple(
+        "edgeproxy_warmed_total", (((s.value, came.value), n) for (s, came), n in warm.warmed.items())
+    )
+    yield _simple("edgeproxy_refresh_ahead_total", (((came.value,), n) for came, n in warm.ahead.items()))
 
 
 def _source_families(told: Mapping[str, Mapping[str, Number | str]]) -> Iterator[Metric]:

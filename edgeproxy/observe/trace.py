@@ -70,6 +70,8 @@ class Trace:
     """Whole time, set when the answer is out."""
     closed: str = ""
     """Of a WebSocket: which side closed it, and the code ("client 1000")."""
+    purpose: str = ""
+    """"" for clients; "warm" where the edge asked for itself."""
     aborted: bool = False
     """The answer did not reach its end."""
 

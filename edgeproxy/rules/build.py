@@ -28,6 +28,7 @@ from edgeproxy.rules.model import (
     Invalidation,
     KeyPolicy,
     Match,
+    RefreshAhead,
     Rule,
     TagPolicy,
 )
@@ -58,6 +59,7 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
         response_headers=_header_ops(read.get("response_headers", {})),
         coalesce=_switched(PLAIN.coalesce, read.get("coalesce")),
         websocket=_switched(PLAIN.websocket, read.get("websocket")),
+        refresh_ahead=_refresh_ahead(read.get("refresh_ahead")),
         read_timeout=read.get("read_timeout"),
         **{name: read[name] for name in ("origin", "retry") if name in read},
         examples=tuple(
@@ -127,6 +129,13 @@ def _switched(default: Any, read: bool | Read | None) -> Any:  # noqa: FBT001
     if isinstance(read, dict):
         return replace(default, **read)
     return default if read is None else replace(default, enabled=read)
+
+
+def _refresh_ahead(read: bool | Read | None) -> RefreshAhead | None:  # noqa: FBT001
+    if not isinstance(read, dict):
+        return RefreshAhead() if read else None
+    within, share = read.get("within", (RefreshAhead().within, True))
+    return RefreshAhead(within, share, **{k: v for k, v in read.items() if k != "within"})
 
 
 def _key(read: Read, scope: str) -> KeyPolicy:

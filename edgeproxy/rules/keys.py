@@ -21,7 +21,15 @@ from edgeproxy.policy.vocabulary import NotStored, PassReason
 from edgeproxy.rules import values
 from edgeproxy.rules.document import Mapping, Node, Scalar, Sequence, describe
 from edgeproxy.rules.kinds import WRONG, Either, Key, Many, Pairs, Schema, Table, Word
-from edgeproxy.rules.model import BodyPolicy, Coalesce, TagPolicy, ValueCondition, WebSocket
+from edgeproxy.rules.model import (
+    BodyPolicy,
+    Coalesce,
+    RefreshAhead,
+    TagPolicy,
+    ValueCondition,
+    WarmUp,
+    WebSocket,
+)
 from edgeproxy.rules.patterns import path_pattern
 from edgeproxy.rules.safe_regex import compile_regex
 
@@ -266,6 +274,29 @@ WEBSOCKET = Table(
     says="a mapping with idle, heartbeat, connections, max_frame, max_message",
 )  # fmt: skip
 
+_R = RefreshAhead()
+RATE = Word(
+    "a rate such as 1/s or 30/m",
+    values.rate,
+    {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?(/[smh])?$", "minimum": 0},
+)
+REFRESH_AHEAD = Table(
+    (
+        Key("within", Word("a share such as 10%, or a duration", values.last_part, WORD),
+            "In the last part of its lifetime, half of it at most; the moment is drawn for each answer, so "
+            "that not all are refreshed at once.",
+            default=f"{_R.within:.0%}"),
+        Key("rate", RATE, "Only what was asked for at least so often since it was stored.",
+            default=f"{_R.rate * 60:g}/m"),
+        Key("waiting", Word("a number such as 0.5", values.number,
+                            {"type": ["number", "string"], "pattern": r"^[0-9]+(\.[0-9]+)?$", "minimum": 0}),
+            "Only where at least so many requests would have to wait for the fetch: their rate times the "
+            "seconds that the last fetch took.",
+            default=f"{_R.waiting:g}"),
+    ),
+    says="a mapping with within, rate, waiting",
+)  # fmt: skip
+
 REASONS = tuple(dict.fromkeys([*(r.value for r in PassReason), *(r.value for r in NotStored)]))
 EXPECT = Table(
     (
@@ -393,6 +424,11 @@ RULE = Table(
             "What a request for one range of what is not stored asks the origin for: that `part`, which is "
             "stored, joined to others and completed, or the `whole`, of which all ranges are then served.",
             default="part", example="range: whole"),
+        Key("refresh_ahead", Either(FLAG, REFRESH_AHEAD),
+            "Whether what is asked for often is refreshed in the background shortly before it expires, so "
+            "that nobody waits. Never while the origin fails; it is asked without cookies or credentials, "
+            "and what needs them is left alone.",
+            default="off", example="refresh_ahead: {within: 10%, rate: 1/s}"),
         Key("websocket", Either(FLAG, WEBSOCKET), "Whether WebSockets are let through, and their limits.",
             default="on", example="websocket: {idle: 10m, connections: 500, max_message: 1MiB}"),
         Key("read_timeout", DURATION,
@@ -447,9 +483,43 @@ RULE = Table(
         ("deception_guard", 'write "extension_guard"'), ("gzip", 'write "compression"'),
         ("surrogate_key", 'write "tags"'), ("purge", 'write "invalidates"'), ("lock", 'write "coalesce"'),
         ("ws", 'write "websocket"'), ("websockets", 'write "websocket"'),
-        ("proxy_read_timeout", 'write "read_timeout"'),
+        ("proxy_read_timeout", 'write "read_timeout"'), ("prefetch", 'write "refresh_ahead"'),
         ("ttl_min", "write ttl: {min: ...}"), ("ttl_max", "write ttl: {max: ...}"),
     ),
+)  # fmt: skip
+
+_WU = WarmUp("")
+WARM = Table(
+    (
+        Key("every", Word("a duration of 10s or more", values.interval, DURATION.json),
+            "How often; first after so long. This or `at`.", example="{every: 10m, most_wanted: 200}"),
+        Key("at", Word('a time of day (UTC) such as "05:00"', values.time_of_day,
+                       {"type": "string", "pattern": "^[0-9]{1,2}:[0-9]{2}$"}),
+            "Once a day. This or `every`.",
+            example='{at: "05:00", sitemap: "http://api.example/sitemap.xml"}'),
+        Key("urls", Many(Word("a URL as clients use it", values.whole_url, WORD)),
+            "These; or one of the next three.",
+            example="{every: 1h, urls: [http://api.example/, http://api.example/api/pitches]}"),
+        Key("file", Word("the path of a file, from the root", values.list_file, WORD),
+            "A list, one URL a line, read each time.", example="{every: 1h, file: /etc/edgeproxy/warm.txt}"),
+        Key("sitemap", Word("a URL as clients use it", values.whole_url, WORD),
+            "A sitemap or an index of sitemaps, gzipped or not, got from the origin under that host. What it "
+            "names on other hosts is left out.",
+            example="{every: 6h, sitemap: http://api.example/sitemap.xml, hosts: [www.example]}"),
+        Key("most_wanted", Word("a whole number from 1 to 1000", partial(values.some, 1000), COUNT.json),
+            "So many of what clients asked for most in the last hour or so.",
+            example="{every: 10m, most_wanted: 200}"),
+        Key("hosts", Many(Word("a host such as api.example", values.host, WORD)),
+            "Other hosts that a sitemap may name.", default="none",
+            example="{every: 6h, sitemap: http://api.example/s.xml, hosts: [www.example]}"),
+        Key("rate", Word("a rate such as 10/s", values.some_rate, RATE.json), "At most so many requests.",
+            default=f"{_WU.rate:g}/s", example="{every: 1h, most_wanted: 50, rate: 5/s}"),
+        Key("concurrency", Word("a whole number from 1 to 64", partial(values.some, 64), COUNT.json),
+            "At most so many at a time.", default=str(_WU.concurrency),
+            example="{every: 1h, most_wanted: 50, concurrency: 4}"),
+    ),
+    says="a warm-up: a mapping such as {every: 10m, most_wanted: 200}",
+    hints=(("cron", 'write "at" or "every"'), ("url", 'write "urls"'), ("list", 'write "file"')),
 )  # fmt: skip
 
 DEFAULTS = Table(

@@ -18,9 +18,10 @@ from edgeproxy.rules.document import MAX_BYTES, Mapping, Node, Sequence, at, des
 from edgeproxy.rules.examples import check_examples
 from edgeproxy.rules.keys import DEFAULTS, RULE
 from edgeproxy.rules.kinds import WRONG
-from edgeproxy.rules.model import Rule, RuleSet
+from edgeproxy.rules.model import Rule, RuleSet, WarmUp
 from edgeproxy.rules.pool_keys import check_pools, read_pools
 from edgeproxy.rules.problems import Problem, Problems, RuleError, did_you_mean, quoted, raise_all
+from edgeproxy.rules.warm import read_warm_ups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,7 @@ MAX_FILES = 1000
 MAX_TOTAL = 64 * 1024 * 1024
 MAX_RULES = 100_000
 _SUFFIXES = (".yaml", ".yml")
-_SECTIONS = ("defaults", "rules", "pools")
+_SECTIONS = ("defaults", "rules", "pools", "warm")
 
 
 def load_rules(directory: Path, *, examples: bool = True) -> RuleSet:
@@ -80,16 +81,17 @@ def load_bytes(files: Iterable[tuple[str, bytes]], *, source: str, examples: boo
     gathered: list[Problems] = []
     rules: list[Rule] = []
     pools: list[PoolSpec] = []
+    warm: list[WarmUp] = []
     for name, octets in files:
         out = Problems(name)
         gathered.append(out)
-        rules.extend(_file(octets, out, pools))
+        rules.extend(_file(octets, out, pools, warm))
         if len(rules) > MAX_RULES:
             raise _refused(name, f"more than {MAX_RULES} rules")
     _check_names(rules, gathered)
     check_pools(pools, rules, {out.file: out for out in gathered})
     raise_all(gathered)
-    made = RuleSet(tuple(rules), version_of(files), source, tuple(pools))
+    made = RuleSet(tuple(rules), version_of(files), source, tuple(pools), tuple(warm))
     if examples:
         failures = check_examples(made)
         if failures:
@@ -124,7 +126,8 @@ def _read(path: Path, out: Problems) -> bytes:
     return octets
 
 
-def _file(octets: bytes, out: Problems, pools: list[PoolSpec]) -> list[Rule]:
+def _file(octets: bytes, out: Problems, pools: list[PoolSpec], warm: list[WarmUp]) -> list[Rule]:
+    """The rules; what is under ``pools`` and ``warm`` is put into these."""
     if len(octets) > MAX_BYTES:
         out.add(None, "", f"larger than {MAX_BYTES // 1024**2} MiB: split it")
         return []
@@ -151,8 +154,11 @@ def _file(octets: bytes, out: Problems, pools: list[PoolSpec]) -> list[Rule]:
     defaults = root.get("defaults")
     if defaults is not None and DEFAULTS.read(defaults, "defaults", out) is WRONG:
         defaults = None
+    ups = root.get("warm")
+    if ups is not None:
+        warm.extend(read_warm_ups(ups, out))
     rules = root.get("rules")
-    if rules is None and section is not None:
+    if rules is None and not (section is None and ups is None):
         return []
     if not isinstance(rules, Sequence) or not rules.items:
         got = (

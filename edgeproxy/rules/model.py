@@ -185,6 +185,40 @@ class WebSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshAhead:
+    """Refresh before it expires what is asked for often. ``within``: the last part of its life, as a share of
+    it (``share``) or in seconds; ``rate``: asked for at least so often, per second; ``waiting``: that rate
+    times the seconds its fetch took is at least so much: requests that would wait for it."""
+
+    within: float = 0.1
+    share: bool = True
+    rate: float = 0.1
+    waiting: float = 0.05
+
+    def window(self, life: float) -> float:
+        """Seconds, of an entry that is fresh for ``life`` seconds: half of them at most."""
+        return min(self.within * life if self.share else self.within, life / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """A warm-up on a schedule: ``every`` so many seconds, or ``daily`` so many seconds after midnight (UTC).
+    One of ``urls``, ``file`` (a list, read each time), ``sitemap`` and ``most_wanted`` is given. ``at`` is
+    "file.yaml:line"."""
+
+    at: str
+    every: float | None = None
+    daily: int | None = None
+    urls: tuple[str, ...] = ()
+    file: str = ""
+    sitemap: str = ""
+    most_wanted: int = 0
+    hosts: tuple[str, ...] = ()
+    rate: float = 10.0
+    concurrency: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A request and what must come of it; checked on every load.
 
@@ -218,6 +252,7 @@ class Rule:
     response_headers: HeaderOps = HeaderOps()
     coalesce: Coalesce = Coalesce()
     websocket: WebSocket = WebSocket()
+    refresh_ahead: RefreshAhead | None = None
     read_timeout: float | None = None
     """Seconds between two pieces of the origin's body, 0 for any; None: as the command line says."""
     origin: str = DEFAULT
@@ -247,3 +282,4 @@ class RuleSet:
     version: str = "none"
     source: str = "none"
     pools: tuple[PoolSpec, ...] = ()
+    warm: tuple[WarmUp, ...] = ()

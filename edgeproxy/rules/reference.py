@@ -148,6 +148,31 @@ rules:
 
 """
 
+WARM = """\
+## Asking before clients do
+
+`warm`, beside `rules`, is a list of what to have in the cache before it is asked for:
+
+```yaml
+warm:
+  - {at: "05:00", sitemap: "http://api.example/sitemap.xml", rate: 20/s}   # each day, UTC
+  - {every: 10m, most_wanted: 200}                                         # what clients ask for most
+rules:
+  - name: pitches
+    match: {path: "/api/pitches/**"}
+    ttl: 15m
+    refresh_ahead: on        # what is asked for often never expires under anybody's eyes
+```
+
+- URLs are those that clients use: scheme and host are part of the key. It is always the origin that is asked,
+  under that host; nothing is fetched from elsewhere.
+- What is fresh already costs the origin nothing; what may not be stored is not stored here either. Cookies
+  and credentials are never sent.
+- It gives way to clients: while requests queue for the origin, none is begun.
+- With several workers the first one does it. A reload keeps the times of what stays as it was.
+
+"""
+
 UNSAFE_HEAD = """\
 ## unsafe
 
@@ -208,7 +233,19 @@ than 2,048 characters matches no expression; use path patterns where that matter
 def reference() -> str:
     """The whole file."""
     unsafe = "".join(f"| `{word.value}` | {doc} |\n" for word, doc in keys.UNSAFE_DOCS.items())
-    return HEAD + "\n".join(_sections()) + "\n" + BODIES + UNSAFE_HEAD + unsafe + "\n" + REGEX
+    return (
+        HEAD
+        + "\n".join(_sections())
+        + "\n"
+        + WARM
+        + "\n".join(_table(keys.WARM))
+        + "\n"
+        + BODIES
+        + UNSAFE_HEAD
+        + unsafe
+        + "\n"
+        + REGEX
+    )
 
 
 def _sections() -> Iterator[str]:
@@ -244,6 +281,7 @@ _INNER: tuple[tuple[str, Table], ...] = (
     ("request_headers, response_headers", keys.HEADER_OPS),
     ("compression", keys.COMPRESSION),
     ("coalesce", keys.COALESCE),
+    ("refresh_ahead", keys.REFRESH_AHEAD),
     ("websocket", keys.WEBSOCKET),
     ("examples", keys.EXAMPLE),
     ("examples: expect", keys.EXPECT),

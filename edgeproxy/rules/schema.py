@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgeproxy.rules.keys import DEFAULTS, RULE
+from edgeproxy.rules.keys import DEFAULTS, RULE, WARM
 from edgeproxy.rules.pool_keys import POOL_TABLE
 
 
@@ -25,7 +25,7 @@ def json_schema() -> dict[str, Any]:
         "title": "edgeproxy rule file",
         "type": "object",
         "additionalProperties": False,
-        "anyOf": [{"required": ["rules"]}, {"required": ["pools"]}],
+        "anyOf": [{"required": ["rules"]}, {"required": ["pools"]}, {"required": ["warm"]}],
         "properties": {
             "defaults": {
                 "type": "object",
@@ -43,6 +43,11 @@ def json_schema() -> dict[str, Any]:
                 "type": "object",
                 "additionalProperties": POOL_TABLE.schema(),
                 "description": "Origins by name, for the key origin of rules.",
+            },
+            "warm": {
+                "type": "array",
+                "items": WARM.schema(),
+                "description": "What is asked for before clients do, and when.",
             },
         },
         "$defs": {"rule": rule},

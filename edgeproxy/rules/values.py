@@ -84,6 +84,84 @@ def count(text: str) -> int:
     return int(text)
 
 
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)(?:/([smh]))?", re.ASCII)
+_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+
+
+def last_part(text: str) -> tuple[float, bool]:
+    """The end of a lifetime: (0.1, True) for "10%", (30.0, False) for "30s"."""
+    found = _SHARE.fullmatch(text)
+    if found is None:
+        try:
+            seconds = duration(text)
+        except ValueError:
+            seconds = 0.0
+        if seconds > 0:
+            return seconds, False
+    elif 0 < float(found[1]) <= 50:
+        return float(found[1]) / 100, True
+    raise ValueError(f"a share of up to 50%, such as 10%, or a duration such as 30s, got {quoted(text)}")
+
+
+def rate(text: str) -> float:
+    """Per second: "5/s", "30/m", "100/h"; a plain number is per second."""
+    found = _RATE.fullmatch(text)
+    if found is None or float(found[1]) > 1e6:
+        raise ValueError(f"a rate such as 1/s or 30/m, got {quoted(text)}")
+    return float(found[1]) / {None: 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def some_rate(text: str) -> float:
+    """As ``rate``, more than nothing."""
+    if not rate(text):
+        raise ValueError(f"a rate above 0, such as 10/s, got {quoted(text)}")
+    return rate(text)
+
+
+def number(text: str) -> float:
+    """A number, 0 or more."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"a number such as 0.5, got {quoted(text)}")
+    return float(text)
+
+
+def time_of_day(text: str) -> int:
+    """Seconds after midnight: "05:00"."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f'a time of day (UTC) such as "05:00", got {quoted(text)}')
+    return int(found[1]) * 3600 + int(found[2]) * 60
+
+
+def interval(text: str) -> float:
+    """A duration of ten seconds or more."""
+    if duration(text) < 10:
+        raise ValueError(f"a duration of 10s or more, got {quoted(text)}")
+    return duration(text)
+
+
+def whole_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(?:[/?][!\"$-~]*)?", text, re.ASCII):
+        raise ValueError(
+            f"a URL as clients use it, such as http://api.example/sitemap.xml, got {quoted(text)}"
+        )
+    return text
+
+
+def list_file(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(f"the path of a file, from the root, got {quoted(text)}")
+    return text
+
+
+def some(most: int, text: str) -> int:
+    """A whole number from 1 to ``most``."""
+    if not 1 <= count(text) <= most:
+        raise ValueError(f"a whole number from 1 to {most}, got {quoted(text)}")
+    return count(text)
+
+
 def flag(text: str) -> bool:
     word = text.lower()
     if word in ("true", "on", "yes"):

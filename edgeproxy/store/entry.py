@@ -3,8 +3,8 @@
 Rules of this file:
 
 - What was stored is never changed: a refresh or a soft purge makes a new Entry (``copied``). ``checked``,
-  ``current``, ``heads``, ``hits``, ``refined``, ``charged``, ``lent`` and ``answers`` are run-time marks, and
-  ``codings`` only ever grows.
+  ``current``, ``heads``, ``hits``, ``refined``, ``charged``, ``lent``, ``answers``, ``counted`` and ``ahead``
+  are run-time marks, and ``codings`` only ever grows.
 - ``epoch`` is the purge number at which the fetch (or revalidation) *started*; ``started`` the steady
   nanosecond stamp of that start. Readers compare ``epoch`` with the purges (purge.py); stores let the
   higher ``order`` win, so an older, slower fetch never overwrites a newer one.
@@ -107,8 +107,9 @@ class Entry:
     distinguishes entries of one primary ("" when nothing varies, else store.entry.variant_id)."""
 
     __slots__ = (
-        "_codings", "_kind", "_own", "_stored", "_target", "answers", "body", "charged", "checked", "current",
-        "epoch", "heads", "hits", "host", "lent", "primary", "refined", "rule", "tags", "variant",
+        "_codings", "_kind", "_own", "_stored", "_target", "ahead", "answers", "body", "charged", "checked",
+        "counted", "current", "epoch", "heads", "hits", "host", "lent", "primary", "refined", "rule",
+        "seen_as", "tags", "variant",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +126,7 @@ class Entry:
         rule: str = "none",
         codings: Codings | None = None,
         fetch_seconds: float = 0.0,
+        seen_as: str = "",
     ) -> None:
         self.primary = primary
         self.host = host
@@ -146,6 +148,12 @@ class Entry:
         self.heads: dict[object, bytes] | None = None
         """Rendered constant parts of heads, by whatever the front keys them on. Not while packed."""
         self.hits = 0
+        self.seen_as = seen_as
+        """Scheme and host it was asked for under, where no part of the key; "" if not fetched here."""
+        self.counted = 0
+        """How many of ``hits`` the count of what is most wanted has."""
+        self.ahead = 0.0
+        """When it is to be refreshed before its time, once that was looked at."""
         self.refined: tuple[str, ...] = ()
         """Codings that have been made again at the best quality."""
         self.charged = 0
@@ -168,6 +176,11 @@ class Entry:
     def stored(self, stored: Stored) -> None:
         self._own = self._fetched()
         self._stored, self._kind, self.heads = stored, None, None
+
+    @property
+    def is_part(self) -> bool:
+        """Of a representation (206). Such are never packed."""
+        return self._stored is not None and self._stored.part is not None
 
     @property
     def target(self) -> str:
@@ -306,9 +319,11 @@ class Entry:
         entry = Entry(
             self.primary, self.host, self.target, self.variant, stored or self.stored, self.body, self.epoch,
             stamp, self.tags, self.rule, self.codings if codings is None else codings, seconds,
+            self.seen_as,
         )  # fmt: skip
         entry._own = Fetched(seconds, stamp, marks)
         entry.checked, entry.hits, entry.refined = self.checked, self.hits, self.refined
+        entry.counted, entry.ahead = self.counted, self.ahead
         return entry
 
     def _fetched(self) -> Fetched:

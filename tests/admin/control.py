@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgeproxy.admin.control import PartHealth, PurgeAnswer, PurgeRequest, Refused, ReloadResult, State
+from edgeproxy.admin.control import (
+    PartHealth,
+    PurgeAnswer,
+    PurgeRequest,
+    Refused,
+    ReloadResult,
+    State,
+    WarmRequest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +35,9 @@ class SmallControl:
         self.objects: int | None = 3
         self.octets: int | None = None
         """Of a dry run."""
+        self.warmed: list[WarmRequest] = []
+        self.cancelled: list[str] = []
+        self.waits: list[float] = []
         self.exposition = b"edgeproxy_requests_total 1\n"
         self.gate_all = asyncio.Event()
         """While closed, questions about entries hang."""
@@ -70,6 +81,37 @@ class SmallControl:
         self.asked.append((url, list(headers)))
         await self.gate_all.wait()
         return self.stored
+
+    async def warm(self, request: WarmRequest) -> Mapping[str, object]:
+        if not request.most_wanted and not request.sitemap and "refused" in request.urls[0]:
+            raise Refused("expected a URL")
+        self.warmed.append(request)
+        return {"id": "w1", "state": "running"}
+
+    async def warm_jobs(self) -> Sequence[Mapping[str, object]]:
+        return [{"id": "w1"}] if self.warmed else []
+
+    async def warm_news(self, job: str, after: int, wait: float) -> Mapping[str, Any] | None:
+        self.waits.append(wait)
+        if job != "w1":
+            return None
+        urls = self.warmed[-1].urls
+        results: list[dict[str, Any]] = [
+            {"url": url, "result": "stored", "bytes": 1536, "seconds": 0.012} for url in urls
+        ]
+        if len(results) > 1:
+            failed = {"result": "failed", "status": 503, "reason": "server-error", "bytes": 0, "seconds": 0}
+            results[-1] = {"url": urls[-1], **failed}
+        counts = {word: sum(r["result"] == word for r in results) for word in ("stored", "failed")}
+        done = after + 1 >= len(results)
+        return {
+            "id": job, "state": "done" if done else "running", "total": len(results), "done": len(results),
+            "results": counts, "news": results[after : after + 1],
+        }  # fmt: skip
+
+    async def warm_cancel(self, job: str) -> Mapping[str, object] | None:
+        self.cancelled.append(job)
+        return {"id": job, "state": "cancelled"} if job == "w1" else None
 
     async def stats(self) -> Mapping[str, object]:
         if self.fault is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import types
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgeproxy.admin.api import LARGEST_BODY, ROUTES, make_admin
 from edgeproxy.admin.auth import Auth
-from edgeproxy.admin.control import Kind, PartHealth, PurgeRequest, State
+from edgeproxy.admin.control import Kind, PartHealth, PurgeRequest, State, WarmRequest
 from edgeproxy.admin.health import KEPT, HealthBoard, word
 from edgeproxy.observe.metrics import CONTENT_TYPE
 from tests.admin.control import SmallControl
@@ -358,3 +360,58 @@ async def test_the_index_lists_every_route(client: Client) -> None:
 async def test_head_is_answered_like_get_without_the_body(client: Client) -> None:
     answer = await client.head("/readyz")
     assert (answer.status, await answer.read()) == (200, b"")
+
+
+async def test_a_warm_up_is_begun_and_looked_at(client: Client, control: SmallControl) -> None:
+    answer = await client.post("/api/cache/warm", data=b'{"urls": ["http://h/1"], "rate": 5}', headers=TOKEN)
+    assert (answer.status, answer.headers["Location"]) == (202, "/api/cache/warm/w1")
+    assert control.warmed == [WarmRequest(("http://h/1",), rate=5)]
+    assert (await (await client.get("/api/cache/warm")).json()) == {"jobs": [{"id": "w1"}]}
+    told = await (await client.get("/api/cache/warm/w1?after=0&wait=99")).json()
+    assert (told["state"], told["news"][0]["url"], control.waits[-1]) == ("done", "http://h/1", 10.0)
+    assert (await client.get("/api/cache/warm/w1?after=x")).status == 400
+    assert (await client.get("/api/cache/warm/none")).status == 404
+    assert (await client.delete("/api/cache/warm/none", headers=TOKEN)).status == 404
+    assert (await client.delete("/api/cache/warm/w1")).status == 401
+    assert (await client.delete("/api/cache/warm/w1", headers=TOKEN)).status == 200
+    assert control.cancelled == ["none", "w1"]
+
+
+async def test_a_warm_up_as_a_stream(client: Client) -> None:
+    fields = {**TOKEN, "Accept": "application/x-ndjson"}
+    answer = await client.post("/api/cache/warm", data=b'{"urls": ["/1", "/2"]}', headers=fields)
+    assert (answer.status, answer.content_type) == (200, "application/x-ndjson")
+    lines = [json.loads(line) for line in (await answer.read()).splitlines()]
+    assert [(line.get("url"), line.get("done"), line.get("total")) for line in lines[1:-1]] == [
+        ("/1", 1, 2), ("/2", 2, 2),
+    ]  # fmt: skip
+    assert (lines[0]["job"]["state"], lines[-1]["job"]["state"]) == ("running", "done")
+    again = await client.get("/api/cache/warm/w1", headers={"Accept": "application/x-ndjson"})
+    assert len((await again.read()).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"{}", b'{"urls": []}', b'{"urls": "x"}', b'{"urls": ["/"], "most_wanted": 1}',
+        b'{"most_wanted": 0}', b'{"most_wanted": 1001}', b'{"most_wanted": 5, "headers": {"a": "b"}}',
+        b'{"urls": ["/"], "rate": 0}', b'{"urls": ["/"], "concurrency": 65}', b'{"urls": ["/"], "rtae": 1}',
+        b'{"sitemap": ""}', b"\xff", b'{"urls": ["refused"]}',
+    ],
+)  # fmt: skip
+async def test_a_wrong_warm_up_is_refused(client: Client, control: SmallControl, body: bytes) -> None:
+    answer = await client.post("/api/cache/warm", data=body, headers=TOKEN)
+    assert answer.status == 400
+    assert "expected" in (await answer.json(content_type=None))["detail"]
+    assert control.warmed == []
+
+
+async def test_a_long_list_may_be_warmed(client: Client, control: SmallControl) -> None:
+    urls = [f"http://api.example/{n:0100}" for n in range(10_000)]
+    answer = await client.post(
+        "/api/cache/warm", data=BytesIO(json.dumps({"urls": urls}).encode()), headers=TOKEN
+    )
+    assert answer.status == 202
+    assert len(control.warmed[0].urls) == 10_000
+    answer = await client.post("/api/cache/warm", data=BytesIO(b" " * (17 * 1024 * 1024)), headers=TOKEN)
+    assert answer.status == 413

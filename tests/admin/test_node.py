@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeproxy.admin import node as node_module
-from edgeproxy.admin.control import Kind, PartHealth, PurgeRequest, Refused, ReloadResult, State
+from edgeproxy.admin.control import (
+    Kind,
+    PartHealth,
+    PurgeRequest,
+    Refused,
+    ReloadResult,
+    State,
+    WarmRequest,
+)
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import Member, Node, WorkerLink
 from edgeproxy.admin.private import make_private
@@ -132,6 +140,28 @@ async def test_a_layer_that_was_not_told_and_what_is_refused(setting: Setting) -
     with pytest.raises(Refused, match="begins with http"):
         await setting.node.purge(PurgeRequest(Kind.URL, "relative"))
     assert setting.workers[1].purged == []
+
+
+async def test_a_warm_up_runs_in_one_worker(setting: Setting) -> None:
+    wanted = WarmRequest(("http://h/1", "http://h/2"), host="h", headers=(("accept-language", "de"),))
+    assert (await setting.node.warm(wanted))["id"] == "w1"
+    assert [worker.warmed for worker in setting.workers] == [[wanted], []]
+    assert await setting.node.warm_jobs() == [{"id": "w1"}]
+    news = await setting.node.warm_news("w1", 1, 0.5)
+    assert news is not None
+    assert (news["news"][0]["url"], setting.workers[0].waits) == ("http://h/2", [0.5])
+    assert await setting.node.warm_cancel("w1") == {"id": "w1", "state": "cancelled"}
+    for job in ("w2", "../stats", ""):
+        assert await setting.node.warm_news(job, 0, 0) is None
+    with pytest.raises(Refused, match="expected a URL"):
+        await setting.node.warm(WarmRequest(("refused",)))
+    await setting.listeners[0].close()
+    for other in (WarmRequest(sitemap="http://h/s", hosts=("w",)), WarmRequest(most_wanted=3)):
+        await setting.node.warm(other)
+        assert setting.workers[1].warmed[-1] == other
+    await setting.listeners[1].close()
+    with pytest.raises(Problem, match="no worker"):
+        await setting.node.warm(wanted)
 
 
 @pytest.mark.parametrize(("shared", "objects"), [(False, 8), (True, 5)])

@@ -11,9 +11,9 @@ import pytest
 
 from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.auth import Auth
-from edgeproxy.admin.control import Kind, PurgeRequest
+from edgeproxy.admin.control import Kind, PurgeRequest, WarmRequest
 from edgeproxy.admin.token_file import make_token
-from edgeproxy.cli import purge, reload, stats
+from edgeproxy.cli import purge, reload, stats, warm
 from edgeproxy.cli.client import octets
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.trace import Trace
@@ -60,6 +60,7 @@ async def command(*words: str) -> int:
     purge.add_parser(subparsers)
     stats.add_parser(subparsers)
     reload.add_parser(subparsers)
+    warm.add_parser(subparsers)
     try:
         args = parser.parse_args(words)
     except SystemExit as left:
@@ -128,6 +129,11 @@ async def test_a_layer_that_was_not_told_is_a_failure(
     [
         ("purge",),
         ("purge", "--all", "--tag", "t"),
+        ("warm",),
+        ("warm", "http://h/", "--most-wanted"),
+        ("warm", "--file", "/no/such/file"),
+        ("warm", "http://h/", "--rate", "0"),
+        ("warm", "http://h/", "-H", "no colon"),
         ("purge", "--tag", ""),
         ("purge", "--all", "--admin", "nonsense"),
         ("purge", "--all", "--admin", "127.0.0.1:1", "--token-file", "/no/such/file"),
@@ -309,3 +315,73 @@ def test_stats_show_origins_where_there_is_something_to_see() -> None:
     )
     both = {"origins": {"api": {"http://a": row, "http://b": {**row, "canary": "on trial"}}}}
     assert "api: http://b: usable, canary on trial, 9 requests" in stats._table(both)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("http://h/1", "/2", "--host", "http://h"), WarmRequest(("http://h/1", "/2"), host="http://h")),
+        (
+            ("--sitemap", "http://h/s.xml", "--also-host", "www"),
+            WarmRequest((), "http://h/s.xml", hosts=("www",)),
+        ),
+        (("--most-wanted",), WarmRequest(most_wanted=200)),
+        (("--most-wanted", "7", "--rate", "2.5"), WarmRequest(most_wanted=7, rate=2.5)),
+        (
+            ("http://h/1", "-H", "Accept-Language: de", "--concurrency", "9"),
+            WarmRequest(("http://h/1",), concurrency=9, headers=(("accept-language", "de"),)),
+        ),
+    ],
+)
+async def test_warm(
+    start: Start,
+    control: SmallControl,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    wanted: WarmRequest,
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "secret")
+    assert await command("warm", *words, "--admin", await start(Auth("secret"))) == (len(wanted.urls) > 1)
+    assert control.warmed == [wanted]
+
+
+async def test_warm_shows_each_url(
+    start: Start,
+    control: SmallControl,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "secret")
+    admin = await start(Auth("secret"))
+    listed = tmp_path / "list"
+    listed.write_text("# ours\nhttp://h/\x1b1\n\nhttp://h/2\n")
+    assert await command("warm", "--file", str(listed), "--admin", admin) == 1
+    out = capsys.readouterr()
+    assert out.out.splitlines() == [
+        "stored        http://h/ 1  1.5 KiB  12 ms",
+        "failed        http://h/2  503  (server-error)",
+        "2 URLs: 1 stored, 1 failed",
+    ]
+    assert out.err == ""
+    assert await command("warm", "http://h/1", "--format", "json", "--admin", admin) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [next(iter(line)) for line in lines] == ["job", "url", "job"]
+    assert (lines[1]["done"], lines[1]["total"]) == (1, 1)
+    assert await command("warm", "http://refused", "--admin", admin) == 1
+    assert "refused (400): expected a URL" in capsys.readouterr().err
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "wrong")
+    assert await command("warm", "http://h/1", "--admin", admin) == 1
+    assert "401" in capsys.readouterr().err
+    assert control.cancelled == []
+
+
+def test_the_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = warm._Bar(shown=True)
+    bar.draw({"state": "preparing", "total": 0, "done": 0})
+    bar.clear()
+    bar.draw({"url": "x", "total": 4, "done": 1})
+    bar.clear()
+    bar.clear()
+    err = capsys.readouterr().err
+    assert err == f"\rgathering URLs\r\x1b[K\r[{'#' * 7}{'.' * 23}] 1/4\r\x1b[K"

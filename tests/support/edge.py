@@ -65,7 +65,7 @@ class Edge:
 
     async def settle(self) -> None:
         """Until what was begun for requests has ended and L2 has what was written."""
-        await self.worker.background.settle("fill ", "refresh ", "better coding")
+        await self.worker.background.settle("fill ", "refresh ", "ahead ", "better coding")
         if self.worker.store.shared is not None:
             await self.worker.store.shared.flushed()
 
@@ -89,6 +89,7 @@ async def running_edge(
         "admin": "127.0.0.1:0",
         "store": store,
         "access_log": "off",
+        "warm_start": "off",
         **{name: str(value) for name, value in flags.items()},
     }
     chosen = edge_settings.load(given, {"EDGEPROXY_ADMIN_TOKEN": TOKEN, "HOME": "/nonexistent"})

@@ -219,6 +219,8 @@ def edgeproxy_process(
         serve += ["--cache-dir", str(directory / "cache")]
         if store is not None:
             serve += ["--store", store]
+        if "--warm-start" not in arguments:
+            serve += ["--warm-start", "off"]
         return [*serve, *arguments]
 
     def ready(_: int) -> bool:

@@ -1,0 +1,1 @@
+"""Asking before clients do: warm-ups, what is most wanted, refreshing ahead."""
