@@ -8,9 +8,9 @@ import sys
 from typing import Any, NoReturn
 
 from edgeproxy import __version__
-from edgeproxy.cli import check, demo, explain, purge, reload, serve, stats
+from edgeproxy.cli import check, demo, explain, purge, reload, serve, stats, store
 
-COMMANDS = (serve, check, explain, purge, reload, stats, demo)
+COMMANDS = (serve, check, explain, purge, reload, stats, store, demo)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 
