@@ -61,6 +61,8 @@ class LmdbFile:
         try:
             if not path.is_file():
                 raise StoreUnusable(f"{directory}: no store is there (no {DATA})")
+            if not path.stat().st_size:
+                raise StoreUnusable(f"{path}: the file is empty")  # LMDB would begin a new one in it
             with _turn(directory) if in_turn else contextlib.nullcontext():
                 self._env: Environment = open_file(path, write=write)
             try:

@@ -18,6 +18,7 @@ from edgeproxy.store.lmdb_backend import LmdbCache
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from edgeproxy.store.shared import Write, Wrote
 from tests.store.make import make_entry
+from tests.support.servers import memcached_server, redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,6 +252,7 @@ def test_compact_leaves_out_what_is_over_and_keeps_the_rest(run: Run, filled: Fi
     filled.purge(PurgeOrder(PurgeKind.PREFIX, "/drop/"))
     before = {filled.name(entry): filled.octets(entry) for entry in kept}
     size = (filled.path / "data.mdb").stat().st_size
+    (filled.path / "compact.mdb").write_bytes(b"left by one that was killed")
     facts = told(run("store", "compact", "--store", filled.url, "--format", "json"))
     assert (facts["kept"], facts["left_out"]) == (20, 62)
     assert facts["after"] == (filled.path / "data.mdb").stat().st_size < size / 4
@@ -330,6 +332,26 @@ def test_other_stores_are_told_so(run: Run) -> None:
     done = run("store", "inspect", "--store", "redis://user:pa55@127.0.0.1:1/0")
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "pa55" not in done.err
+
+
+def test_redis_tells_its_numbers(run: Run) -> None:
+    with redis_server() as server:
+        if server is None:
+            pytest.skip("there is no redis-server, neither on the PATH nor in a wheel")
+        done = run("store", "inspect", "--store", server.url, "--format", "json")
+        facts = told(done)
+        assert (done.code, facts["keys"]) == (0, 0)
+        assert facts["used_memory"] > 0
+        done = run("store", "inspect", "/a", "--store", server.url)
+        assert (done.code, "in LMDB only" in done.err) == (2, True)
+
+
+def test_memcached_tells_its_numbers(run: Run) -> None:
+    with memcached_server() as server:
+        if server is None:
+            pytest.skip("there is no memcached on the PATH")
+        facts = told(run("store", "inspect", "--store", server.url, "--format", "json"))
+        assert facts["curr_items"] == 0
 
 
 def test_the_default_store_is_that_of_serve(
