@@ -13,7 +13,7 @@ import pytest
 
 from edgeproxy.clock import Clock
 from edgeproxy.cluster.epoch import PurgeTable
-from edgeproxy.store.codec import Marker, encode, encode_marker, record_key
+from edgeproxy.store.codec import VERSION, Marker, encode, encode_marker, record_key
 from edgeproxy.store.lmdb_backend import LmdbCache
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from edgeproxy.store.shared import Write, Wrote
@@ -124,7 +124,7 @@ def test_totals_tell_what_is_served_and_what_is_not(run: Run, filled: Filled) ->
     }  # fmt: skip
     assert facts["by_host"]["api.example"]["entries"] == 3
     assert facts["by_host"]["other.example"]["entries"] == 1
-    assert facts["versions"] == {"2": 7}
+    assert facts["versions"] == {str(VERSION): 7}
     assert facts["file"]["map_octets"] == SIZE
     assert facts["purge_table"]["state"] == "ok"
     assert (filled.path / "purges").read_bytes() == before, "looking changes nothing"
