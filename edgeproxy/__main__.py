@@ -11,6 +11,9 @@ from edgeproxy import __version__
 from edgeproxy.cli import check, demo, explain, purge, reload, serve, stats, warm
 
 COMMANDS = (serve, check, explain, purge, warm, reload, stats, demo)
+from edgeproxy.cli import check, demo, explain, purge, reload, serve, stats, store
+
+COMMANDS = (serve, check, explain, purge, reload, stats, store, demo)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 

@@ -398,17 +398,29 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     return Settings(
         **{k: v for k, v in given.items() if k not in ("rules", "store")},
         rules=rules_directory(given["rules"]),
-        store=given["store"] or f"lmdb:{directory / _store_name(given['origin'], given['origin_host'])}",
+        store=given["store"] or _default_store(given, directory),
         cache_dir=directory,
         admin_token=_secret(token_file, "--admin-token-file", environ.get("EDGEPROXY_ADMIN_TOKEN")),
         read_token=_secret(read_file, "--read-token-file", environ.get("EDGEPROXY_READ_TOKEN")),
     )
 
 
-def _store_name(origin: str, asked_for: str) -> str:
-    """Of the default store: what one origin has said must never be given for another's."""
-    digest = blake2b(f"{origin}\n{asked_for}".encode(), digest_size=6).hexdigest()
-    return f"store-{digest}"
+def load_store(flags: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """The store that ``serve`` would use with these flags. Raises SettingsError."""
+    given = gather(flags, environ)
+    if given["store"]:
+        return str(given["store"])
+    if given["origin"] is None:
+        raise SettingsError(
+            "--store: missing; expected lmdb:PATH, or the --origin whose default store is meant"
+        )
+    return _default_store(given, Path(given["cache_dir"] or default_cache_dir(environ)))
+
+
+def _default_store(given: Mapping[str, Any], directory: Path) -> str:
+    """One for each origin: what one has said must never be given for another's."""
+    named = f"{given['origin']}\n{given['origin_host']}"
+    return f"lmdb:{directory / f'store-{blake2b(named.encode(), digest_size=6).hexdigest()}'}"
 
 
 BESIDE = ("EDGEPROXY_CONFIG", "EDGEPROXY_ADMIN_TOKEN", "EDGEPROXY_READ_TOKEN", HANDED_DOWN)

@@ -99,7 +99,7 @@ class _Ban:
 class PurgeTable:
     """One per worker, over memory that all workers of the node share."""
 
-    def __init__(self, region: Region, buckets: int = BUCKETS) -> None:
+    def __init__(self, region: Region, buckets: int = BUCKETS, *, as_found: bool = False) -> None:
         self._region = region
         self._buckets = buckets
         self.words = region.octets.cast("Q")
@@ -113,7 +113,8 @@ class PurgeTable:
         self._bans: list[_Ban] = []
         """What the ring holds, newest first, as far as this reader has read it."""
         self._bans_read = 0
-        self._begin()
+        if not as_found:
+            self._begin()
 
     @staticmethod
     def size(buckets: int = BUCKETS) -> int:
@@ -129,6 +130,30 @@ class PurgeTable:
     def open(cls, path: Path, buckets: int = BUCKETS) -> PurgeTable:
         """For all processes that open the same path; survives them. Raises OSError."""
         return cls(Region.file(path, cls.size(buckets)), buckets)
+
+    @classmethod
+    def snapshot(cls, path: Path, buckets: int = BUCKETS) -> PurgeTable:
+        """The table as it is now, in memory of our own, for looking: the file is not changed. A purge that is
+        made meanwhile may or may not be in it. Raises OSError, and ValueError if it is no purge table."""
+        data = path.read_bytes()
+        if len(data) != cls.size(buckets):
+            raise ValueError("no purge table of this version")
+        region = Region.anonymous(len(data))
+        region.octets[:] = data
+        table = cls(region, buckets, as_found=True)
+        if table.words[_MAGIC] != MAGIC or table.words[_SHAPE] != VERSION << 32 | buckets:
+            table.close()
+            raise ValueError("no purge table of this version")
+        return table
+
+    def facts(self) -> dict[str, object]:
+        """For people: the newest number, the name, the bans kept, and the floor."""
+        return {
+            "number": self.words[CURRENT],
+            "incarnation": self.incarnation.hex(),
+            "bans": min(self.words[_BANNED], BANS),
+            "floor": self.words[_FLOOR],
+        }
 
     def _begin(self) -> None:
         shape = VERSION << 32 | self._buckets

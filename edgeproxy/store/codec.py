@@ -127,6 +127,7 @@ class Coordinates:
     tags: tuple[str, ...]
     epoch: int
     octets: int
+    rule: str
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -231,9 +232,34 @@ def coordinates(data: bytes, namespace: bytes) -> Coordinates | None:
             tuple(map(_text, meta.tags)),
             int.from_bytes(order[:8], "big"),
             _HEAD.size + meta_length + body + coded,
+            _text(meta.rule),
         )
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error):
         return None
+
+
+def claims(data: bytes) -> tuple[bytes, Key] | None:
+    """Whose record it says it is: the namespace and the full key. None if it does not say. Nothing else is
+    looked at; ``data`` may end after the meta."""
+    try:
+        magic, version, kind, _, meta_length, _, _, _ = _HEAD.unpack_from(data)
+        if magic != MAGIC or version != VERSION or meta_length > LONGEST_META:
+            return None
+        raw = data[_HEAD.size : _HEAD.size + meta_length]
+        if kind == _MARKER:
+            marker = _marker_meta.decode(raw)
+            return marker.namespace, (_text(marker.primary), "")
+        meta = _entry_meta.decode(raw)
+        return meta.namespace, (_text(meta.primary), _text(meta.variant))
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error):
+        return None
+
+
+def version_of(data: bytes) -> int | None:
+    """The format version that a record says it has; None for what is no record."""
+    if data[: len(MAGIC)] != MAGIC or len(data) < len(MAGIC) + 2:
+        return None
+    return int.from_bytes(data[len(MAGIC) : len(MAGIC) + 2], "big")
 
 
 def other_version(data: bytes) -> bool:

@@ -38,10 +38,16 @@ FULL = 0.8
 """Of the map: where evicting begins."""
 RELIEF = 0.6
 """Of the map: where evicting after an unexpected lack of room ends."""
-_END = struct.Struct(">Q")
+END = struct.Struct(">Q")
 """Before each record: when it ends, in milliseconds since the epoch."""
 _SWEEP = 256
 _EVICT = 512
+RECORDS, ENDS = b"records", b"ends"
+"""The two databases of the file."""
+Environment = lmdb.Environment
+FileError = lmdb.Error
+"""Raised for whatever LMDB itself finds wrong with a file."""
+MapResized = lmdb.MapResizedError
 _FOREIGN = (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError)
 _READERS = 1024
 SMALLEST = 1024 * 1024
@@ -62,11 +68,11 @@ class LmdbCache(ByteCache):
         self._counts = dict.fromkeys(("evictions", "expired", "map_full", "quarantined"), 0)
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _alone(path / "open.lock"):
+            with alone(path / "open.lock"):
                 self._env = self._open()
                 self._env.reader_check()
-            self._records = self._env.open_db(b"records")
-            self._ends = self._env.open_db(b"ends")
+            self._records = self._env.open_db(RECORDS)
+            self._ends = self._env.open_db(ENDS)
         except (OSError, lmdb.Error) as error:
             raise StoreUnusable(f"lmdb:{path}: {error}") from error
         self._page = self._env.stat()["psize"]
@@ -91,13 +97,7 @@ class LmdbCache(ByteCache):
             metasync=False,  # a power cut may take the last batch, never the file
             mode=0o600,
         )
-        pages = env.info()["last_pgno"] + 1
-        missing = pages * env.stat()["psize"] - (self.path / "data.mdb").stat().st_size
-        if missing > 0 and pages > 2:
-            # Cut short by somebody: reading past the end of the file would kill the process (SIGBUS).
-            env.close()
-            raise lmdb.CorruptedError(f"{missing} octets are missing")
-        return env
+        return _whole(env, self.path / "data.mdb")
 
     def _quarantine(self) -> None:
         """Out of the way, to be looked at; the newest one is kept."""
@@ -112,9 +112,9 @@ class LmdbCache(ByteCache):
             return None
         with self._env.begin(db=self._records, buffers=True) as txn:
             raw = txn.get(key.encode())
-            if raw is None or len(raw) < _END.size or _END.unpack_from(raw)[0] <= self._now():
+            if raw is None or len(raw) < END.size or END.unpack_from(raw)[0] <= self._now():
                 return None
-            return bytes(raw[_END.size :])
+            return bytes(raw[END.size :])
 
     async def _get(self, key: str, encoding: None, **_: object) -> bytes | None:  # noqa: ARG002
         return self.read_now(key)
@@ -129,8 +129,8 @@ class LmdbCache(ByteCache):
             more = cursor.set_range(after.encode() + b"\0") if after else cursor.first()
             while more and len(found) < limit:
                 name, raw = cursor.item()
-                record = raw[_END.size :]
-                alive = _END.unpack_from(raw)[0] > now
+                record = raw[END.size :]
+                alive = END.unpack_from(raw)[0] > now
                 head = bytes(record[: head_length(record)]) if alive else b""
                 found.append((bytes(name).decode(), head, len(record)))
                 more = cursor.next()
@@ -172,7 +172,7 @@ class LmdbCache(ByteCache):
         name = write.key.encode()
         there = txn.get(name, db=self._records)
         # Copied at once: what the map shows may change with the next operation.
-        old = None if there is None else bytes(there[: _END.size + ORDER_END])
+        old = None if there is None else bytes(there[: END.size + ORDER_END])
         if write.data is None:
             if old is not None:
                 self._remove(txn, name, old)
@@ -180,16 +180,16 @@ class LmdbCache(ByteCache):
         if len(write.data) > self.largest:
             return Wrote.FULL
         if old is not None:
-            if _END.unpack_from(old)[0] > self._now() and newer(old[_END.size :], write.data):
+            if END.unpack_from(old)[0] > self._now() and newer(old[END.size :], write.data):
                 return Wrote.OVERTAKEN
             self._remove(txn, name, old)
-        end = _END.pack(self._now() + int(max(0.0, write.ttl) * 1000) + 1)
+        end = END.pack(self._now() + int(max(0.0, write.ttl) * 1000) + 1)
         txn.put(name, end + write.data, db=self._records)
         txn.put(end + name, b"", db=self._ends)
         return Wrote.STORED
 
     def _remove(self, txn: lmdb.Transaction, name: bytes, old: bytes) -> None:
-        txn.delete(old[: _END.size] + name, db=self._ends)
+        txn.delete(old[: END.size] + name, db=self._ends)
         txn.delete(name, db=self._records)
 
     def _delete_ended(self, txn: lmdb.Transaction, before: int, limit: int) -> int:
@@ -198,9 +198,9 @@ class LmdbCache(ByteCache):
         gone = 0
         while gone < limit and cursor.first():
             key = bytes(cursor.key())
-            if _END.unpack_from(key)[0] > before:
+            if END.unpack_from(key)[0] > before:
                 break
-            txn.delete(key[_END.size :], db=self._records)
+            txn.delete(key[END.size :], db=self._records)
             cursor.delete()
             gone += 1
         return gone
@@ -251,8 +251,28 @@ class LmdbCache(ByteCache):
         self._writer.shutdown(wait=False)
 
 
+def open_file(path: Path, *, write: bool = False) -> lmdb.Environment:
+    """The file of a store for who looks after it beside the processes that serve from it: never made, never
+    put aside, with the map size that it has. Raises FileError."""
+    env = lmdb.open(
+        str(path), subdir=False, create=False, readonly=not write, map_size=0, max_dbs=2, max_readers=_READERS
+    )
+    return _whole(env, path)
+
+
+def _whole(env: lmdb.Environment, path: Path) -> lmdb.Environment:
+    """Refuse a file that was cut short: reading past its end would kill the process (SIGBUS)."""
+    pages = env.info()["last_pgno"] + 1
+    missing = pages * env.stat()["psize"] - path.stat().st_size
+    if missing > 0 and pages > 2:
+        env.close()
+        raise lmdb.CorruptedError(f"{missing} octets are missing")
+    return env
+
+
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
+    """Alone among those that open, replace or put aside the file. Waits for its turn."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
