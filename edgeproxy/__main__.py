@@ -8,9 +8,9 @@ import sys
 from typing import Any, NoReturn
 
 from edgeproxy import __version__
-from edgeproxy.cli import check, demo, diff, explain, purge, reload, serve, stats, warm
+from edgeproxy.cli import check, demo, diff, explain, purge, reload, replay, serve, stats, warm
 
-COMMANDS = (serve, check, explain, diff, purge, warm, reload, stats, demo)
+COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, stats, demo)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 

@@ -1,4 +1,4 @@
-"""The access log, read back: one Logged for each line, and a count of what could not be read.
+"""The access log, read back: one Seen for each line, and a count of what could not be read.
 
 Rules of this file:
 
@@ -15,11 +15,12 @@ import io
 import sys
 import zlib
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import orjson
 
 from edgeproxy.observe.access_log import MASK
+from edgeproxy.rules.seen import Seen
 from edgeproxy.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -32,26 +33,6 @@ WIDTH = 30
 
 _MASKED = f"={MASK}"
 _GZIP = b"\x1f\x8b"
-
-
-class Logged(NamedTuple):
-    """One request of the log. ``time``: when it came, in seconds since 1970; ``size``: body octets sent."""
-
-    time: float
-    method: str
-    host: str
-    target: str
-    status: int
-    size: int
-    rule: str
-    word: str
-    reason: str
-    tier: str
-    age: float
-    ttl: float | None
-    origin_seconds: float
-    collapsed: bool
-    stored: bool
 
 
 class Source:
@@ -146,7 +127,7 @@ class Log:
         self._second = ""
         self._epoch = 0.0
 
-    def __iter__(self) -> Iterator[Logged]:
+    def __iter__(self) -> Iterator[Seen]:
         number, whole = 0, True
         for text in self.source.lines():
             begins, whole = whole, text.endswith(b"\n")
@@ -198,7 +179,7 @@ class Log:
             why = "not JSON" if isinstance(error, orjson.JSONDecodeError) else _printable(str(error))
             self.first_unread = (number, why)
 
-    def _logged(self, record: Any) -> Logged:
+    def _logged(self, record: Any) -> Seen:
         if not isinstance(record, dict):
             raise TypeError("not a JSON object")
         get = record.get
@@ -211,7 +192,7 @@ class Log:
         if not isinstance(status, int) or not isinstance(size, int):
             raise TypeError("expected status and bytes as whole numbers")
         ttl = get("ttl")
-        logged = Logged(
+        logged = Seen(
             self._time(get("time")) - float(get("seconds") or 0.0),
             method, host.lower(), target, status, size, str(get("rule") or ""), str(get("cache") or ""),
             str(get("reason") or ""), str(get("tier") or ""), float(get("age") or 0.0),
