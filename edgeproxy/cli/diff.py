@@ -119,6 +119,9 @@ def run(args: argparse.Namespace) -> int:
     except RuleError as error:
         print(f"edgeproxy: the rules are refused:\n{error}", file=sys.stderr)
         return 2
+    if log is not None and log.lines and log.lines == log.unread:
+        print(f"edgeproxy: no access log of edgeproxy: {log.notes()[0]}", file=sys.stderr)
+        return 2
     comparison = Comparison(old, new, samples=sys.maxsize if args.all else SAMPLES)
     if asked is None:
         comparison.examples()

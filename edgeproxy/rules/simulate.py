@@ -5,7 +5,7 @@ Rules of this file:
 - Rule, key, tags, windows and purges are those of the product's own functions; only the clock is the log's.
 - What the log does not tell is counted as unknown and asked of the origin; hits are never promised:
   fields of requests (conditions and keys on them), contents, and answers whose lifetime nobody knows.
-- A stored answer is there once its fetch has ended (``origin_seconds``); whoever asks in between waits for it.
+- A stored answer is there once its fetch has ended (``origin_seconds``); who asks in between waits for it.
 - Bounded in octets like L1, the least recently used goes first. One small record for each key that is stored.
 - Variants (Vary), purges by hand and what the request's Cache-Control asked are not in the log.
 """
