@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.key import build_key
 from edgeproxy.policy.decide import bypass
+from edgeproxy.policy.freshness import DEFAULT_KEEP
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.policy.invalidate import invalidates
 from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, PassReason, StaleReason, Tier, Unsatisfied
@@ -205,7 +206,7 @@ class Simulation:
             mine.hits += 1
             mine.served(seen.size, age, entry.cost)
             if not entry.next_ready:
-                mine.fetched(entry.size)
+                mine.fetched(seen.size)
                 lifetime = self._lasts(decided, seen)
                 if lifetime > 0:
                     entry.next_ready, entry.next_lifetime = now + entry.cost, lifetime
@@ -214,10 +215,14 @@ class Simulation:
             mine.stale += 1
             mine.served(seen.size, age, 0.0)
         else:
-            self._fetch(decided, seen, mine)
+            keep = rule.overrides.keep
+            held = age - entry.lifetime < (DEFAULT_KEEP if keep is None else keep)
+            self._fetch(decided, seen, mine, confirmed=held and seen.word == CacheWord.REVALIDATED)
 
-    def _fetch(self, decided: _Decided, seen: Seen, mine: Sums) -> None:
-        mine.fetched(seen.size)
+    def _fetch(self, decided: _Decided, seen: Seen, mine: Sums, *, confirmed: bool = False) -> None:
+        """``confirmed``: with 304, as it was then, so that the body comes from the cache."""
+        mine.fetched(0 if confirmed else seen.size)
+        mine.cache_bytes += seen.size if confirmed else 0
         if seen.method == "HEAD":
             return
         lifetime = self._lasts(decided, seen)
