@@ -285,6 +285,7 @@ FIELDS: tuple[Field, ...] = (
     Field("heuristic", lambda rule: rule.overrides.heuristic, _flag),
     Field("extension_guard", lambda rule: rule.overrides.extension_guard, _guard),
     Field("max_object", lambda rule: rule.overrides.max_object, lambda value: f"{value:,} B"),
+    Field("range", lambda rule: rule.overrides.parts, lambda parts: "part" if parts else "whole"),
     Field("normalise", lambda rule: dict(rule.overrides.normalise), _normalise),
     Field("compression", lambda rule: rule.overrides.compression, _plain, cache=False),
     Field("client_cache_control", lambda rule: rule.client_cache_control, _said),

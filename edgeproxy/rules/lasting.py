@@ -53,8 +53,8 @@ def from_store(word: str) -> bool:
 
 
 def entity_status(status: int, word: str, *, stored: bool) -> int:
-    """The status of the stored answer: 304 and 206 are what this client was given of a whole one."""
-    return 200 if status in (304, 206) and (stored or word in _FROM_STORE) else status
+    """The status of the stored answer: 304 is what this client was given of a whole one."""
+    return 200 if status == 304 and (stored or word in _FROM_STORE) else status
 
 
 def lasts(
@@ -71,6 +71,8 @@ def lasts(
     """Seconds from receipt, NOT_STORED or UNKNOWN. ``logged``: the whole lifetime that the log tells, under
     the rule named ``under``, of which ``then`` may know what it says."""
     overrides = rule.overrides
+    if status == 206:
+        return UNKNOWN  # which part, and whether the whole was stored: the log has no ranges
     if overrides.no_store or status_ttl(status, overrides) == 0:
         return NOT_STORED
     given = status_ttl(status, overrides)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from edgeproxy.rules.match import losing_condition, parameters
+from edgeproxy.rules.conditions import losing_condition, parameters
 from edgeproxy.rules.model import PLAIN, Matched
 
 if TYPE_CHECKING:

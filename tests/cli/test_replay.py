@@ -137,6 +137,14 @@ def test_why_it_was_not_stored(
     assert (sums["hits"], sums["unknown"]) == (hits, unknown)
 
 
+def test_a_range_tells_nothing_of_the_whole(replay: Replayed, tmp_path: Path) -> None:
+    rules = 'rules: [{name: a, match: {path: "/a"}, ttl: 1m}]'
+    part = {"status": 206, "reason": "", "stored": True, "ttl": 60.0}
+    log = write(tmp_path / "log", line(0, "/a", **part), line(1, "/a"), line(2, "/a", **part))
+    sums = replay(rules, log)["total"]["rules"]
+    assert (sums["unknown"], sums["origin_requests"], sums["hits"]) == (1, 2, 1)
+
+
 def test_what_hangs_on_fields_is_unknown_unless_the_log_names_the_rule(
     replay: Replayed, tmp_path: Path
 ) -> None:
