@@ -95,7 +95,7 @@ class Group:
         if not self.changes:
             yield "  the rule only: it decides the same"
         for method, host, target, requests in self.samples:
-            yield f"    {requests:>7,}  {method} {host}{target}"
+            yield f"    {requests:>7,}  {_shown(f'{method} {host}{target}')}"
         if len(self.samples) < self.urls:
             yield f"             and {self.urls - len(self.samples):,} more (--all shows them)"
 
@@ -308,6 +308,11 @@ def _listed(path: str) -> Counter[tuple[str, str, str, str]]:
             raise settings.SettingsError(f"--urls: line {number}: {error}") from None
         asked[request.method, request.scheme, request.host, request.target] += 1
     return asked
+
+
+def _shown(text: str) -> str:
+    """A log says what clients sent: nothing of it may reach a terminal as a control character."""
+    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
 
 
 def _some(count: int, what: str) -> str:

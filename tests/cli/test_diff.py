@@ -12,7 +12,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edgeproxy.cli.logged import Log
+from edgeproxy.cli.replay import Replay
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.policy.stored import Overrides
 from edgeproxy.rules.compare import FIELDS
@@ -20,6 +24,7 @@ from edgeproxy.rules.load import load_text
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.model import Rule
 from edgeproxy.rules.possible import possible, together
+from edgeproxy.rules.simulate import Simulation
 from tests.cli.logs import line, write
 
 if TYPE_CHECKING:
@@ -151,8 +156,8 @@ def test_every_request_falls_under_a_pair_that_was_named() -> None:
     named = {(before.rule.name, after.rule.name) for _, before, after in pairs}
     met = set()
     for a, b, c in product((None, "1"), (None, "one", "two"), (None, "c=1")):
-        given = [("x-a", a), ("x-b", b), ("cookie", c)]
-        request = RequestHead("GET", "http", "h", "/a", Headers.of([(n, v) for n, v in given if v]))
+        sent = [("x-a", a), ("x-b", b), ("cookie", c)]
+        request = RequestHead("GET", "http", "h", "/a", Headers.of([(n, v) for n, v in sent if v]))
         met.add((old.match(request).rule.name, new.match(request).rule.name))
     assert met <= named
     assert ("r0", "none") not in named  # who sends x-a is r0's in the new set as well
@@ -200,9 +205,9 @@ def test_gzip_standard_input_and_lines_that_cannot_be_read(
         [line(0, "/api/items/1"), "", "{not json", "[]", '{"method": 1}', line(1, "/", status="x")]
     ).encode()
     (tmp_path / "log.gz").write_bytes(gzip.compress(text))
-    for given, stdin in ((str(tmp_path / "log.gz"), b""), ("-", text), ("-", gzip.compress(text))):
+    for source, stdin in ((str(tmp_path / "log.gz"), b""), ("-", text), ("-", gzip.compress(text))):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
-        code, told = diff(OLD, new, "--log", given)
+        code, told = diff(OLD, new, "--log", source)
         assert (code, told["requests"]) == (1, 1)
         assert (told["log"]["lines"], told["log"]["unread"]) == (5, 4)
         assert told["log"]["first_unread"] == {"line": 3, "why": "not JSON"}
@@ -210,14 +215,49 @@ def test_gzip_standard_input_and_lines_that_cannot_be_read(
     assert diff(OLD, new, "--log", str(tmp_path / "cut.gz"))[1]["log"]["broken_off"] is True
 
 
+def test_what_clients_sent_does_not_reach_the_terminal(run: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(OLD)
+    log = write(tmp_path / "log", line(0, "/api/items/\x1b[2J\x9b"))
+    done = run("diff", str(tmp_path / "a.yaml"), "none", "--log", log)
+    assert done.code == 1
+    assert "/api/items/\\x1b[2J\\x9b" in done.out
+
+
+FIELDS_OF_A_LINE = st.sampled_from([*json.loads(line(0, "/")), "sample"])
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.just([]), st.just({}),
+    st.text("aZ19/?&=*%\x1b\xe9\ud800", max_size=12),
+    st.text("0123456789.eE+-", max_size=6).map("2026-01-01T00:00:00{}Z".format),
+)  # fmt: skip
+
+
+@given(st.lists(st.one_of(st.binary(), st.dictionaries(FIELDS_OF_A_LINE, VALUES)), max_size=6))
+def test_no_line_is_too_odd_to_be_counted(lines: list[bytes | dict[str, Any]]) -> None:
+    good = json.loads(line(0, "/"))
+    text = b"\n".join(
+        each.replace(b"\n", b"") if isinstance(each, bytes) else json.dumps({**good, **each}).encode()
+        for each in lines
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        # An even beginning, so that no run of octets is taken for gzip.
+        patched.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\n" + text)))
+        log = Log("-")
+        read = list(log)
+    assert len(read) == log.lines - log.unread
+    assert (log.first_unread is None) == (log.unread == 0)
+    replay = Replay({"rules": Simulation(load_text(OLD), memory=10_000, then={})})
+    replay.play(read)
+    assert replay.total()["rules"].requests == len(read)
+
+
 def test_wrong_input(run: Callable[..., Done], tmp_path: Path) -> None:
-    for given in (
+    for given_words in (
         ("none", str(tmp_path / "no")), ("none", "none", "--log", str(tmp_path / "no")),
         ("none", "none", "--urls", "/dev/null", "--log", "/dev/null"),
         ("none", "none", "--log", str(tmp_path)),
         ("none", "none", "--log", write(tmp_path / "text", "GET / 200")),
         ("none", "none", "--urls", write(tmp_path / "urls", "/a", "/b /c /d")),
     ):  # fmt: skip
-        done = run("diff", *given)
-        assert (done.code, done.out) == (2, ""), given
-        assert done.err.startswith("edgeproxy"), given
+        done = run("diff", *given_words)
+        assert (done.code, done.out) == (2, ""), given_words
+        assert done.err.startswith("edgeproxy"), given_words
