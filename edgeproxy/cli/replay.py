@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from edgeproxy.observe.access_log import MASK  # noqa: PLC0415
     from edgeproxy.rules.problems import RuleError  # noqa: PLC0415
     from edgeproxy.rules.simulate import Simulation  # noqa: PLC0415
+    from edgeproxy.store.entry import OVERHEAD  # noqa: PLC0415
 
     log = Log(args.log)
     try:
@@ -78,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
         new = _load(settings.rules_directory(given))
         old = None if args.against is None else _load(settings.rules_directory(args.against))
         then = {rule.name: rule for rule in (old or new).rules}
-        sides = {"rules": Simulation(new, memory=memory, then=then, mask=MASK)}
+        sides = {"rules": Simulation(new, memory=memory, then=then, mask=MASK, overhead=OVERHEAD)}
         if old is not None:
-            sides["against"] = Simulation(old, memory=memory, then=then, mask=MASK)
+            sides["against"] = Simulation(old, memory=memory, then=then, mask=MASK, overhead=OVERHEAD)
         replay = Replay(sides)
         replay.play(log)
     except settings.SettingsError as error:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from edgeproxy.rules.seen import Seen
 
 MEMO = 65_536
-OVERHEAD = 1000
-"""Octets that an entry takes besides its body: as L1 charges (store/entry.py)."""
 
 _PASSED = frozenset({
     PassReason.UPGRADE, PassReason.REQUEST_BODY, PassReason.REQUEST_NO_STORE, PassReason.RANGE_TOO_COMPLEX,
@@ -106,12 +104,16 @@ class _Decided(NamedTuple):
 
 
 class Simulation:
-    """One cache under one rule set. ``then``: the rules in force when the log was written, by name."""
+    """One cache under one rule set. ``then``: the rules in force when the log was written, by name.
+    ``memory`` and ``overhead`` (of each entry, besides its body) in octets."""
 
-    def __init__(self, ruleset: RuleSet, *, memory: int, then: Mapping[str, Rule], mask: str = "") -> None:
+    def __init__(
+        self, ruleset: RuleSet, *, memory: int, then: Mapping[str, Rule], mask: str = "", overhead: int = 0
+    ) -> None:
         self.evicted = 0
         self._matcher = Matcher(ruleset)
         self._memory = memory
+        self._overhead = overhead
         self._then = {**then, PLAIN.name: PLAIN}
         self._mask = mask
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -232,7 +234,7 @@ class Simulation:
             self._drop(decided.key)
             return
         cost = self._costs.get(decided.key, 0.0)
-        size = seen.size + OVERHEAD + len(decided.key)
+        size = seen.size + self._overhead + len(decided.key)
         old = self._entries.pop(decided.key, None)
         self._used += size - (0 if old is None else old.size)
         self._entries[decided.key] = _Entry(
