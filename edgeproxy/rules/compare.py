@@ -12,7 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeproxy.key import build_key
@@ -248,6 +248,10 @@ def _unsafe(value: Iterable[Unsafe]) -> str:
     return _list(sorted(each.value for each in value))
 
 
+def _ahead(value: Any) -> str:
+    return "none" if value is None else _plain(value) if is_dataclass(value) else str(value)
+
+
 def _guard(value: bool | None) -> str:  # noqa: FBT001
     return "where the rule gives the lifetime" if value is None else _flag(value)
 
@@ -292,6 +296,7 @@ FIELDS: tuple[Field, ...] = (
     Field("cdn_cache_control", lambda rule: rule.cdn_cache_control, _said),
     Field("request_headers", lambda rule: rule.request_headers, _ops, cache=False),
     Field("response_headers", lambda rule: rule.response_headers, _ops, cache=False),
+    Field("refresh_ahead", lambda rule: rule.refresh_ahead, _ahead),
     Field("coalesce", lambda rule: rule.coalesce, _coalesce),
     Field("origin", lambda rule: rule.origin, cache=False),
     Field("retry", lambda rule: rule.retry, cache=False),
