@@ -33,6 +33,7 @@ MEMORY = "256MiB"
 
 _NOTES = (
     "not in the log, so not counted: Vary, the request's Cache-Control, an answer's no-cache, purges by hand",
+    "not played: refresh_ahead and warming, whose requests the log has no lines for",
 )
 _COLUMNS = (
     "", "requests", "hits", "ratio", "waited", "stale", "origin", "from cache", "from origin", "saved",
