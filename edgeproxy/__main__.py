@@ -8,13 +8,9 @@ import sys
 from typing import Any, NoReturn
 
 from edgeproxy import __version__
-from edgeproxy.cli import check, demo, diff, explain, purge, reload, replay, serve, stats, warm
+from edgeproxy.cli import check, demo, diff, explain, purge, reload, replay, serve, stats, store, warm
 
-COMMANDS = (serve, check, explain, purge, warm, reload, stats, demo)
-from edgeproxy.cli import check, demo, explain, purge, reload, serve, stats, store
-
-COMMANDS = (serve, check, explain, purge, reload, stats, store, demo)
-COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, stats, demo)
+COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, stats, store, demo)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 
