@@ -84,10 +84,13 @@ class Blocks(Generic[T]):
                 self._tables.clear()
             table = self._tables[name] = self._make()
         if name is block or self._seen_before(block):
-            if len(self.known) >= MOST_BLOCKS:
-                self.known.clear()  # their tables stay: each block is back after one parsed request
-            self.known[block] = table
+            self._know(block, table)
         return table
+
+    def _know(self, block: bytes, table: T) -> None:
+        if len(self.known) >= MOST_BLOCKS:
+            self.known.clear()  # their tables stay: each block is back after one parsed request
+        self.known[block] = table
 
     def _seen_before(self, octets: bytes) -> bool:
         mark = hash(octets)
@@ -100,7 +103,12 @@ class Blocks(Generic[T]):
 
     def like(self, block: bytes) -> T | None:
         """The table of the blocks that mean the same as this one, which the parser has accepted too."""
-        return self._tables.get(self._reduced(block)) if len(block) <= LONGEST else None
+        if len(block) > LONGEST:
+            return None
+        table = self._tables.get(self._reduced(block))
+        if table is not None and self._seen_before(block):
+            self._know(block, table)
+        return table
 
     def forget(self) -> None:
         """All blocks and tables."""

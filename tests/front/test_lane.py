@@ -296,6 +296,11 @@ async def test_blocks_never_seen_before(origin: LedgerOrigin) -> None:
             got.append(await raw_answers(edge, segments, 1))
             if lane == "on":
                 assert await lane_hits(edge) >= 30
+                ours = edge.worker.handler.lane
+                assert ours is not None
+                known = len(ours._blocks.known)
+                await raw_answers(edge, segments[:5], 1)
+                assert len(ours._blocks.known) == known + 5  # what comes again is not parsed again
                 async with edge.client() as client:
                     for other in ("Cookie: a=b, Accept-Encoding: identity", "Connection: close"):
                         await client.send(request("/a", *other.split(", ")))
