@@ -135,9 +135,7 @@ class Fetcher:
         try:
             return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent, once=once)
         finally:
-            if flight is not None and not flight.outcome.done():
-                # Cancelled or broken: those who wait must not wait for ever.
-                self._resolve(flight, Failed(OriginError(OriginFailure.ABANDONED, status=502)))
+            self.abandon(flight)
 
     async def _fetch(
         self,
@@ -172,6 +170,11 @@ class Fetcher:
             conditions, asked = _again(exchange, rule, decision)
         broken = OriginError(OriginFailure.BAD_RESPONSE, "304 to a request without conditions")
         return self.on_failure(ask, entry, flight, broken)
+
+    def abandon(self, flight: Flight | None) -> None:
+        """Cancelled or broken without an outcome: those who wait must not wait for ever."""
+        if flight is not None and not flight.outcome.done():
+            self._resolve(flight, Failed(OriginError(OriginFailure.ABANDONED, status=502)))
 
     def start(self) -> Start:
         """Where a fetch that begins now stands."""

@@ -16,13 +16,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, final
 
 from edgeproxy.engine.ask import Ask
-from edgeproxy.engine.coalesce import Failed
 from edgeproxy.engine.exchange import FromEdge, FromEntry, FromStream
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import decide
 from edgeproxy.policy.events import wants_events
-from edgeproxy.policy.vocabulary import CacheWord, Forwarded, OriginFailure, PassReason, Tier
+from edgeproxy.policy.vocabulary import CacheWord, Forwarded, PassReason, Tier
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
@@ -115,15 +114,14 @@ class Call:
             finally:
                 ask.exchange.trace.origin_seconds += prompt.clock.monotonic() - self._began
             answer = self._settled(prompt.fetcher.received(ask.exchange.trace, reply))
+            if answer is None:
+                answer = await prompt.fetcher.fetch(
+                    ask, d.Fetch(self.reason), None, self.flight, alone=self.alone, once=True
+                )
         except OriginError as error:
             return self._failed(error)
         finally:
-            if answer_missing(self.flight):
-                self._give_up()
-        if answer is None:
-            return await prompt.fetcher.fetch(
-                ask, d.Fetch(self.reason), None, self.flight, alone=self.alone, once=True
-            )
+            prompt.fetcher.abandon(self.flight)
         return answer
 
     # -- PromptListener ---------------------------------------------------------------------------------
@@ -137,7 +135,7 @@ class Call:
             answer = self._settled(prompt.fetcher.received(trace, reply))
         except Exception:
             log.exception("request %s failed", trace.request_id)
-            self._give_up()
+            prompt.fetcher.abandon(self.flight)
             answer = BROKEN
         if answer is None:
             self._once = True
@@ -186,18 +184,6 @@ class Call:
         except OriginError as error:
             return fetcher.failure(trace, error)
         return FromStream(reply.head, reply.body, self.ask.rule, shareable=False)
-
-    def _give_up(self) -> None:
-        """Those who wait must not wait for ever."""
-        if answer_missing(self.flight):
-            assert self.flight is not None  # noqa: S101
-            error = OriginError(OriginFailure.ABANDONED, status=502)
-            self._prompt.flights.resolve(self.flight, Failed(error))
-            self._prompt.flights.end(self.flight)
-
-
-def answer_missing(flight: Flight | None) -> bool:
-    return flight is not None and not flight.outcome.done()
 
 
 class Prompt:

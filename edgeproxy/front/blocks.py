@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from edgeproxy.front.seen import Seen
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -46,7 +48,7 @@ class Blocks(Generic[T]):
         self.known: dict[bytes, T] = {}
         """Block -> its table. The same dict until ``forget``."""
         self._tables: dict[bytes, T] = {}
-        self._seen: set[int] = set()
+        self._seen = Seen(MOST_SEEN)
         self._of_rules: frozenset[str] = SELECTS_NOTHING
         """What counts because of the rules: everything, until they are known."""
         self._of_answers: set[str] = set()
@@ -77,13 +79,13 @@ class Blocks(Generic[T]):
         name = self._reduced(block)
         table = self._tables.get(name)
         if table is None:
-            if not self._seen_before(name):
+            if not self._seen.before(name):
                 return None
             if len(self._tables) >= MOST_TABLES:
                 self.known.clear()
                 self._tables.clear()
             table = self._tables[name] = self._make()
-        if name is block or self._seen_before(block):
+        if name is block or self._seen.before(block):
             self._know(block, table)
         return table
 
@@ -92,21 +94,12 @@ class Blocks(Generic[T]):
             self.known.clear()  # their tables stay: each block is back after one parsed request
         self.known[block] = table
 
-    def _seen_before(self, octets: bytes) -> bool:
-        mark = hash(octets)
-        if mark in self._seen:
-            return True
-        if len(self._seen) >= MOST_SEEN:
-            self._seen.clear()
-        self._seen.add(mark)
-        return False
-
     def like(self, block: bytes) -> T | None:
         """The table of the blocks that mean the same as this one, which the parser has accepted too."""
         if len(block) > LONGEST:
             return None
         table = self._tables.get(self._reduced(block))
-        if table is not None and self._seen_before(block):
+        if table is not None and self._seen.before(block):
             self._know(block, table)
         return table
 

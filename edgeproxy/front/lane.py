@@ -55,7 +55,7 @@ TICK = 1.0
 NOT_LEARNED = frozenset({"cache-control", "pragma", "range", "x-request-id", "authorization", "upgrade"})
 """Requests with one of these are answered the ordinary way: their answer depends on more than L1."""
 
-_END = b" HTTP/1.1\r\n"
+END = b" HTTP/1.1\r\n"
 
 
 @final
@@ -165,7 +165,7 @@ class Lane:
     def answer(self, protocol: EdgeProtocol, data: bytes) -> bool:
         """Answer the request in ``data``, if it is one of those remembered. The caller has seen to it that
         the connection is clean and idle."""
-        end = data.find(_END)
+        end = data.find(END)
         targets = self._tables.get(data[end + 11 :])
         if targets is None:
             return False
@@ -175,7 +175,7 @@ class Lane:
     def answer_parsed(self, protocol: EdgeProtocol, data: bytes) -> bool:
         """As ``answer``, for a block never seen before that aiohttp's parser has just accepted as one whole
         bodyless GET: it may differ from a known one only in what selects nothing."""
-        end = data.find(_END)
+        end = data.find(END)
         if end < 0 or not data.startswith(b"GET "):
             return False
         targets = self._blocks.like(data[end + 11 :])
@@ -273,7 +273,7 @@ class Lane:
             request_id=request_id,
             method="GET",
             host=entry.host,
-            target=data[4 : data.find(_END)].decode("latin-1"),
+            target=data[4 : data.find(END)].decode("latin-1"),
             client=protocol.client,
             rule=ready.manner.rule,
             key=entry.primary,
@@ -296,7 +296,7 @@ class Lane:
         """Remember that the ordinary way answered the request ``data`` (one whole head) like this."""
         if len(body) > LARGEST or not entry.current or not data.startswith(b"GET "):
             return  # the parser skips an empty line before a request; here it would shift the target
-        end = data.find(_END)
+        end = data.find(END)
         if end < 0:
             return
         targets = self._blocks.table(data[end + 11 :], self._memory.selecting(entry.primary))

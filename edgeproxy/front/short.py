@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, final
 
 from edgeproxy.engine.exchange import Exchange, FromEntry, FromStream
 from edgeproxy.engine.prompt import BROKEN, Call
+from edgeproxy.front.lane import END, NOT_LEARNED
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
 from edgeproxy.front.respond import BODILESS
+from edgeproxy.front.seen import Seen
 from edgeproxy.front.sender import CLOSE, SLICE, Sender
 from edgeproxy.front.trust import FIELDS
 from edgeproxy.observe.trace import Trace
@@ -58,13 +60,12 @@ MOST_PLANS = 16
 LARGEST = SLICE
 """Octets of a body that are written at once."""
 
-UNUSUAL = frozenset({
-    "cache-control", "pragma", "range", "if-range", "if-match", "if-unmodified-since", "x-request-id",
-    "authorization", "upgrade", "expect", "te", "trailer", "transfer-encoding", "content-length",
-})  # fmt: skip
-"""Requests with one of these are answered the ordinary way."""
+UNUSUAL = NOT_LEARNED | {
+    "if-range", "if-match", "if-unmodified-since", "expect", "te", "trailer", "transfer-encoding",
+    "content-length",
+}  # fmt: skip
+"""Requests with one of these are answered the ordinary way. What is left, the lane may learn."""
 
-_END = b" HTTP/1.1\r\n"
 _TARGET = re.compile(rb"/[!\"$-~]*")
 """Visible ASCII but "#": what the parser would take as it stands."""
 
@@ -161,7 +162,7 @@ class ShortWay:
         self._trust = trust
         self._clock = handler.clock
         self._blocks: dict[bytes, Block] = {}
-        self._seen: set[int] = set()
+        self._seen = Seen(MOST_SEEN)
 
     def forget_plans(self) -> None:
         """After a reload. What the parser made of a header block has nothing to do with rules, and stays."""
@@ -173,7 +174,7 @@ class ShortWay:
     def known(self, protocol: EdgeProtocol, data: bytes) -> bool:
         """Take the request in ``data`` if its header block is known. The caller has seen to it that the
         connection is clean and idle, and that ``data`` is "GET ..." up to the end of a head."""
-        end = data.find(_END)
+        end = data.find(END)
         block = self._blocks.get(data[end + 11 :])
         if block is None or end > protocol.max_line_size or _TARGET.fullmatch(data, 4, end) is None:
             return False
@@ -195,21 +196,16 @@ class ShortWay:
         if "connection" in headers:
             headers = end_to_end(headers)
         block = Block(headers, head.host, learnable=self._trust is None or headers.isdisjoint(FIELDS))
-        end = data.find(_END)
+        end = data.find(END)
         if data.startswith(b"GET /") and end > 0:
             self._learn(data[end + 11 :], block)
         return self._try(protocol, block, head.target, data)
 
     def _learn(self, octets: bytes, block: Block) -> None:
-        mark = hash(octets)
-        if mark in self._seen:
+        if self._seen.before(octets):
             if len(self._blocks) >= MOST_BLOCKS:
                 self._blocks.clear()
             self._blocks[octets] = block
-            return
-        if len(self._seen) >= MOST_SEEN:
-            self._seen.clear()
-        self._seen.add(mark)
 
     def _try(self, protocol: EdgeProtocol, block: Block, target: str, data: bytes) -> bool:
         try:
