@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # One process of the test run starts these, once.
-pytestmark = pytest.mark.xdist_group("workers")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("workers")]
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 15.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = pytest.mark.xdist_group("workers")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("workers")]
 
 COUNT = 40
 
