@@ -109,6 +109,7 @@ class Worker:
             l1_bytes=settings.memory,
             l2_bytes=settings.store_size,
             budget=settings.store_budget,
+            together=None if self._handed is None else Path(self._handed.directory),
         )
         if self._handed is not None and not self.store.table.is_shared:
             raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
@@ -129,6 +130,7 @@ class Worker:
             background=self.background,
             forward=forward,
             matcher=matcher,
+            leases=self.store.leases,
         )
         self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
         self.percentiles = Percentiles(clock.now)

@@ -45,7 +45,10 @@ INNERMOST = ("edgeproxy.policy", "edgeproxy.clock")
 
 AIOHTTP = ("edgeproxy.front", "edgeproxy.origin", "edgeproxy.admin", "edgeproxy.demo")
 
-PORTS = {"edgeproxy.store.base", "edgeproxy.store.entry", "edgeproxy.store.purge", "edgeproxy.origin.base"}
+PORTS = {
+    "edgeproxy.store.base", "edgeproxy.store.entry", "edgeproxy.store.purge", "edgeproxy.origin.base",
+    "edgeproxy.cluster.base",
+}  # fmt: skip
 """What the engine may see of the stores and the origin: types and values, no backend and no socket."""
 
 ONE_FILE = {"aiocache": 1, "lmdb": 1, "http_sf": 1}

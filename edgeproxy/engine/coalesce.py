@@ -8,6 +8,8 @@ Rules of this file:
   those who wait). The leader may go away; the flight goes on.
 - State changes synchronously: between looking a flight up and joining it there is no await.
 - A flight older than its lease no longer holds the key: one newcomer may begin another.
+- Where other processes fetch too, a flight holds the key's lease (cluster/base.py), and lets go of it when it
+  has its outcome: at once where there is nothing to share, else when the shared store has what was stored.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeproxy.cluster.base import LOOK, UNCACHEABLE, End, Ended
+from edgeproxy.policy.vocabulary import OriginFailure
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeproxy.cluster.base import Lease
     from edgeproxy.engine.body import SharedBody
     from edgeproxy.origin.base import OriginError
     from edgeproxy.policy.vocabulary import NotStored, StaleReason
@@ -48,9 +56,10 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Uncacheable:
-    """The answer is for the leader alone; the others go on their own."""
+    """The answer is for the leader alone; the others go on their own. ``reason``: None where another process
+    found it so."""
 
-    reason: NotStored
+    reason: NotStored | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,10 @@ Outcome = Landed | Streaming | Stale | Uncacheable | Failed
 
 class Flight:
     """``epoch``: the purge number when it began. ``began``: clock.monotonic(). ``warming``: no client's
-    request began it, so the origin is asked once only, and clients do not make its failure theirs."""
+    request began it, so the origin is asked once only, and clients do not make its failure theirs.
+    ``lease``: where other processes fetch too."""
 
-    __slots__ = ("began", "epoch", "followers", "key", "outcome", "warming")
+    __slots__ = ("began", "epoch", "followers", "key", "lease", "outcome", "warming")
 
     def __init__(self, key: str, epoch: int, began: float) -> None:
         self.key = key
@@ -75,14 +85,16 @@ class Flight:
         self.began = began
         self.followers = 0
         self.warming = False
+        self.lease: Lease | None = None
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
 
 class Flights:
-    """All flights of this worker, by key."""
+    """All flights of this worker, by key. ``stored`` calls back when the shared store has what was put."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: Callable[[Callable[[], None]], None] | None = None) -> None:
         self._flights: dict[str, Flight] = {}
+        self._stored = stored
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -107,8 +119,36 @@ class Flights:
         """Tell everyone. A Streaming flight stays joinable until ``end``."""
         if not flight.outcome.done():
             flight.outcome.set_result(outcome)
+            if flight.lease is not None and type(outcome) is not Streaming:
+                self._let_go(flight.lease, _told(outcome, warming=flight.warming))
 
     def end(self, flight: Flight) -> None:
         """Nobody may join any more. A newer flight under the same key stays."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
+        if flight.lease is not None:
+            self._let_go(flight.lease, LOOK)
+
+    def _let_go(self, lease: Lease, ended: Ended) -> None:
+        if ended is LOOK and self._stored is not None:
+            self._stored(lambda: lease.end(LOOK))
+        else:
+            lease.end(ended)
+
+
+_OURS = frozenset({OriginFailure.ABANDONED, OriginFailure.YIELDED, OriginFailure.OVERLOADED})
+"""Failures that say nothing of the origin: another process may fare better."""
+
+
+def _told(outcome: Outcome, *, warming: bool) -> Ended:
+    """An outcome as other processes are told it."""
+    match outcome:
+        case Uncacheable():
+            return UNCACHEABLE
+        case Failed(error) if not warming and error.failure not in _OURS:
+            return Ended(End.FAILED, error.failure, error.status)
+        case Stale() if not warming:
+            # They look whether they have something stale, too.
+            return Ended(End.FAILED, OriginFailure.SERVER_ERROR, OriginFailure.SERVER_ERROR.status)
+        case _:
+            return LOOK

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
+from edgeproxy.cluster.base import UNCACHEABLE
 from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
@@ -337,6 +338,8 @@ class Fetcher:
             await pump(source, body)
             if body.outgrown:
                 self._store.note_uncacheable(ask.key.primary)
+                if flight is not None and flight.lease is not None:
+                    flight.lease.end(UNCACHEABLE)
             elif (
                 body.complete
                 and counted(draft.stored, body.size)

@@ -19,6 +19,7 @@ from edgeproxy.engine.contents import Contents
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
+from edgeproxy.engine.lead import Leader
 from edgeproxy.engine.passing import Passer
 from edgeproxy.engine.prompt import Prompt
 from edgeproxy.engine.streaming import stream_of
@@ -36,6 +37,7 @@ from edgeproxy.store.base import Found
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
+    from edgeproxy.cluster.base import Leases
     from edgeproxy.engine.background import Background
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.origin.base import Origin
@@ -48,7 +50,8 @@ ROUNDS = 3
 
 
 class Engine:
-    """One worker's flow. ``matcher`` is swapped, whole, when the rules are reloaded."""
+    """One worker's flow. ``matcher`` is swapped, whole, when the rules are reloaded. ``leases``: where other
+    processes fetch the same into the same store."""
 
     def __init__(
         self,
@@ -59,12 +62,13 @@ class Engine:
         background: Background,
         forward: ForwardBuilder,
         matcher: Matcher,
+        leases: Leases | None = None,
     ) -> None:
         self.matcher = matcher
         self._clock = clock
         self._store = store
         self._background = background
-        self.flights = Flights()
+        self.flights = Flights(store.after_writes)
         self.contents = Contents(clock)
         self._cooldown = CoolDown()
         self._fetcher = Fetcher(
@@ -76,6 +80,9 @@ class Engine:
             flights=self.flights,
             cooldown=self._cooldown,
         )
+        self._lead = Leader(
+            clock=clock, store=store, fetcher=self._fetcher, flights=self.flights, leases=leases
+        ).lead
         self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward)
         self.prompt = Prompt(
             clock=clock,
@@ -84,6 +91,8 @@ class Engine:
             forward=forward,
             flights=self.flights,
             fetcher=self._fetcher,
+            leases=leases,
+            lead=self._lead,
         )
 
     @property
@@ -230,7 +239,7 @@ class Engine:
     async def _fetch_in_background(
         self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry, flight: Flight
     ) -> None:
-        answer = await self._fetcher.fetch(ask, decision, entry, flight)
+        answer = await self._lead(ask, decision, entry, flight)
         if isinstance(answer, FromStream):
             answer.body.close()
 
@@ -259,14 +268,15 @@ class Engine:
             if isinstance(calm, d.ServeStaleOnError):
                 return self._fetcher.stale(ask, entry, StaleReason.COOL_DOWN)
         # A request that insists on a new answer must not get one that was under way before it.
-        flight = None
-        if not insists(head, ask.rule.overrides):
-            flight = self.flights.find(key, now, coalesce.lease)
+        alone = insists(head, ask.rule.overrides)
+        flight = None if alone else self.flights.find(key, now, coalesce.lease)
         if flight is not None:
             return await self._follow(ask, decision, entry, flight)
         flight = self.flights.begin(key, self._store.epoch, now)
         flight.warming = ask.exchange.purpose is Purpose.WARM
-        return await self._fetcher.fetch(ask, decision, entry, flight)
+        if alone:
+            return await self._fetcher.fetch(ask, decision, entry, flight)
+        return await self._lead(ask, decision, entry, flight)
 
     @staticmethod
     def _flight_key(ask: Ask, entry: Entry | None, span: str) -> str:

@@ -24,7 +24,10 @@ from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, PassReason, Tier
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from edgeproxy.clock import Clock
+    from edgeproxy.cluster.base import Leases
     from edgeproxy.engine.coalesce import Flight, Flights
     from edgeproxy.engine.exchange import Answer, Exchange
     from edgeproxy.engine.fetch import Fetcher, Received, Start
@@ -82,6 +85,12 @@ class Call:
         joins = ask.rule.coalesce.enabled and not wants_events(ask.exchange.head.headers)
         if not self.alone and joins:
             self.flight = prompt.flights.begin(ask.key.primary, self.start.epoch, self._began)
+            if prompt.leases is not None:
+                lease = prompt.leases.at_once(ask.key.primary, ask.exchange.trace.started)
+                self.flight.lease = lease
+                if lease is None:
+                    told.unfinished()  # another process may be fetching it: who can wait finds out
+                    return
         self._prompted = prompt.origin.prompt(octets, self, ask.rule)
         if self._prompted is None:
             told.unfinished()
@@ -98,6 +107,8 @@ class Call:
             # It could not be sent at once, or was and has to be again.
             if self.passed:
                 return await self._pass()
+            if prompt.leases is not None and self.flight is not None and self.flight.lease is None:
+                return await prompt.lead(ask, d.Fetch(self.reason), None, self.flight)
             return await prompt.fetcher.fetch(
                 ask,
                 d.Fetch(self.reason),
@@ -198,12 +209,16 @@ class Prompt:
         forward: ForwardBuilder,
         flights: Flights,
         fetcher: Fetcher,
+        leases: Leases | None,
+        lead: Callable[[Ask, d.Fetch, None, Flight], Awaitable[Answer]],
     ) -> None:
         self.clock = clock
         self.origin = origin
         self.forward = forward
         self.flights = flights
         self.fetcher = fetcher
+        self.leases = leases
+        self.lead = lead
         self._store = store
 
     def look(self, exchange: Exchange, matched: Matched) -> FromEntry | Call | None:

@@ -57,6 +57,10 @@ class Store(Protocol):
         """Into L1 at once and into L2 in the background; False if a purge or a fetch that began later
         has overtaken it (and then into neither)."""
 
+    def after_writes(self, call: Callable[[], None]) -> None:
+        """Call when the shared store has what was put so far, or has dropped it; at once where there is no
+        such store, or where it is far behind."""
+
     def overtaken(self, entry: Entry) -> bool:
         """Has a hard purge that concerns the entry been made since its fetch began?"""
 

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgeproxy.cluster.epoch import PurgeTable
+from edgeproxy.cluster.lease import NodeLeases
 from edgeproxy.store.memory import MemoryStore
 from edgeproxy.store.shared import BUDGET, ByteCache, SharedStore, StoreUnusable
 from edgeproxy.store.tiered import TieredStore
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
+    from edgeproxy.cluster.redis_lease import ClusterLeases
     from edgeproxy.store.shared import Spawn
     from edgeproxy.store.tiered import Hooks
 
@@ -92,9 +94,11 @@ async def open_store(
     l2_bytes: int = L2_BYTES,
     budget: float = BUDGET,
     hooks: Hooks | None = None,
+    together: Path | None = None,
 ) -> TieredStore:
-    """A store for this process. Call it after the fork, on the loop that uses it. Raises ValueError for a
-    URL that means nothing, and for nothing else."""
+    """A store for this process. Call it after the fork, on the loop that uses it. ``together``: a directory
+    of the workers that fetch into this store together. Raises ValueError for a URL that means nothing, and
+    for nothing else."""
     place = parse_store_url(url)
     cache: ByteCache | None = None
     degraded = ""
@@ -119,7 +123,27 @@ async def open_store(
 
         bus = RedisBus(place.url, table, clock, spawn)
         bus.start()
-    return TieredStore(memory, table, clock, shared=shared, bus=bus, hooks=hooks, degraded=degraded)
+    leases: NodeLeases | ClusterLeases | None = None
+    node = None if together is None else _leases(together, clock)
+    if place.kind == "redis":
+        from edgeproxy.cluster.redis_lease import CONNECTIONS, ClusterLeases  # noqa: PLC0415
+        from edgeproxy.cluster.redis_link import connect  # noqa: PLC0415
+
+        link = connect(place.url, connections=CONNECTIONS)
+        leases = ClusterLeases(link, clock, spawn, breaker=shared.breaker, budget=budget, node=node)
+    else:
+        leases = node
+    return TieredStore(
+        memory, table, clock, shared=shared, bus=bus, hooks=hooks, degraded=degraded, leases=leases
+    )
+
+
+def _leases(directory: Path, clock: Clock) -> NodeLeases | None:
+    try:
+        return NodeLeases(directory, clock)
+    except OSError as error:
+        log.error("workers fetch each for itself: %s", error)  # noqa: TRY400
+        return None
 
 
 def _cache(place: StoreUrl, clock: Clock, max_bytes: int) -> ByteCache | None:

@@ -47,6 +47,11 @@ MAINTENANCE = 10.0
 CLOSING = 5.0
 """Seconds that closing waits for the writes that are left."""
 
+
+async def _nothing(_: dict[str, bytes]) -> tuple[()]:
+    return ()
+
+
 Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 
 
@@ -119,6 +124,9 @@ class ByteCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
         raise NotImplementedError
 
 
+BEHIND = 2 * BATCH
+"""Writes waiting from which on nobody waits for theirs."""
+
 Prepare = Callable[[dict[str, bytes]], Awaitable[Sequence[Write]]]
 """Makes the writes of one job when its turn comes. It is given what this batch has made so far, by key."""
 
@@ -128,6 +136,7 @@ class _Job:
     prepare: Prepare
     octets: int
     deadline: float
+    then: Callable[[], None] | None = None
 
 
 class SharedStore:
@@ -146,6 +155,7 @@ class SharedStore:
         self._reads = 0
         self._jobs: deque[_Job] = deque()
         self._queued = 0
+        self._then: list[Callable[[], None]] = []
         self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -215,12 +225,22 @@ class SharedStore:
         self._jobs.append(_Job(prepare, octets, self._clock.now() + WRITE_DEADLINE))
         self._queued += octets
         while len(self._jobs) > MOST_WRITES or (self._queued > MOST_WRITE_OCTETS and len(self._jobs) > 1):
-            self._take()
-            self.counts["write_drops"] += 1
+            dropped = self._take()
+            if dropped.then is None:
+                self.counts["write_drops"] += 1
+            else:
+                dropped.then()
         if not self._draining:
             self._draining = True
             self._idle.clear()
             self._spawn(self._drain(), f"writes to {self.name}")
+
+    def after_writes(self, call: Callable[[], None]) -> None:
+        """Call when every write enqueued so far has been made or dropped; at once where too many wait."""
+        if self._closed or not self._draining or len(self._jobs) > BEHIND:
+            call()
+        else:
+            self._jobs.append(_Job(_nothing, 0, float("inf"), call))
 
     def _take(self) -> _Job:
         job = self._jobs.popleft()
@@ -233,6 +253,9 @@ class SharedStore:
                 batch = await self._next_batch()
                 if batch:
                     await self._write(batch)
+                then, self._then = self._then, []
+                for call in then:
+                    call()
         finally:
             self._draining = False
             self._idle.set()
@@ -243,6 +266,9 @@ class SharedStore:
         octets = 0
         while self._jobs and len(batch) < BATCH and octets < BATCH_OCTETS:
             job = self._take()
+            if job.then is not None:
+                self._then.append(job.then)
+                continue
             if self._clock.now() > job.deadline:
                 self.counts["write_drops"] += 1
                 continue

@@ -44,11 +44,13 @@ from edgeproxy.store.shared import Write
 from edgeproxy.store.uncacheable import Uncacheable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edgeproxy.clock import Clock
     from edgeproxy.cluster.bus import RedisBus
     from edgeproxy.cluster.epoch import PurgeTable
+    from edgeproxy.cluster.lease import NodeLeases
+    from edgeproxy.cluster.redis_lease import ClusterLeases
     from edgeproxy.store.base import Select
     from edgeproxy.store.memory import MemoryStore
     from edgeproxy.store.purge import PurgeOrder
@@ -71,8 +73,8 @@ class Hooks(Protocol):
 
 
 class TieredStore:
-    """``memory`` and ``table`` always; ``shared`` and ``bus`` where there are any. ``degraded`` says why a
-    configured shared store is not there ("" if nothing is wrong)."""
+    """``memory`` and ``table`` always; ``shared``, ``bus`` and ``leases`` where there are any. ``degraded``
+    says why a configured shared store is not there ("" if nothing is wrong)."""
 
     def __init__(
         self,
@@ -84,12 +86,14 @@ class TieredStore:
         bus: RedisBus | None = None,
         hooks: Hooks | None = None,
         degraded: str = "",
+        leases: NodeLeases | ClusterLeases | None = None,
     ) -> None:
         self.memory = memory
         self.table = table
         self.shared = shared
         self.bus = bus
         self.hooks = hooks
+        self.leases = leases
         self.degraded = degraded
         self._clock = clock
         self._uncacheable = Uncacheable(clock)
@@ -222,6 +226,12 @@ class TieredStore:
         self._uncacheable.forget(entry.primary)
         self._write(entry)
         return True
+
+    def after_writes(self, call: Callable[[], None]) -> None:
+        if self.shared is None:
+            call()
+        else:
+            self.shared.after_writes(call)
 
     def overtaken(self, entry: Entry) -> bool:
         return self.table.verdict_on(entry) is GONE
@@ -451,5 +461,7 @@ class TieredStore:
             await self.shared.close()
         if self.bus is not None:
             await self.bus.close()
+        if self.leases is not None:
+            await self.leases.close()
         self.memory.clear()
         self.table.close()
