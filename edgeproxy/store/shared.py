@@ -54,6 +54,10 @@ class StoreUnusable(Exception):  # noqa: N818  # a state, not a slip: the caller
     """The store cannot be opened; the message is one line for the operator."""
 
 
+class PartAway(Exception):  # noqa: N818  # a state too
+    """The part of the store that holds the key is left alone; the others are asked as ever."""
+
+
 class Wrote(Enum):
     """What became of a write."""
 
@@ -205,7 +209,8 @@ class SharedStore:
 
     def _read_failed(self, error: Exception) -> LookupMiss:
         self.counts["errors"] += 1
-        self.breaker.failed(f"{type(error).__name__}: {error}")
+        if not isinstance(error, PartAway):
+            self.breaker.failed(f"{type(error).__name__}: {error}")
         return LookupMiss.ERROR
 
     def enqueue(self, prepare: Prepare, octets: int) -> None:
