@@ -22,11 +22,12 @@ from urllib.parse import urlsplit
 from edgeproxy.cluster.epoch import PurgeTable
 from edgeproxy.cluster.redis_url import SCHEMES, is_redis, parse_redis_url, secret_of, tls_context
 from edgeproxy.store.memory import MemoryStore
-from edgeproxy.store.shared import BUDGET, ByteCache, SharedStore, StoreUnusable
+from edgeproxy.store.shared import BUDGET, SharedStore, StoreUnusable
 from edgeproxy.store.tiered import TieredStore
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
+    from edgeproxy.store.backend import ByteCache
     from edgeproxy.store.shared import Spawn
     from edgeproxy.store.tiered import Hooks
 

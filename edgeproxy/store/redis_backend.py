@@ -21,8 +21,9 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from edgeproxy.cluster.redis_cluster import NodeDown
 from edgeproxy.cluster.redis_link import connect, pipelined
+from edgeproxy.store.backend import ByteCache
 from edgeproxy.store.codec import MAGIC, ORDER_AT, ORDER_END
-from edgeproxy.store.shared import MOST_COMMANDS, ByteCache, PartAway, Write, Wrote
+from edgeproxy.store.shared import MOST_COMMANDS, PartAway, Write, Wrote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
