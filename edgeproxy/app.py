@@ -46,7 +46,7 @@ from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.model import RuleSet
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.settings import SettingsError
-from edgeproxy.store.open import open_store, parse_store_url
+from edgeproxy.store.open import check_store_url, open_store, parse_store_url
 from edgeproxy.warm.service import Warming
 from edgeproxy.warm.wanted_file import WantedFiles
 
@@ -340,9 +340,9 @@ def given(settings: Settings) -> Given:
 
 
 def check_store(settings: Settings) -> None:
-    """Raise SettingsError for a --store that means nothing."""
+    """Raise SettingsError for a --store that means nothing, or whose files cannot be read."""
     try:
-        parse_store_url(settings.store)
+        check_store_url(settings.store)
     except ValueError as error:
         raise SettingsError(f"--store: {error}") from None
 

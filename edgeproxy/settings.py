@@ -22,6 +22,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy.cluster.redis_url import is_redis, with_password
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Mapping
@@ -244,6 +246,8 @@ OPTIONS = (
     Option("store", text, "", "URL",
            "shared store: memory:, lmdb:PATH, redis://…, memcached://…; "
            "default: LMDB in the cache dir, for this origin"),
+    Option("store_password_file", text, "", "FILE",
+           "holds the password of a redis store (or EDGEPROXY_STORE_PASSWORD)"),
     Option("cache_dir", text, "", "DIR",
            "where the default store, the admin token and the purge numbers live; "
            "default ~/.cache/edgeproxy"),
@@ -395,10 +399,11 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         raise SettingsError("--origin: missing; expected the URL of the API, such as http://127.0.0.1:9000")
     directory = Path(given.pop("cache_dir") or default_cache_dir(environ))
     token_file, read_file = given.pop("admin_token_file"), given.pop("read_token_file")
+    store = _store(given, environ) or _default_store(given, directory)
     return Settings(
-        **{k: v for k, v in given.items() if k not in ("rules", "store")},
+        **{k: v for k, v in given.items() if k not in ("rules", "store", "store_password_file")},
         rules=rules_directory(given["rules"]),
-        store=given["store"] or _default_store(given, directory),
+        store=store,
         cache_dir=directory,
         admin_token=_secret(token_file, "--admin-token-file", environ.get("EDGEPROXY_ADMIN_TOKEN")),
         read_token=_secret(read_file, "--read-token-file", environ.get("EDGEPROXY_READ_TOKEN")),
@@ -408,13 +413,27 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
 def load_store(flags: Mapping[str, Any], environ: Mapping[str, str]) -> str:
     """The store that ``serve`` would use with these flags. Raises SettingsError."""
     given = gather(flags, environ)
-    if given["store"]:
-        return str(given["store"])
+    store = _store(given, environ)
+    if store:
+        return store
     if given["origin"] is None:
         raise SettingsError(
             "--store: missing; expected lmdb:PATH, or the --origin whose default store is meant"
         )
     return _default_store(given, Path(given["cache_dir"] or default_cache_dir(environ)))
+
+
+def _store(given: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """The store that was named, with its password; "" if none was."""
+    flag = "--store-password-file"
+    path, store = given["store_password_file"], str(given["store"])
+    password = _secret(path, flag, environ.get("EDGEPROXY_STORE_PASSWORD"))
+    if password is None or (not path and not is_redis(store)):
+        return store  # a variable may be there for others
+    try:
+        return with_password(store, password)
+    except ValueError as error:
+        raise SettingsError(f"{flag if path else 'EDGEPROXY_STORE_PASSWORD'}: {error}") from None
 
 
 def _default_store(given: Mapping[str, Any], directory: Path) -> str:
@@ -423,7 +442,13 @@ def _default_store(given: Mapping[str, Any], directory: Path) -> str:
     return f"lmdb:{directory / f'store-{blake2b(named.encode(), digest_size=6).hexdigest()}'}"
 
 
-BESIDE = ("EDGEPROXY_CONFIG", "EDGEPROXY_ADMIN_TOKEN", "EDGEPROXY_READ_TOKEN", HANDED_DOWN)
+BESIDE = (
+    "EDGEPROXY_CONFIG",
+    "EDGEPROXY_ADMIN_TOKEN",
+    "EDGEPROXY_READ_TOKEN",
+    "EDGEPROXY_STORE_PASSWORD",
+    HANDED_DOWN,
+)
 """Variables that are ours and belong to no flag."""
 _OF_A_SERVICE = re.compile(r"EDGEPROXY_(SERVICE_(HOST|PORT)|PORT)(_[A-Z0-9_]+)?")
 """Kubernetes sets these by itself where a Service is called edgeproxy."""

@@ -35,6 +35,7 @@ import uvloop
 from edgeproxy.app import Worker
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.settings import SettingsError
+from edgeproxy.store.open import parse_store_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,18 +181,12 @@ def reopen(worker: Worker) -> None:
 
 def described(settings: Settings, *, memory_alone: bool) -> str:
     """What is served where, in one line without secrets. ``memory_alone``: the store cannot be used."""
-    store = redacted(settings.store)
+    store = parse_store_url(settings.store).shown
     rules = "plain HTTP caching" if settings.rules is None else f"rules from {settings.rules}"
     return (
         f"{settings.origin} on {settings.listen}, admin on {settings.admin}, {rules}, "
         f"{f'memory alone ({store} cannot be used)' if memory_alone else f'store {store}'}"
     )
-
-
-def redacted(url: str) -> str:
-    """A store's URL without its password."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if mark and "@" in rest else url
 
 
 def _prepare() -> None:

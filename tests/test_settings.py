@@ -26,6 +26,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "admin": ("[::1]:9", Address("::1", 9)),
     "trusted_proxies": ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
     "store": ("redis://cache:6379/2", "redis://cache:6379/2"),
+    "store_password_file": ("{here}/token", "redis://:the-token@cache"),
     "cache_dir": ("{here}", "{here}"),
     "memory": ("1.5GiB", 1610612736),
     "store_size": ("10GB", 10_000_000_000),
@@ -55,8 +56,14 @@ GOOD: dict[str, tuple[str, Any]] = {
     "read_token_file": ("{here}/token", "the-token"),
     "log_level": ("DEBUG", "debug"),
 }
-FIELD = {"admin_token_file": "admin_token", "read_token_file": "read_token"}
+FIELD = {
+    "admin_token_file": "admin_token",
+    "read_token_file": "read_token",
+    "store_password_file": "store",
+}
 """Options whose value is kept under another name."""
+BESIDE = {"store_password_file": {"EDGEPROXY_STORE": "redis://cache"}}
+"""What an option needs beside it, as variables."""
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def test_every_option_from_every_place(name: str, place: str, here: Path) -> Non
     written, expected = GOOD[name]
     written = written.format(here=here)
     flags: dict[str, Any] = {} if name == "origin" else {"origin": "http://o"}
-    environ = {"HOME": "/nonexistent"}
+    environ = {"HOME": "/nonexistent", **BESIDE.get(name, {})}
     match place:
         case "flag":
             parser = argparse.ArgumentParser()
@@ -100,6 +107,21 @@ def test_every_option_from_every_place(name: str, place: str, here: Path) -> Non
     value = getattr(settings.load(flags, environ), FIELD.get(name, name))
     expected = expected.format(here=here) if isinstance(expected, str) else expected
     assert (str(value) if isinstance(value, Path) else value) == expected
+
+
+def test_the_store_s_password_comes_from_one_place(here: Path) -> None:
+    variable = {"EDGEPROXY_STORE_PASSWORD": "a/b@c"}
+    assert loaded({"store": "redis://edge@cache/1"}, variable).store == "redis://edge:a%2Fb%40c@cache/1"
+    assert settings.load_store({"store": "redis+cluster://a,b"}, variable) == "redis+cluster://:a%2Fb%40c@a,b"
+    assert loaded({"store": "memory:"}, variable).store == "memory:", "it may be there for others"
+    file = {"store_password_file": str(here / "token")}
+    assert loaded({"store": "redis://cache", **file}, variable).store == "redis://:the-token@cache"
+    for store, said in (("memory:", "only a redis store"), ("redis://:secret@cache", "a password already")):
+        with pytest.raises(SettingsError, match=f"^--store-password-file: [^\n]*{said}") as refused:
+            loaded({"store": store, **file})
+        assert "secret" not in str(refused.value)
+    with pytest.raises(SettingsError, match=r"^EDGEPROXY_STORE_PASSWORD: .*already"):
+        loaded({"store": "redis://:secret@cache"}, variable)
 
 
 def test_flag_over_variable_over_file_over_default(here: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgeproxy.store.inspect import Wanted
     from edgeproxy.store.open import StoreUrl
 
-_FLAGS = ("store", "cache_dir", "origin", "origin_host")
+_FLAGS = ("store", "store_password_file", "cache_dir", "origin", "origin_host")
 _EVERY = 2.0
 """Seconds between two words of progress."""
 

@@ -24,7 +24,7 @@ LONGEST = 4.0
 
 
 class Breaker:
-    """``name`` is for the log."""
+    """``name`` is for the log; "" writes nothing there."""
 
     def __init__(self, clock: Clock, name: str) -> None:
         self._clock = clock
@@ -57,7 +57,8 @@ class Breaker:
         if self._pause:
             self._pause = 0.0
             self.reason = ""
-            log.warning("shared store %s: in use again", self._name)
+            if self._name:
+                log.warning("shared store %s: in use again", self._name)
 
     def failed(self, reason: str) -> None:
         self._failures += 1
@@ -67,5 +68,6 @@ class Breaker:
             self._pause = FIRST
             self.opened += 1
             self.reason = reason
-            log.warning("shared store %s: not asked for a while (%s)", self._name, reason)
+            if self._name:
+                log.warning("shared store %s: not asked for a while (%s)", self._name, reason)
         self._until = self._clock.now() + self._pause

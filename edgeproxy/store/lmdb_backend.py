@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 
 import lmdb
 
+from edgeproxy.store.backend import ByteCache
 from edgeproxy.store.codec import ORDER_END, head_length, newer
-from edgeproxy.store.shared import ByteCache, StoreUnusable, Write, Wrote
+from edgeproxy.store.shared import StoreUnusable, Write, Wrote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiomcache
 
+from edgeproxy.store.backend import ByteCache
 from edgeproxy.store.codec import newer
-from edgeproxy.store.shared import ByteCache, Write, Wrote
+from edgeproxy.store.shared import Write, Wrote
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,15 @@ from urllib.parse import urlsplit
 
 from edgeproxy.cluster.epoch import PurgeTable
 from edgeproxy.cluster.lease import NodeLeases
+from edgeproxy.cluster.redis_url import SCHEMES, is_redis, parse_redis_url, secret_of, tls_context
 from edgeproxy.store.memory import MemoryStore
-from edgeproxy.store.shared import BUDGET, ByteCache, SharedStore, StoreUnusable
+from edgeproxy.store.shared import BUDGET, SharedStore, StoreUnusable
 from edgeproxy.store.tiered import TieredStore
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.cluster.redis_lease import ClusterLeases
+    from edgeproxy.store.backend import ByteCache
     from edgeproxy.store.shared import Spawn
     from edgeproxy.store.tiered import Hooks
 
@@ -36,52 +38,55 @@ log = logging.getLogger("edgeproxy.store")
 L1_BYTES = 256 * 1024 * 1024
 L2_BYTES = 1024 * 1024 * 1024
 
-FORMS = "memory:, lmdb:PATH, redis://HOST:PORT/DB, rediss://HOST:PORT/DB or memcached://HOST:PORT"
+FORMS = f"memory:, lmdb:PATH, memcached://HOST:PORT, {', '.join(s.form for s in SCHEMES.values())}"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """``kind`` is memory, lmdb, redis or memcached; the rest as far as the kind has it."""
+    """``kind`` is memory, lmdb, redis or memcached; the rest as far as the kind has it. ``shown`` is for
+    logs: no password. ``identity`` names the same store whatever its password is."""
 
     kind: str
-    url: str
+    url: str = field(repr=False)
     path: Path | None = None
     host: str = ""
     port: int = 0
-
-    @property
-    def shown(self) -> str:
-        """For logs: no password."""
-        if self.kind == "redis":
-            return f"{urlsplit(self.url).scheme}://{self.host}:{self.port}"
-        return self.url
+    shown: str = ""
+    identity: str = ""
 
 
 def parse_store_url(url: str) -> StoreUrl:
     """Raises ValueError with one line that says what was expected."""
     if url == "memory:":
-        return StoreUrl("memory", url)
+        return StoreUrl("memory", url, shown=url, identity=url)
+    if is_redis(url):
+        redis = parse_redis_url(url)
+        return StoreUrl("redis", url, shown=redis.shown, identity=redis.identity)
     scheme, _, rest = url.partition(":")
     if scheme == "lmdb" and rest:
-        return StoreUrl("lmdb", url, Path(rest.removeprefix("//")).expanduser())
-    default_port = {"redis": 6379, "rediss": 6379, "memcached": 11211}.get(scheme)
-    if default_port is None or not rest.startswith("//"):
+        path = Path(rest.removeprefix("//")).expanduser()
+        return StoreUrl("lmdb", url, path, shown=url, identity=url)
+    if scheme != "memcached" or not rest.startswith("//"):
         raise ValueError(f"store {_printable(url)}: expected {FORMS}")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or default_port
+        host, port = parts.hostname, parts.port or 11211
     except ValueError as error:
         raise ValueError(f"store {scheme}: {error}; expected {FORMS}") from None
     if not host:
         raise ValueError(f"store {scheme}: no host is named; expected {FORMS}")
-    if scheme == "memcached":
-        if parts.username or parts.path.strip("/") or parts.query:
-            raise ValueError("store memcached: expected memcached://HOST:PORT and nothing else")
-        return StoreUrl("memcached", url, None, host, port)
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise ValueError(f"store {scheme}: the database is a number, not {_printable(database)}")
-    return StoreUrl("redis", url, None, host, port)
+    if parts.username or parts.path.strip("/") or parts.query:
+        raise ValueError("store memcached: expected memcached://HOST:PORT and nothing else")
+    return StoreUrl("memcached", url, None, host, port, shown=url, identity=url)
+
+
+def check_store_url(url: str) -> None:
+    """All that can be said of it before it is opened, its files of TLS too. Raises ValueError."""
+    if parse_store_url(url).kind == "redis":
+        place = parse_redis_url(url)
+        tls_context(place)
+        if place.sentinel_password_file:
+            secret_of(place.sentinel_password_file)
 
 
 async def open_store(
@@ -155,7 +160,7 @@ def _cache(place: StoreUrl, clock: Clock, max_bytes: int) -> ByteCache | None:
         case "redis":
             from edgeproxy.store.redis_backend import RedisCache  # noqa: PLC0415
 
-            return RedisCache(place.url)
+            return RedisCache(place.url, clock=clock, named=place.shown)
         case "memcached":
             from edgeproxy.store.memcached_backend import MemcachedCache  # noqa: PLC0415
 
@@ -170,7 +175,7 @@ def _table(place: StoreUrl, state_dir: Path | None) -> tuple[PurgeTable, str]:
     if place.kind == "lmdb" and place.path is not None:
         paths.append(place.path / "purges")
     if state_dir is not None:
-        digest = blake2b(place.url.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+        digest = blake2b(place.identity.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
         paths.append(state_dir / f"purges-{digest}")
     problem = ""
     for path in paths:

@@ -1,7 +1,7 @@
 """What Redis or Memcached say of themselves, cheaply: a few numbers of the server, no key is listed.
 
-Rules of this file: one connection, two commands at most, short timeouts. The numbers are the server's,
-so they count whatever else it holds.
+Rules of this file: one connection to a server, two commands at most, short timeouts. The numbers are the
+server's, so they count whatever else it holds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import aiomcache
 from aiomcache.exceptions import ClientException
 from redis.exceptions import RedisError
 
-from edgeproxy.cluster.redis_link import connect
+from edgeproxy.cluster.redis_link import connect, nodes_of
 from edgeproxy.store.shared import StoreUnusable
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 3.0
 _REDIS = ("redis_version", "used_memory", "maxmemory", "maxmemory_policy", "evicted_keys", "expired_keys")
+_ADDED = frozenset(("keys", "used_memory", "maxmemory", "evicted_keys", "expired_keys"))
+"""What is told of a cluster as the sum of its nodes; the rest is one node's."""
 _MEMCACHED = ("version", "curr_items", "bytes", "limit_maxbytes", "evictions")
 
 
@@ -38,11 +40,16 @@ async def remote_facts(place: StoreUrl) -> dict[str, object]:
 async def _redis(url: str) -> dict[str, object]:
     client = connect(url, connections=1, timeout=TIMEOUT)
     try:
-        keys = await client.dbsize()
-        said = await client.info()
+        nodes = await nodes_of(client)
+        each = [{"keys": await node.dbsize(), **await node.info()} for node in nodes]
     finally:
         await client.aclose()
-    return {"keys": keys, **{name: said[name] for name in _REDIS if name in said}}
+    told: dict[str, object] = {"nodes": len(each)} if len(each) > 1 else {}
+    for name in ("keys", *_REDIS):
+        said = [one[name] for one in each if name in one]
+        if said:
+            told[name] = sum(said) if name in _ADDED else said[0]
+    return told
 
 
 async def _memcached(host: str, port: int) -> dict[str, object]:

@@ -2,8 +2,7 @@
 
 Rules of this file:
 
-- The only file that imports aiocache. Backends derive from ByteCache: octets in, octets out, no serializer
-  that could run anything, no namespace but ours, and nobody ever calls ``clear``.
+- What is behind it is a ByteCache (backend.py).
 - A read has a budget. When it is over, the command is *abandoned*, never cancelled: a cancelled command can
   leave its reply behind on a connection that the next command uses (CVE-2023-28858). Its own task reads the
   reply and drops it. How many commands may be under way is bounded.
@@ -22,14 +21,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from aiocache.base import BaseCache
-from aiocache.serializers import NullSerializer
-
 from edgeproxy.policy.vocabulary import LookupMiss
 from edgeproxy.store.breaker import Breaker
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
+    from edgeproxy.store.backend import ByteCache
 
 log = logging.getLogger("edgeproxy.store")
 
@@ -59,6 +56,10 @@ class StoreUnusable(Exception):  # noqa: N818  # a state, not a slip: the caller
     """The store cannot be opened; the message is one line for the operator."""
 
 
+class PartAway(Exception):  # noqa: N818  # a state too
+    """The part of the store that holds the key is left alone; the others are asked as ever."""
+
+
 class Wrote(Enum):
     """What became of a write."""
 
@@ -77,51 +78,6 @@ class Write:
     key: str
     data: bytes | None
     ttl: float = 0.0
-
-
-class ByteCache(BaseCache):  # type: ignore[misc]  # aiocache is untyped
-    """What a backend is. Besides aiocache's own methods it writes in batches, newest order wins.
-
-    ``immediate``: ``read_now`` answers at once from memory, and needs no budget.
-    """
-
-    NAME = "bytes"
-    immediate = False
-
-    def __init__(self) -> None:
-        super().__init__(serializer=NullSerializer(encoding=None), timeout=None)
-
-    async def write(self, batch: Sequence[Write]) -> list[Wrote]:
-        """One outcome for each. Raises what the backend raises when the store cannot be reached."""
-        raise NotImplementedError
-
-    def read_now(self, key: str) -> bytes | None:
-        raise NotImplementedError
-
-    def scan(self, after: str, limit: int) -> list[tuple[str, bytes, int]] | None:  # noqa: ARG002
-        """The next ``limit`` records in order of their keys: key, head and meta, octets taken. None: this
-        store cannot tell what it holds."""
-        return None
-
-    async def maintain(self) -> None:
-        """Called every MAINTENANCE seconds."""
-
-    def facts(self) -> dict[str, object]:
-        """For the statistics."""
-        return {}
-
-    async def _set(self, key: str, value: bytes, ttl: float | None, **_: object) -> bool:
-        outcome = await self.write([Write(key, value, 86400.0 if ttl is None else ttl)])
-        return outcome[0] is Wrote.STORED
-
-    async def _delete(self, key: str, **_: object) -> int:
-        return int((await self.write([Write(key, None)]))[0] is Wrote.STORED)
-
-    async def _exists(self, key: str, **_: object) -> bool:
-        return await self._get(key, None) is not None
-
-    async def _get(self, key: str, encoding: None, **_: object) -> bytes | None:
-        raise NotImplementedError
 
 
 BEHIND = 2 * BATCH
@@ -215,7 +171,8 @@ class SharedStore:
 
     def _read_failed(self, error: Exception) -> LookupMiss:
         self.counts["errors"] += 1
-        self.breaker.failed(f"{type(error).__name__}: {error}")
+        if not isinstance(error, PartAway):
+            self.breaker.failed(f"{type(error).__name__}: {error}")
         return LookupMiss.ERROR
 
     def enqueue(self, prepare: Prepare, octets: int) -> None:

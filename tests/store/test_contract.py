@@ -7,8 +7,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from redis.asyncio import Redis
 
+from edgeproxy.cluster.redis_link import connect, nodes_of
 from edgeproxy.policy.vocabulary import LookupMiss, Tier
 from edgeproxy.store.open import open_store
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -24,8 +24,18 @@ if TYPE_CHECKING:
     from edgeproxy.store.tiered import TieredStore
     from tests.support.driven import DrivenClock
 
-KINDS = ["memory", "lmdb", "redis", "memcached"]
+KINDS = [
+    "memory",
+    "lmdb",
+    "redis",
+    "memcached",
+    # Each on one worker of the test run, since its servers take seconds to agree.
+    pytest.param("cluster", marks=[pytest.mark.long, pytest.mark.xdist_group("redis cluster")]),
+    pytest.param("tls", marks=[pytest.mark.long, pytest.mark.xdist_group("redis tls")]),
+]
 SHARED = KINDS[1:]
+COUNTS = ("memory", "lmdb")
+"""They can tell what they hold."""
 
 nothing = asking()
 
@@ -48,6 +58,8 @@ def url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if kind == "lmdb":
         return f"lmdb:{tmp_path / 'store'}"
     server = request.getfixturevalue(kind)
+    if kind == "tls":
+        return str(server).replace("?", f"/{int(uuid.uuid4()) % 16}?")
     return f"{server.url}/{int(uuid.uuid4()) % 16}" if kind == "redis" else str(server.url)
 
 
@@ -67,9 +79,10 @@ async def opened(url: str, clock: DrivenClock, background: Background, state: Pa
 
 @pytest.fixture
 async def fresh(url: str, kind: str) -> None:
-    if kind == "redis":
-        client = Redis.from_url(url)
-        await client.flushdb()
+    if kind in ("redis", "cluster", "tls"):
+        client = connect(url, connections=1)
+        for node in await nodes_of(client):
+            await node.flushdb()
         await client.aclose()
 
 
@@ -417,7 +430,7 @@ async def test_counting(store: TieredStore, kind: str) -> None:
         await store.shared.flushed()
     store.memory.remove(store.inspect("http://api.example/a/1")[0])
     counted = await store.count(PurgeOrder(PurgeKind.PREFIX, "/a/"))
-    if kind in ("redis", "memcached"):
+    if kind not in COUNTS:
         assert counted is None
         return
     lost = int(kind == "memory")

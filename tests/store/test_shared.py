@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from edgeproxy.clock import Clock
 from edgeproxy.policy.vocabulary import LookupMiss
+from edgeproxy.store.backend import ByteCache
 from edgeproxy.store.breaker import LIMIT, LONGEST
 from edgeproxy.store.codec import encode, record_key
 from edgeproxy.store.open import open_store
@@ -20,7 +21,6 @@ from edgeproxy.store.shared import (
     MOST_READS,
     MOST_WRITES,
     WRITE_DEADLINE,
-    ByteCache,
     SharedStore,
     Write,
     Wrote,

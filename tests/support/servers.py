@@ -77,7 +77,7 @@ def redis_server(port: int | None = None) -> Iterator[Server | None]:
         return
     port = port or free_port()
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    with _running([*command, "--daemonize", "no"], port, "redis") as server:
+    with running([*command, "--daemonize", "no"], port, "redis") as server:
         yield server
 
 
@@ -89,15 +89,16 @@ def memcached_server() -> Iterator[Server | None]:
         return
     port = free_port()
     command = [binary, "-p", str(port), "-l", "127.0.0.1", "-U", "0", "-u", "nobody", "-m", "64"]
-    with _running(command, port, "memcached") as server:
+    with running(command, port, "memcached") as server:
         yield server
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int, scheme: str) -> Iterator[Server]:
+def running(command: list[str], port: int, scheme: str, path: Path | None = None) -> Iterator[Server]:
+    """Any server that listens on a port of this machine, or on the Unix socket ``path``."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_until_listening(process, port)
+        _wait_until_listening(process, port, path)
         yield Server(process, "127.0.0.1", port, scheme)
     finally:
         process.send_signal(signal.SIGCONT)
@@ -109,11 +110,16 @@ def _running(command: list[str], port: int, scheme: str) -> Iterator[Server]:
             process.wait()
 
 
-def _wait_until_listening(process: subprocess.Popen[bytes], port: int) -> None:
+def _wait_until_listening(process: subprocess.Popen[bytes], port: int, path: Path | None) -> None:
     for _ in range(500):
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with contextlib.suppress(OSError):
+            if path is None:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            else:
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(path))
             return
         time.sleep(0.02)  # a foreign process: there is no event to wait for
     raise RuntimeError(f"{process.args!r} does not listen")
