@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import resource
 import secrets
 import socket
 from hashlib import blake2b
@@ -28,7 +29,9 @@ from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
 from edgeproxy.front.compress import Compressor
+from edgeproxy.front.doors import Doors, Terms, affordable
 from edgeproxy.front.handler import Handler
+from edgeproxy.front.heads import Heads
 from edgeproxy.front.lane import Lane
 from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.server import EdgeServer, verify
@@ -44,6 +47,7 @@ from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.load import load_rules
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.model import RuleSet
+from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.settings import SettingsError
 from edgeproxy.store.open import open_store, parse_store_url
@@ -129,6 +133,7 @@ class Worker:
             background=self.background,
             forward=forward,
             matcher=matcher,
+            least=settings.min_rate,
         )
         self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
         self.percentiles = Percentiles(clock.now)
@@ -163,9 +168,13 @@ class Worker:
                 next_id=request_ids(),
                 trust=trust,
             )
+        self.doors = Doors(self._terms())
+        self.heads = Heads(clock, settings.head_timeout)
         self.server = EdgeServer(
             self.handler,
-            max_connections=settings.max_connections,
+            doors=self.doors,
+            heads=self.heads,
+            least=settings.min_rate,
             keepalive_timeout=settings.keepalive,
             access_log=None,
             auto_decompress=False,
@@ -176,6 +185,7 @@ class Worker:
         self.metrics.add_source("store", self.operator.store_numbers)
         self.metrics.add_source("origin", self.operator.origin_numbers)
         self.metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
+        self.metrics.add_source("connections", self._connection_numbers)
         self.metrics.origins = self.operator.origin_rows
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
@@ -193,6 +203,30 @@ class Worker:
         self.port = int(listen.getsockname()[1])
         self.state = State.READY
         self.background.spawn(self.warming.start(), "warm start")
+
+    def _terms(self) -> Terms:
+        settings = self.settings
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = settings.max_connections
+        if descriptors != resource.RLIM_INFINITY:
+            most = affordable(most, descriptors, settings.origin_connections)
+        if most < settings.max_connections:
+            log.warning(
+                "--max-connections: %d, since this process may open %d files (ulimit -n) and origins need %d",
+                most,
+                descriptors,
+                settings.origin_connections,
+            )
+        return Terms(
+            most=most,
+            each=settings.client_connections,
+            exempt=Networks((*settings.unlimited_clients, *settings.trusted_proxies)),
+            allow=Networks((*settings.allow, *(settings.trusted_proxies if settings.allow else ()))),
+            deny=Networks(settings.deny),
+        )
+
+    def _connection_numbers(self) -> dict[str, int]:
+        return {**self.doors.numbers(), "head_timeouts": self.heads.timeouts}
 
     def _warming(self) -> Warming:
         settings, origin = self.settings, self.origin

@@ -59,13 +59,15 @@ class Engine:
         background: Background,
         forward: ForwardBuilder,
         matcher: Matcher,
+        least: float = 0.0,
     ) -> None:
+        """``least``: octets a second that clients have to send of a body; 0: any."""
         self.matcher = matcher
         self._clock = clock
         self._store = store
         self._background = background
         self.flights = Flights()
-        self.contents = Contents(clock)
+        self.contents = Contents(clock, least=least)
         self._cooldown = CoolDown()
         self._fetcher = Fetcher(
             clock=clock,
@@ -76,7 +78,7 @@ class Engine:
             flights=self.flights,
             cooldown=self._cooldown,
         )
-        self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward)
+        self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward, least=least)
         self.prompt = Prompt(
             clock=clock,
             store=store,
