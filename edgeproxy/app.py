@@ -28,6 +28,7 @@ from edgeproxy.engine.aside import considerate
 from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
+from edgeproxy.engine.overload import Overload
 from edgeproxy.front.compress import Compressor
 from edgeproxy.front.doors import Doors, Terms, affordable
 from edgeproxy.front.handler import Handler
@@ -126,6 +127,7 @@ class Worker:
         )
         forward = ForwardBuilder(settings.name, settings.origin_host)
         trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
+        overload = Overload(clock, most=settings.max_requests, lag=settings.max_lag)
         self.engine = Engine(
             clock=clock,
             store=self.store,
@@ -134,6 +136,7 @@ class Worker:
             forward=forward,
             matcher=matcher,
             least=settings.min_rate,
+            overload=overload,
         )
         self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
         self.percentiles = Percentiles(clock.now)
@@ -149,8 +152,10 @@ class Worker:
             observers=self._observers(),
             max_body=settings.max_body,
             trust=trust,
+            terms=self._terms(),
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
+        overload.in_flight = self._requests_under_way
         self.handler.rules_version = ruleset.version
         self.warming = self._warming()
         self.handler.asked = self.warming.asked
@@ -168,7 +173,7 @@ class Worker:
                 next_id=request_ids(),
                 trust=trust,
             )
-        self.doors = Doors(self._terms())
+        self.doors = Doors(self.handler.terms)
         self.heads = Heads(clock, settings.head_timeout)
         self.server = EdgeServer(
             self.handler,
@@ -186,6 +191,7 @@ class Worker:
         self.metrics.add_source("origin", self.operator.origin_numbers)
         self.metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
         self.metrics.add_source("connections", self._connection_numbers)
+        self.metrics.add_source("overload", overload.numbers)
         self.metrics.origins = self.operator.origin_rows
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
@@ -228,6 +234,10 @@ class Worker:
     def _connection_numbers(self) -> dict[str, int]:
         return {**self.doors.numbers(), "head_timeouts": self.heads.timeouts}
 
+    def _requests_under_way(self) -> int:
+        """WebSockets have limits of their own."""
+        return self.handler.in_flight - len(self.handler.websockets)
+
     def _warming(self) -> Warming:
         settings, origin = self.settings, self.origin
         slot = 0 if self._handed is None else self._handed.slot
@@ -238,6 +248,8 @@ class Worker:
 
         def may_begin(_: Purpose) -> bool:
             """Work of our own leaves a quarter of the places at the origin to clients."""
+            if self.engine.overload.shedding:
+                return False
             return origin.queued == 0 and origin.in_flight * 4 < settings.origin_connections * 3
 
         return Warming(

@@ -19,6 +19,8 @@ from edgeproxy.engine.contents import Contents
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
+from edgeproxy.engine.gates import Gates
+from edgeproxy.engine.overload import Overload, overloaded
 from edgeproxy.engine.passing import Passer
 from edgeproxy.engine.prompt import Prompt
 from edgeproxy.engine.streaming import stream_of
@@ -60,6 +62,7 @@ class Engine:
         forward: ForwardBuilder,
         matcher: Matcher,
         least: float = 0.0,
+        overload: Overload | None = None,
     ) -> None:
         """``least``: octets a second that clients have to send of a body; 0: any."""
         self.matcher = matcher
@@ -67,6 +70,8 @@ class Engine:
         self._store = store
         self._background = background
         self.flights = Flights()
+        self.gates = Gates(clock)
+        self.overload = overload or Overload(clock)
         self.contents = Contents(clock, least=least)
         self._cooldown = CoolDown()
         self._fetcher = Fetcher(
@@ -102,6 +107,11 @@ class Engine:
         rule = matched.rule
         trace = exchange.trace
         trace.rule = rule.name
+        of_client = exchange.purpose is Purpose.CLIENT
+        if of_client and (rule.rate_limit is not None or rule.clients is not None):
+            refusal = self.gates.refusal(rule, head, trace)
+            if refusal is not None:
+                return refusal
         if rule.key.body is not None:
             try:
                 await self.contents.read(exchange, rule)
@@ -110,6 +120,8 @@ class Engine:
             head = exchange.head
         passing = bypass(head, rule.overrides)
         if passing is not None:
+            if of_client and not self.overload.admits():
+                return self._fetcher.failure(trace, overloaded())
             return await self._passer.forward(exchange, matched, passing, self.matcher)
 
         ask = Ask.of(exchange, matched)
@@ -151,6 +163,8 @@ class Engine:
                 return self._serve_stale(ask, entry, decision)
             case d.Pass():
                 # Hit-for-miss: nobody waits for anybody, but what can be stored again will be.
+                if self._sheds(ask):
+                    return self._fetcher.give_up_or_stale(ask, entry, overloaded())
                 return await self._alone(ask, decision)
             case d.Unsatisfiable():
                 trace.unsatisfied = decision.reason
@@ -204,6 +218,8 @@ class Engine:
     def freshen(self, ask: Ask, entry: Entry, purpose: Purpose) -> Flight | None:
         """Have the entry refreshed in the background, once: None where that is under way, or has just
         failed."""
+        if self.overload.drops():
+            return None
         now = self._clock.monotonic()
         decision = self._fetcher.validation(entry, ask.exchange.head.method, Forwarded.STALE)
         key = self._flight_key(ask, entry, decision.span)
@@ -245,6 +261,8 @@ class Engine:
         head, coalesce = ask.exchange.head, ask.rule.coalesce
         whole = (head.method == "GET" or head.content_key) and not wants_events(head.headers)
         if not whole or not coalesce.enabled:
+            if self._sheds(ask):
+                return self._fetcher.give_up_or_stale(ask, entry, overloaded())
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry, decision.span)
@@ -264,11 +282,17 @@ class Engine:
         flight = None
         if not insists(head, ask.rule.overrides):
             flight = self.flights.find(key, now, coalesce.lease)
+        if flight.followers >= coalesce.waiters if flight is not None else self._sheds(ask):
+            return self._fetcher.give_up_or_stale(ask, entry, overloaded())
         if flight is not None:
             return await self._follow(ask, decision, entry, flight)
         flight = self.flights.begin(key, self._store.epoch, now)
         flight.warming = ask.exchange.purpose is Purpose.WARM
         return await self._fetcher.fetch(ask, decision, entry, flight)
+
+    def _sheds(self, ask: Ask) -> bool:
+        """Whether a client's request that needs the origin is refused (overload.py)."""
+        return ask.exchange.purpose is Purpose.CLIENT and not self.overload.admits()
 
     @staticmethod
     def _flight_key(ask: Ask, entry: Entry | None, span: str) -> str:

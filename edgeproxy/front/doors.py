@@ -13,10 +13,10 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeproxy.rules.networks import Networks, one_client
+from edgeproxy.rules.networks import NOBODY, Networks, one_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +34,9 @@ class Terms:
 
     most: int = 10_000
     each: int = 0
-    exempt: Networks = field(default_factory=Networks)
-    allow: Networks = field(default_factory=Networks)
-    deny: Networks = field(default_factory=Networks)
+    exempt: Networks = NOBODY
+    allow: Networks = NOBODY
+    deny: Networks = NOBODY
 
     def permits(self, client: str) -> bool:
         """Whether requests of this address are answered."""

@@ -69,6 +69,14 @@ class Networks:
     def __bool__(self) -> bool:
         return bool(self._tables)
 
+    def __str__(self) -> str:
+        """As they may be written: ``10.0.0.0/8, ::1/128``."""
+        return ", ".join(
+            f"{(IPv4Address if version == 4 else IPv6Address)(number << shift)}/{_BITS[version] - shift}"
+            for version, shift, held in sorted(self._tables, key=lambda table: table[:2])
+            for number in sorted(held)
+        )
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Networks) and set(self._tables) == set(other._tables)
 
@@ -83,3 +91,6 @@ class Networks:
             return False
         number, kind = int(found), found.version
         return any(kind == version and number >> shift in held for version, shift, held in self._tables)
+
+
+NOBODY = Networks()
