@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import resource
 import secrets
 import socket
 from hashlib import blake2b
@@ -27,8 +28,11 @@ from edgeproxy.engine.aside import considerate
 from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
+from edgeproxy.engine.overload import Overload
 from edgeproxy.front.compress import Compressor
+from edgeproxy.front.doors import Doors, Terms, affordable
 from edgeproxy.front.handler import Handler
+from edgeproxy.front.heads import Heads
 from edgeproxy.front.lane import Lane
 from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.server import EdgeServer, verify
@@ -44,6 +48,7 @@ from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.load import load_rules
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.model import RuleSet
+from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.settings import SettingsError
 from edgeproxy.store.open import check_store_url, open_store, parse_store_url
@@ -123,6 +128,7 @@ class Worker:
         )
         forward = ForwardBuilder(settings.name, settings.origin_host)
         trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
+        overload = Overload(clock, most=settings.max_requests, lag=settings.max_lag)
         self.engine = Engine(
             clock=clock,
             store=self.store,
@@ -131,6 +137,8 @@ class Worker:
             forward=forward,
             matcher=matcher,
             leases=self.store.leases,
+            least=settings.min_rate,
+            overload=overload,
         )
         self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
         self.percentiles = Percentiles(clock.now)
@@ -146,8 +154,10 @@ class Worker:
             observers=self._observers(),
             max_body=settings.max_body,
             trust=trust,
+            terms=self._terms(),
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
+        overload.in_flight = self._requests_under_way
         self.handler.rules_version = ruleset.version
         self.warming = self._warming()
         self.handler.asked = self.warming.asked
@@ -165,9 +175,13 @@ class Worker:
                 next_id=request_ids(),
                 trust=trust,
             )
+        self.doors = Doors(self.handler.terms)
+        self.heads = Heads(clock, settings.head_timeout)
         self.server = EdgeServer(
             self.handler,
-            max_connections=settings.max_connections,
+            doors=self.doors,
+            heads=self.heads,
+            least=settings.min_rate,
             keepalive_timeout=settings.keepalive,
             access_log=None,
             auto_decompress=False,
@@ -178,6 +192,8 @@ class Worker:
         self.metrics.add_source("store", self.operator.store_numbers)
         self.metrics.add_source("origin", self.operator.origin_numbers)
         self.metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
+        self.metrics.add_source("connections", self._connection_numbers)
+        self.metrics.add_source("overload", overload.numbers)
         self.metrics.origins = self.operator.origin_rows
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
@@ -196,6 +212,34 @@ class Worker:
         self.state = State.READY
         self.background.spawn(self.warming.start(), "warm start")
 
+    def _terms(self) -> Terms:
+        settings = self.settings
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = settings.max_connections
+        if descriptors != resource.RLIM_INFINITY:
+            most = affordable(most, descriptors, settings.origin_connections)
+        if most < settings.max_connections:
+            log.warning(
+                "--max-connections: %d, since this process may open %d files (ulimit -n) and origins need %d",
+                most,
+                descriptors,
+                settings.origin_connections,
+            )
+        return Terms(
+            most=most,
+            each=settings.client_connections,
+            exempt=Networks((*settings.unlimited_clients, *settings.trusted_proxies)),
+            allow=Networks((*settings.allow, *(settings.trusted_proxies if settings.allow else ()))),
+            deny=Networks(settings.deny),
+        )
+
+    def _connection_numbers(self) -> dict[str, int]:
+        return {**self.doors.numbers(), "head_timeouts": self.heads.timeouts}
+
+    def _requests_under_way(self) -> int:
+        """WebSockets have limits of their own."""
+        return self.handler.in_flight - len(self.handler.websockets)
+
     def _warming(self) -> Warming:
         settings, origin = self.settings, self.origin
         slot = 0 if self._handed is None else self._handed.slot
@@ -206,6 +250,8 @@ class Worker:
 
         def may_begin(_: Purpose) -> bool:
             """Work of our own leaves a quarter of the places at the origin to clients."""
+            if self.engine.overload.shedding:
+                return False
             return origin.queued == 0 and origin.in_flight * 4 < settings.origin_connections * 3
 
         return Warming(

@@ -18,11 +18,11 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.cluster.redis_url import is_redis, with_password
+from edgeproxy.rules.networks import Network, networks_in
 
 if TYPE_CHECKING:
     import argparse
@@ -114,6 +114,12 @@ def count(value: str) -> int:
     return int(value)
 
 
+def limit(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError("expected a whole number, or 0 for no limit")
+    return int(value)
+
+
 def rate(value: str) -> float:
     try:
         number = float(value)
@@ -160,16 +166,6 @@ def host(value: str) -> str:
     if found is None or (found[2] is not None and not 0 < int(found[2]) <= 65535):
         raise ValueError("expected a host, such as api.example or api.example:8443")
     return value.lower()
-
-
-Network = IPv4Network | IPv6Network
-
-
-def networks(value: str) -> tuple[Network, ...]:
-    try:
-        return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
-    except ValueError as error:
-        raise ValueError(f"expected networks, such as 10.0.0.0/8,::1 ({error})") from None
 
 
 FIELDS = (
@@ -241,8 +237,10 @@ OPTIONS = (
            "rule files; none: plain HTTP caching (default: the shipped rules of the demo API)"),
     Option("listen", address, "127.0.0.1:8080", "HOST:PORT", "where clients connect"),
     Option("admin", address, "127.0.0.1:8081", "HOST:PORT", "where operators connect"),
-    Option("trusted_proxies", networks, "", "CIDR,…",
-           "proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; default: none"),
+    Option("trusted_proxies", networks_in, "", "CIDR,…",
+           "proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed; default: none"),
+    Option("allow", networks_in, "", "CIDR,…", "answer only these clients; default: all"),
+    Option("deny", networks_in, "", "CIDR,…", "do not answer these clients; default: none"),
     Option("store", text, "", "URL",
            "shared store: memory:, lmdb:PATH, redis://…, memcached://…; "
            "default: LMDB in the cache dir, for this origin"),
@@ -265,9 +263,21 @@ OPTIONS = (
     Option("read_timeout", timeout, "30s", "TIME", "between two pieces of the origin's body"),
     Option("origin_connections", count, "256", "N", "requests in flight at the origin, for each worker"),
     Option("max_connections", count, "10000", "N", "client connections, for each worker"),
+    Option("client_connections", limit, "1000", "N",
+           "connections of one client (IPv6: of a /64), for each worker; 0: any number"),
+    Option("unlimited_clients", networks_in, "127.0.0.0/8,::1", "CIDR,…",
+           "whom --client-connections is not for, besides the trusted proxies"),
+    Option("max_requests", count, "5000", "N",
+           "requests under way, for each worker: when there are more, only the cache answers"),
+    Option("max_lag", seconds, "100ms", "TIME",
+           "a worker that is late by so much all the time answers a part of what needs the origin with 503; "
+           "0: never"),
     Option("websockets", count, "5000", "N", "open WebSockets, for each worker"),
     Option("max_body", size, "1TiB", "SIZE", "largest request body"),
     Option("max_head", head_size, "16KiB", "SIZE", "longest request line and largest field"),
+    Option("head_timeout", timeout, "10s", "TIME", "for the head of a request to be here"),
+    Option("min_rate", size, "500", "SIZE",
+           "octets a second that clients have to send of a body and to take of an answer; 0: any"),
     Option("keepalive", timeout, "75s", "TIME", "how long an idle client connection is kept"),
     Option("drain_timeout", seconds, "30s", "TIME", "how long requests may take to end on SIGTERM"),
     Option("drain_grace", seconds, "2s", "TIME", "how long idle connections are still answered meanwhile"),
@@ -301,6 +311,8 @@ class Settings:
     listen: Address
     admin: Address
     trusted_proxies: tuple[Network, ...]
+    allow: tuple[Network, ...]
+    deny: tuple[Network, ...]
     store: str = field(repr=False)
     cache_dir: Path
     memory: int
@@ -316,9 +328,15 @@ class Settings:
     read_timeout: float
     origin_connections: int
     max_connections: int
+    client_connections: int
+    unlimited_clients: tuple[Network, ...]
+    max_requests: int
+    max_lag: float
     websockets: int
     max_body: int
     max_head: int
+    head_timeout: float
+    min_rate: int
     keepalive: float
     drain_timeout: float
     drain_grace: float

@@ -42,8 +42,9 @@ class Content:
 class Contents:
     """One worker's. ``held`` is what is held now, in octets."""
 
-    def __init__(self, clock: Clock, most: int = HELD) -> None:
+    def __init__(self, clock: Clock, most: int = HELD, least: float = 0.0) -> None:
         self._clock = clock
+        self._least = least
         self._most = most
         self.held = 0
 
@@ -76,7 +77,7 @@ class Contents:
     async def _gather(self, body: AsyncIterator[bytes], pieces: list[bytes], limit: int) -> PassReason | None:
         """Put the body's pieces into ``pieces``: all, or up to the one that gives a reason to stop."""
         size = 0
-        coming = in_time(body, self._clock)
+        coming = in_time(body, self._clock, self._least)
         try:
             async for piece in coming:
                 pieces.append(piece)

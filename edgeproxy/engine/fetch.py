@@ -443,6 +443,8 @@ class Fetcher:
         trace.tier = Tier.EDGE
         fields = (("Retry-After", str(error.retry_after)),) if error.status == 503 else ()
         title = "The origin did not answer"
+        if error.failure is OriginFailure.SHED:
+            title = "Too much to do"
         if error.failure is OriginFailure.REQUEST_BODY:
             title = (
                 "The request's body is too large" if error.status == 413 else "The request's body broke off"

@@ -19,7 +19,9 @@ from edgeproxy.engine.contents import Contents
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.fetch import Fetcher
+from edgeproxy.engine.gates import Gates
 from edgeproxy.engine.lead import Leader
+from edgeproxy.engine.overload import Overload, overloaded
 from edgeproxy.engine.passing import Passer
 from edgeproxy.engine.prompt import Prompt
 from edgeproxy.engine.streaming import stream_of
@@ -63,13 +65,18 @@ class Engine:
         forward: ForwardBuilder,
         matcher: Matcher,
         leases: Leases | None = None,
+        least: float = 0.0,
+        overload: Overload | None = None,
     ) -> None:
+        """``least``: octets a second that clients have to send of a body; 0: any."""
         self.matcher = matcher
         self._clock = clock
         self._store = store
         self._background = background
         self.flights = Flights(store.after_writes)
-        self.contents = Contents(clock)
+        self.gates = Gates(clock)
+        self.overload = overload or Overload(clock)
+        self.contents = Contents(clock, least=least)
         self._cooldown = CoolDown()
         self._fetcher = Fetcher(
             clock=clock,
@@ -83,7 +90,7 @@ class Engine:
         self._lead = Leader(
             clock=clock, store=store, fetcher=self._fetcher, flights=self.flights, leases=leases
         ).lead
-        self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward)
+        self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward, least=least)
         self.prompt = Prompt(
             clock=clock,
             store=store,
@@ -109,6 +116,11 @@ class Engine:
         rule = matched.rule
         trace = exchange.trace
         trace.rule = rule.name
+        of_client = exchange.purpose is Purpose.CLIENT
+        if of_client and (rule.rate_limit is not None or rule.clients is not None):
+            refusal = self.gates.refusal(rule, head, trace)
+            if refusal is not None:
+                return refusal
         if rule.key.body is not None:
             try:
                 await self.contents.read(exchange, rule)
@@ -117,6 +129,8 @@ class Engine:
             head = exchange.head
         passing = bypass(head, rule.overrides)
         if passing is not None:
+            if of_client and not self.overload.admits():
+                return self._fetcher.failure(trace, overloaded())
             return await self._passer.forward(exchange, matched, passing, self.matcher)
 
         ask = Ask.of(exchange, matched)
@@ -158,6 +172,8 @@ class Engine:
                 return self._serve_stale(ask, entry, decision)
             case d.Pass():
                 # Hit-for-miss: nobody waits for anybody, but what can be stored again will be.
+                if self._sheds(ask):
+                    return self._fetcher.give_up_or_stale(ask, entry, overloaded())
                 return await self._alone(ask, decision)
             case d.Unsatisfiable():
                 trace.unsatisfied = decision.reason
@@ -211,6 +227,8 @@ class Engine:
     def freshen(self, ask: Ask, entry: Entry, purpose: Purpose) -> Flight | None:
         """Have the entry refreshed in the background, once: None where that is under way, or has just
         failed."""
+        if self.overload.drops():
+            return None
         now = self._clock.monotonic()
         decision = self._fetcher.validation(entry, ask.exchange.head.method, Forwarded.STALE)
         key = self._flight_key(ask, entry, decision.span)
@@ -252,6 +270,8 @@ class Engine:
         head, coalesce = ask.exchange.head, ask.rule.coalesce
         whole = (head.method == "GET" or head.content_key) and not wants_events(head.headers)
         if not whole or not coalesce.enabled:
+            if self._sheds(ask):
+                return self._fetcher.give_up_or_stale(ask, entry, overloaded())
             return await self._fetcher.fetch(ask, decision, entry, None)
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry, decision.span)
@@ -270,6 +290,8 @@ class Engine:
         # A request that insists on a new answer must not get one that was under way before it.
         alone = insists(head, ask.rule.overrides)
         flight = None if alone else self.flights.find(key, now, coalesce.lease)
+        if flight.followers >= coalesce.waiters if flight is not None else self._sheds(ask):
+            return self._fetcher.give_up_or_stale(ask, entry, overloaded())
         if flight is not None:
             return await self._follow(ask, decision, entry, flight)
         flight = self.flights.begin(key, self._store.epoch, now)
@@ -277,6 +299,10 @@ class Engine:
         if alone:
             return await self._fetcher.fetch(ask, decision, entry, flight)
         return await self._lead(ask, decision, entry, flight)
+
+    def _sheds(self, ask: Ask) -> bool:
+        """Whether a client's request that needs the origin is refused (overload.py)."""
+        return ask.exchange.purpose is Purpose.CLIENT and not self.overload.admits()
 
     @staticmethod
     def _flight_key(ask: Ask, entry: Entry | None, span: str) -> str:

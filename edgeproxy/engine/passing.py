@@ -40,8 +40,12 @@ if TYPE_CHECKING:
 class Passer:
     """One worker's way past the cache."""
 
-    def __init__(self, *, clock: Clock, store: Store, fetcher: Fetcher, forward: ForwardBuilder) -> None:
+    def __init__(
+        self, *, clock: Clock, store: Store, fetcher: Fetcher, forward: ForwardBuilder, least: float
+    ) -> None:
+        """``least``: octets a second that clients have to send of a body; 0: any."""
         self._clock = clock
+        self._least = least
         self._store = store
         self._fetcher = fetcher
         self._forward = forward
@@ -68,7 +72,7 @@ class Passer:
             return refusal
         epoch = self._store.epoch
         if exchange.body is not None:
-            exchange.body = in_time(exchange.body, self._clock)
+            exchange.body = in_time(exchange.body, self._clock, self._least)
         try:
             reply = await self._fetcher.ask_origin(trace, self._forward.passed(exchange, matched.rule))
         except OriginError as error:

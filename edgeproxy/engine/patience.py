@@ -1,7 +1,8 @@
 """A client's body has to go on coming: who sends one octet and stops must not keep a place at the origin.
 
-Rules of this file: the time counts from one piece to the next, and only while the next is waited for; how
-fast the origin takes them does not matter.
+Rules of this file: the time counts only while the next piece is waited for; how fast the origin takes them
+does not matter. A body has GRACE seconds in all, and what it has brought buys more, at the least rate that is
+allowed; no single piece has more than BETWEEN_PIECES.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
 BETWEEN_PIECES = 60.0
 """Seconds that a client may take for the next piece of its body."""
+GRACE = 20.0
+"""Seconds that a body may take, however slow it is."""
 
 
-async def in_time(body: AsyncIterator[bytes], clock: Clock) -> AsyncGenerator[bytes]:
-    """The pieces of ``body``. Raises OriginError (REQUEST_BODY, 408) when the next one does not come."""
+async def in_time(body: AsyncIterator[bytes], clock: Clock, least: float = 0.0) -> AsyncGenerator[bytes]:
+    """The pieces of ``body``. Raises OriginError (REQUEST_BODY, 408) when the next one does not come, or all
+    of them come at fewer than ``least`` octets a second."""
+    waited = brought = 0.0
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one
     late = False
@@ -33,7 +38,9 @@ async def in_time(body: AsyncIterator[bytes], clock: Clock) -> AsyncGenerator[by
         task.cancel()
 
     while True:
-        timer = clock.call_later(BETWEEN_PIECES, ring)
+        began = clock.monotonic()
+        left = GRACE + brought / least - waited if least else BETWEEN_PIECES
+        timer = clock.call_later(min(BETWEEN_PIECES, max(0.0, left)), ring)
         try:
             piece = await anext(body, None)
         except asyncio.CancelledError:
@@ -44,4 +51,6 @@ async def in_time(body: AsyncIterator[bytes], clock: Clock) -> AsyncGenerator[by
             timer.cancel()
         if piece is None:
             return
+        waited += clock.monotonic() - began
+        brought += len(piece)
         yield piece

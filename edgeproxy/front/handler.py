@@ -22,6 +22,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.prompt import BROKEN
+from edgeproxy.front.doors import Terms
 from edgeproxy.front.lane import NOT_LEARNED
 from edgeproxy.front.multipart import multipart_ranges
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, REQUEST_ID, Refused, head_of
@@ -34,7 +35,7 @@ from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.coding import choose_coding, compressible, named_coding
 from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.lists import split_list
-from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Tier
+from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Tier, Unsatisfied
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgeproxy.front")
 
+NOT_PERMITTED = FromEdge(403, "Not for this client", "Requests of this address are not answered here.")
 DIGITS = re.compile(r"[0-9]{1,18}")
 _LEARNED = frozenset({Form.FULL, Form.NOT_MODIFIED})
 """Forms of answers that the lane may give by itself."""
@@ -78,6 +80,7 @@ class Handler:
         observers: Sequence[Callable[[Trace], None]],
         max_body: int,
         trust: Trust | None = None,
+        terms: Terms | None = None,
         websockets: WebSockets,
     ) -> None:
         self._engine = engine
@@ -88,6 +91,7 @@ class Handler:
         self.observers = list(observers)
         self._max_body = max_body
         self._trust = trust
+        self.terms = terms or Terms()
         self.websockets = websockets
         self.rules_version = ""
         self.lane: Lane | None = None
@@ -188,6 +192,12 @@ class Handler:
             source = self._trust.source(told, head.scheme, head.headers)
             trace.client, told = source.client, source.chain
             head = replace(head, scheme=source.scheme)
+            if not self.terms.permits(trace.client):
+                # Of the peer itself this was asked when it connected.
+                sender.keep_alive = sender.keep_alive and not has_body
+                trace.tier, trace.unsatisfied = Tier.EDGE, Unsatisfied.DENIED
+                await self._send_problem(NOT_PERMITTED, message.method, trace, sender)
+                return
         exchange = Exchange(head=head, trace=trace, length=length, client=told)
         if has_body:
             expects = "100-continue" in split_list((head.headers.get("expect") or "").lower())
@@ -326,7 +336,15 @@ class Handler:
             if method == "HEAD" and serve.form is Form.FULL and not body:
                 length = entry.stored.length  # of what GET would bring, whether its body is here or not
             head += b"Content-Length: %d\r\n" % length
-        if segment and self.lane is not None and serve.form in _LEARNED and trace.word is CacheWord.HIT:
+        rule = answer.rule
+        gated = rule.rate_limit is not None or rule.clients is not None
+        if (
+            segment
+            and not gated
+            and self.lane is not None
+            and serve.form in _LEARNED
+            and trace.word is CacheWord.HIT
+        ):
             self.lane.learn(segment, entry, answer.rule.name, coding, head, body, status)
         if self.asked is not None and (trace.hit or trace.stored):
             self.asked(entry)
@@ -382,6 +400,10 @@ class Handler:
         await self.websockets.serve(wire.protocol, sender, rendered, head.headers, tunnel, answer.rule, trace)
 
     async def _send_problem(self, answer: FromEdge, method: str, trace: Trace, sender: Sender) -> None:
+        await sender.whole(*self.problem(answer, method, trace))
+
+    def problem(self, answer: FromEdge, method: str, trace: Trace) -> tuple[bytes, bytes]:
+        """As ``render``, of what the edge answers by itself."""
         trace.status = answer.status
         trace.tier = Tier.EDGE
         body = orjson.dumps(
@@ -395,7 +417,7 @@ class Handler:
         )
         head = self.responder.problem_head(answer.status, answer.fields) + self.part(trace, None)
         head += b"Content-Length: %d\r\n" % len(body)
-        await sender.whole(head, b"" if method == "HEAD" else body)
+        return head, b"" if method == "HEAD" else body
 
     def part(self, trace: Trace, age: int | None) -> bytes:
         trace.seconds = self.clock.monotonic() - trace.started

@@ -4,7 +4,7 @@ Rules of this file:
 
 - A whole answer is one write, a large one several: what a client that does not read costs is one SLICE. A
   stream is its head at once, then each piece as it comes. Neither goes faster than the client reads, and a
-  client that reads nothing is not waited for (unread.py).
+  client that reads nothing, or too slowly, is not waited for (unread.py).
 - Framing is decided here: Content-Length where the length is known, chunks for HTTP/1.1, the end of the
   connection for HTTP/1.0 (RFC 9112 §6.3).
 - An answer that cannot be finished ends the connection before its announced end: no client may take a part
@@ -17,7 +17,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from edgeproxy.front.unread import PATIENCE, Unread
+from edgeproxy.front.unread import PATIENCE, Pace, Unread
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.header_table import forwardable_answer
 from edgeproxy.policy.vocabulary import OriginFailure
@@ -47,7 +47,9 @@ class Sender:
     """``message`` None: the request could not be parsed. ``keep_alive`` may be taken away until the head is
     out."""
 
-    __slots__ = ("_clock", "_close_delimited", "_http10", "_protocol", "body_octets", "keep_alive", "started")
+    __slots__ = (
+        "_clock", "_close_delimited", "_http10", "_pace", "_protocol", "body_octets", "keep_alive", "started",
+    )  # fmt: skip
 
     def __init__(
         self, protocol: EdgeProtocol, message: RawRequestMessage | None, clock: Clock, *, close: bool
@@ -59,6 +61,7 @@ class Sender:
         self.started = False
         self.body_octets = 0
         self._close_delimited = False
+        self._pace: Pace | None = None
 
     def go_on(self) -> None:
         """100 Continue: the client may send its body."""
@@ -152,12 +155,16 @@ class Sender:
         if transport is None:
             raise ClientGone
         unread = Unread(self._clock, transport, PATIENCE)
+        if self._pace is None:
+            self._pace = Pace(self._clock, self._protocol.edge.least)
+        self._pace.begin(transport, self.body_octets)
         try:
             await self._protocol._drain_helper()  # noqa: SLF001 - server.py, verify()
         except ConnectionError as error:
             raise ClientGone from error
         finally:
             unread.cancel()
+            self._pace.end()
         if self._protocol.transport is None:
             raise ClientGone
 

@@ -26,7 +26,11 @@ from edgeproxy.front.wire import Done, Wire
 if TYPE_CHECKING:
     import asyncio
 
+    from aiohttp.streams import StreamReader
+
+    from edgeproxy.front.doors import Doors
     from edgeproxy.front.handler import Handler
+    from edgeproxy.front.heads import Heads
     from edgeproxy.front.short import Pending
 
 log = logging.getLogger("edgeproxy.front")
@@ -37,6 +41,7 @@ ONE_REQUEST = 86_400.0
 MOST_HELD = 64 * 1024
 """Octets behind a request under way; more are left to the socket."""
 TOO_MANY_FIELDS = "Too many headers"
+TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 REFUSALS = {
     400: "The request is not well-formed HTTP.",
     414: "The request target is too long.",
@@ -72,11 +77,14 @@ class EdgeProtocol(RequestHandler):
         "_held",
         "_held_paused",
         "answering",
+        "body",
         "clean",
         "client",
         "edge",
         "last",
+        "partial",
         "pending",
+        "place",
         "scheme",
         "segment",
     )
@@ -86,6 +94,12 @@ class EdgeProtocol(RequestHandler):
         self.edge = server
         self.client = ""
         self.scheme = "http"
+        self.place: str | None = None
+        """What it holds of the connections that there may be (doors.py)."""
+        self.body: StreamReader | None = None
+        """Of the request that came last, while it is on its way."""
+        self.partial = False
+        """What came last is the beginning of a head."""
         self.clean = True
         """Every segment so far was one whole head that gave one message without a body: the next segment is
         the start of a request, and aiohttp's parser holds nothing that it has not told."""
@@ -104,7 +118,9 @@ class EdgeProtocol(RequestHandler):
             self._hold(data)
             return
         if not self.clean:
+            before, in_body = len(self._messages), self._in_body
             super().data_received(data)
+            self._mind_the_head(before, in_body=in_body or not data)
             if self._messages:
                 if not isinstance(self._messages[-1][0], RawRequestMessage):
                     self._break_off()
@@ -130,8 +146,9 @@ class EdgeProtocol(RequestHandler):
         if whole and idle:
             self._one_head(data)
             return
-        before = len(self._messages)
+        before, in_body = len(self._messages), self._in_body
         super().data_received(data)
+        self._mind_the_head(before, in_body=in_body or not data)
         # An error is a message with an empty payload too, but it ends the connection.
         self.clean = (
             whole
@@ -143,6 +160,38 @@ class EdgeProtocol(RequestHandler):
             self.segment = None
             if not whole and len(self._messages) > before:
                 self._mind_the_rest()
+
+    @property
+    def _in_body(self) -> bool:
+        body = self.body
+        if body is not None and body.is_eof():
+            body = self.body = None
+        return body is not None
+
+    def _mind_the_head(self, before: int, *, in_body: bool) -> None:
+        """A head that has begun has to come to its end in time (heads.py)."""
+        if len(self._messages) > before:
+            self.body = self._messages[-1][1]
+            if self.partial:
+                self.partial = False
+                self.edge.heads.forget(self)
+        elif not (in_body or self.partial or self._upgraded):
+            self.partial = True
+            if self._request_count:  # else it counts from the connection's beginning
+                self.edge.heads.expect(self)
+
+    @property
+    def head_is_missing(self) -> bool:
+        return self.partial or not self._request_count
+
+    def head_is_late(self) -> None:
+        transport = self.transport
+        if not self.is_idle:
+            self.edge.heads.expect(self)  # an answer is on its way, which is not to be cut
+        elif transport is not None:
+            if self.partial and not transport.get_write_buffer_size():
+                transport.write(TOO_LATE)
+            self.force_close()
 
     def _mind_the_rest(self) -> None:
         """What comes, in one segment, behind a request that offers a protocol other than WebSocket, is
@@ -176,6 +225,8 @@ class EdgeProtocol(RequestHandler):
         self.clean = len(came) == 1 and came[0][1] is EMPTY_PAYLOAD and not self._upgraded
         if not self.clean:
             self.segment = None
+            if came:
+                self.body = came[-1][1]
         elif self._answered_without_a_task(came[0][0], data):
             self.segment = None
             if self._parser is not None:
@@ -241,6 +292,10 @@ class EdgeProtocol(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         pending, self.pending = self.pending, None
+        if self.place is not None:
+            self.edge.doors.leave(self.place)
+            self.place = None
+            self.edge.heads.forget(self)
         super().connection_lost(exc)
         if pending is not None:
             pending.vanish()
@@ -263,13 +318,14 @@ class EdgeProtocol(RequestHandler):
         self.client = peer[0] if isinstance(peer, tuple) else ""
         if transport.get_extra_info("sslcontext") is not None:
             self.scheme = "https"
-        if self.edge.full:
-            # Told nothing: whoever floods us gets no octets for it, and others get our time.
-            self.edge.refused += 1
+        if self.place is None:
+            self.place = self.edge.doors.enter(self.client)
+        if self.place is None:
             transport.abort()  # type: ignore[attr-defined]
             self._manager = None
             return
         super().connection_made(transport)
+        self.edge.heads.expect(self)
 
     async def start(self) -> None:
         """The loop over this connection's requests; at its end aiohttp closes the transport."""
@@ -328,17 +384,14 @@ class Refusal(Done):
 class EdgeServer(web.Server):
     """Makes an EdgeProtocol for each connection."""
 
-    def __init__(self, handler: Handler, *, max_connections: int, **options: Any) -> None:
+    def __init__(self, handler: Handler, *, doors: Doors, heads: Heads, least: float, **options: Any) -> None:
+        """``least``: octets a second that a client has to take of an answer; 0: any."""
         options["max_field_size"] = options["max_line_size"] + 1
         super().__init__(self._serve, request_factory=Wire, **options)  # type: ignore[arg-type]
         self.handler = handler
-        self.refused = 0
-        """Connections turned away since the start."""
-        self._max_connections = max_connections
-
-    @property
-    def full(self) -> bool:
-        return len(self._connections) >= self._max_connections
+        self.doors = doors
+        self.heads = heads
+        self.least = least
 
     def close_idle(self) -> None:
         """End the connections on which nothing is under way; the others end after their answer."""

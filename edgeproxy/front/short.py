@@ -19,7 +19,7 @@ import re
 from secrets import token_hex
 from typing import TYPE_CHECKING, final
 
-from edgeproxy.engine.exchange import Exchange, FromEntry, FromStream
+from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.prompt import BROKEN, Call
 from edgeproxy.front.lane import END, NOT_LEARNED
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
@@ -34,6 +34,7 @@ from edgeproxy.policy.decide import bypass
 from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
+from edgeproxy.policy.vocabulary import CacheWord, OriginFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,7 @@ UNUSUAL = NOT_LEARNED | {
 }  # fmt: skip
 """Requests with one of these are answered the ordinary way. What is left, the lane may learn."""
 
+SHED = FromEdge(503, "Too much to do", OriginFailure.SHED.value, (("Retry-After", "1"),))
 _TARGET = re.compile(rb"/[!\"$-~]*")
 """Visible ASCII but "#": what the parser would take as it stands."""
 
@@ -225,6 +227,8 @@ class ShortWay:
         if self._trust is not None:
             source = self._trust.source(client, scheme, block.headers)
             client, told, scheme = source.client, source.chain, source.scheme
+            if not handler.terms.permits(client):
+                return False
         head = RequestHead("GET", scheme, block.host, target, block.headers)
         matched = self._engine.matcher.match(head)
         overrides = matched.rule.overrides
@@ -232,11 +236,20 @@ class ShortWay:
             return False
         trace = Trace(self._next_id(), self._clock.monotonic(), "GET", block.host, target, client)
         exchange = Exchange(head, trace, client=told)
-        step = self._engine.prompt.look(exchange, matched)
+        rule, engine = matched.rule, self._engine
+        gated = rule.rate_limit is not None or rule.clients is not None
+        if gated and (refusal := engine.gates.refusal(rule, head, trace, take=False)) is not None:
+            return self._refuse(protocol, refusal, trace, rule.name)
+        step = engine.prompt.look(exchange, matched)
         if step is None:
             return False
+        if gated:
+            engine.gates.refusal(rule, head, trace)
         learn = data if block.learnable and handler.lane is not None and not handler.draining else None
         if type(step) is Call:
+            if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
+                trace.failure = OriginFailure.SHED
+                return self._refuse(protocol, SHED, trace, rule.name)
             pending = Pending(self, protocol, step, learn, handler.rules_version)
             plan = self._plan(block, exchange, matched, step)
             values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"))
@@ -246,6 +259,15 @@ class ShortWay:
             return True
         assert isinstance(step, FromEntry)  # noqa: S101
         return self._hit(protocol, step, trace, learn)
+
+    def _refuse(self, protocol: EdgeProtocol, answer: FromEdge, trace: Trace, rule: str) -> bool:
+        """Answer by ourselves, at once."""
+        handler = self._handler
+        trace.rule, trace.word, trace.forwarded = rule, CacheWord.BYPASS, None
+        self._send(protocol, *handler.problem(answer, "GET", trace), trace)
+        handler.finish(trace)
+        protocol.answered_at_once(keep_alive=not handler.draining)
+        return True
 
     # -- what the origin is sent ------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- What counts is whether anything moves: a slow client may take as long as it likes, one that takes nothing
-  between two looks is gone.
+- One that takes nothing between two looks is gone (Unread). One that is slow may take long, but not for ever
+  (Pace): each octet it has taken of an answer buys it time, at the least rate that is allowed.
 - Octets in the kernel's send buffer count too: the kernel asks for more only when a good part of it is free
   (it may hold megabytes), and a client that reads slowly must not be taken for one that does not read.
 """
@@ -24,6 +24,8 @@ PATIENCE = 60.0
 """Seconds between two looks while an answer is being written."""
 FAREWELL = 10.0
 """Seconds between two looks after a connection was closed with octets still unsent."""
+GRACE = 20.0
+"""Seconds that an answer may wait for its client, however slow that is."""
 
 
 def unsent(transport: WriteTransport) -> int:
@@ -63,3 +65,41 @@ class Unread:
 
     def cancel(self) -> None:
         self._timer.cancel()
+
+
+class Pace:
+    """Of one answer. Its client has to take ``least`` octets a second while it is waited for; 0: any."""
+
+    __slots__ = ("_began", "_clock", "_handed", "_least", "_timer", "_transport", "_waited")
+
+    def __init__(self, clock: Clock, least: float) -> None:
+        self._clock = clock
+        self._least = least
+        self._waited = 0.0
+
+    def begin(self, transport: WriteTransport, handed: int) -> None:
+        """It is waited for; ``handed``: octets of the answer that the transport was given so far."""
+        self._transport = transport
+        self._handed = handed
+        self._began = self._clock.monotonic()
+        self._timer: Timer | None = None
+        if self._least:
+            self._timer = self._clock.call_later(max(0.0, self._left()), self._look)
+
+    def end(self) -> None:
+        """It has taken enough."""
+        self._waited += self._clock.monotonic() - self._began
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _left(self) -> float:
+        taken = max(0, self._handed - unsent(self._transport))
+        waited = self._waited + self._clock.monotonic() - self._began
+        return GRACE + taken / self._least - waited
+
+    def _look(self) -> None:
+        left = self._left()
+        if left <= 0:
+            self._transport.abort()
+        else:
+            self._timer = self._clock.call_later(left, self._look)

@@ -164,6 +164,10 @@ class Unsatisfied(StrEnum):
     """The request forbade forwarding and nothing usable was stored (RFC 9111 §5.2.1.7)."""
     LOOP = "loop-detected"
     """The request has passed through this edge already."""
+    RATE_LIMITED = "rate-limited"
+    """The client asks more often than the rule allows (429)."""
+    DENIED = "client-denied"
+    """The rule, or the settings, do not answer the client's address (403)."""
 
 
 class OriginFailure(StrEnum):
@@ -199,6 +203,8 @@ class OriginFailure(StrEnum):
     """No origin of the pool is usable: each failed so often that it is left alone for a while (503)."""
     YIELDED = "budget-spent"
     """Work that nobody waits for was not done: the origin's budget for such work is spent (503)."""
+    SHED = "edge-overloaded"
+    """This edge has more to do than it can, and did not ask the origin (503)."""
     REQUEST_BODY = "request-body"
     """The client's request body broke off (400)."""
     ABANDONED = "abandoned"
@@ -225,6 +231,7 @@ _FAILURE_STATUS = {
     OriginFailure.FIRST_BYTE_TIMEOUT: 504,
     OriginFailure.READ_TIMEOUT: 504,
     OriginFailure.OVERLOADED: 503,
+    OriginFailure.SHED: 503,
     OriginFailure.REQUEST_BODY: 400,
     OriginFailure.ABANDONED: 499,
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from hashlib import blake2b
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.key import SECRET
@@ -23,15 +24,18 @@ from edgeproxy.rules.keys import MOST_BODY, ORIGIN
 from edgeproxy.rules.model import (
     PLAIN,
     BodyPolicy,
+    Clients,
     Example,
     HeaderOps,
     Invalidation,
     KeyPolicy,
     Match,
+    RateLimit,
     RefreshAhead,
     Rule,
     TagPolicy,
 )
+from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.patterns import names_in
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ def build_rule(read: Read, node: Node, key: str, out: Problems) -> Rule:
         coalesce=_switched(PLAIN.coalesce, read.get("coalesce")),
         websocket=_switched(PLAIN.websocket, read.get("websocket")),
         refresh_ahead=_refresh_ahead(read.get("refresh_ahead")),
+        rate_limit=_rate_limit(read.get("rate_limit")),
+        clients=_clients(read.get("clients")),
         read_timeout=read.get("read_timeout"),
         **{name: read[name] for name in ("origin", "retry") if name in read},
         examples=tuple(
@@ -136,6 +142,20 @@ def _refresh_ahead(read: bool | Read | None) -> RefreshAhead | None:  # noqa: FB
         return RefreshAhead() if read else None
     within, share = read.get("within", (RefreshAhead().within, True))
     return RefreshAhead(within, share, **{k: v for k, v in read.items() if k != "within"})
+
+
+def _rate_limit(read: Read | None) -> RateLimit | None:
+    if read is None:
+        return None
+    rate = read["rate"]
+    by = read.get("by", "client")
+    return RateLimit(rate, read.get("burst", max(1, ceil(rate))), by.partition(":")[2], by_client=by != "all")
+
+
+def _clients(read: Read | None) -> Clients | None:
+    if read is None:
+        return None
+    return Clients(Networks(read.get("allow", ())), Networks(read.get("deny", ())))
 
 
 def _key(read: Read, scope: str) -> KeyPolicy:

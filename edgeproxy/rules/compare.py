@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.policy.head import RequestHead
     from edgeproxy.policy.stored import Unsafe
-    from edgeproxy.rules.model import Invalidation, Matched, Rule, RuleSet, TagPolicy
+    from edgeproxy.rules.model import Clients, Invalidation, Matched, RateLimit, Rule, RuleSet, TagPolicy
     from edgeproxy.rules.pools import PoolSpec
 
 ANSWER = "as the answer says"
@@ -264,6 +264,19 @@ def _read_timeout(value: float | None) -> str:
     return "as the command line says" if value is None else _time(value)
 
 
+def _rate_limit(limit: RateLimit | None) -> str:
+    if limit is None:
+        return "none"
+    by = f"header:{limit.header}" if limit.header else "client" if limit.by_client else "all"
+    return f"{limit.rate:g}/s, burst {limit.burst}, by {by}"
+
+
+def _clients(clients: Clients | None) -> str:
+    if clients is None:
+        return "all"
+    return f"allow {clients.allow or 'all'}, deny {clients.deny or 'none'}"
+
+
 def _tag_policy(value: TagPolicy) -> str:
     return f"{_list(value.templates)}; from {_list(value.from_headers)}"
 
@@ -300,6 +313,8 @@ FIELDS: tuple[Field, ...] = (
     Field("coalesce", lambda rule: rule.coalesce, _coalesce),
     Field("origin", lambda rule: rule.origin, cache=False),
     Field("retry", lambda rule: rule.retry, cache=False),
+    Field("rate_limit", lambda rule: rule.rate_limit, _rate_limit, cache=False),
+    Field("clients", lambda rule: rule.clients, _clients, cache=False),
     Field("read_timeout", lambda rule: rule.read_timeout, _read_timeout, cache=False),
     Field("websocket", lambda rule: rule.websocket, _plain, cache=False),
 )  # fmt: skip

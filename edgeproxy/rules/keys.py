@@ -252,8 +252,10 @@ COALESCE = Table(
             default=values.show_duration(_W.wait)),
         Key("lease", DURATION, "After so long without an answer, one new fetch may begin.",
             default=values.show_duration(_W.lease)),
+        Key("waiters", COUNT, "So many may wait for one fetch; more get what is stale, or 503.",
+            default=str(_W.waiters)),
     ),
-    says="a mapping with wait, lease",
+    says="a mapping with wait, lease, waiters",
 )  # fmt: skip
 
 _S = WebSocket()
@@ -295,6 +297,31 @@ REFRESH_AHEAD = Table(
             default=f"{_R.waiting:g}"),
     ),
     says="a mapping with within, rate, waiting",
+)  # fmt: skip
+
+RATE_LIMIT = Table(
+    (
+        Key("rate", Word("a rate such as 10/s or 100/m", values.some_rate, RATE.json), "So many requests.",
+            required=True),
+        Key("burst", Word("a whole number from 1 to 1000000", partial(values.some, 1_000_000), COUNT.json),
+            "So many at once, after a pause.", default="what `rate` brings in a second"),
+        Key("by", Word("client, all or header:NAME", values.counted_by,
+                       {"type": "string", "pattern": "^(client|all|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)$"}),
+            "What has a limit of its own: each `client` (an IPv4 address, an IPv6 /64), each value of a "
+            "request header such as `header:x-api-key` (without it, each client), or `all` together.",
+            default="client"),
+    ),
+    says="a mapping such as {rate: 10/s, burst: 20}",
+    hints=(("limit", 'write "rate"'), ("per", 'write "by"'), ("key", 'write "by"')),
+)  # fmt: skip
+
+NETWORK = Word("a network or an address such as 10.0.0.0/8", values.network, WORD)
+CLIENTS = Table(
+    (
+        Key("allow", Many(NETWORK), "Only these are answered.", default="all"),
+        Key("deny", Many(NETWORK), "These are not.", default="none"),
+    ),
+    says="a mapping with allow, deny",
 )  # fmt: skip
 
 REASONS = tuple(dict.fromkeys([*(r.value for r in PassReason), *(r.value for r in NotStored)]))
@@ -431,6 +458,13 @@ RULE = Table(
             default="off", example="refresh_ahead: {within: 10%, rate: 1/s}"),
         Key("websocket", Either(FLAG, WEBSOCKET), "Whether WebSockets are let through, and their limits.",
             default="on", example="websocket: {idle: 10m, connections: 500, max_message: 1MiB}"),
+        Key("rate_limit", RATE_LIMIT,
+            "How often a client may ask, hits included; more is answered 429 with Retry-After. Counted in "
+            "each worker, and hits under such a rule are a little slower.",
+            default="none", example="rate_limit: {rate: 10/s, burst: 20, by: 'header:x-api-key'}"),
+        Key("clients", CLIENTS,
+            "The addresses that are answered; others get 403. What `--trusted-proxies` say counts.",
+            default="all", example="clients: {allow: [10.0.0.0/8, '2001:db8::/32'], deny: [10.9.9.9]}"),
         Key("read_timeout", DURATION,
             "How long the origin may be silent in the middle of an answer; `0`: for ever. A stream of events "
             "(`text/event-stream`) may be, unless this says otherwise.",
@@ -482,6 +516,8 @@ RULE = Table(
         ("cache_body", "write key: {body: ...}"), ("guard", 'write "extension_guard"'),
         ("deception_guard", 'write "extension_guard"'), ("gzip", 'write "compression"'),
         ("surrogate_key", 'write "tags"'), ("purge", 'write "invalidates"'), ("lock", 'write "coalesce"'),
+        ("ratelimit", 'write "rate_limit"'), ("limit_req", 'write "rate_limit"'),
+        ("allow", "write clients: {allow: [...]}"), ("deny", "write clients: {deny: [...]}"),
         ("ws", 'write "websocket"'), ("websockets", 'write "websocket"'),
         ("proxy_read_timeout", 'write "read_timeout"'), ("prefetch", 'write "refresh_ahead"'),
         ("ttl_min", "write ttl: {min: ...}"), ("ttl_max", "write ttl: {max: ...}"),

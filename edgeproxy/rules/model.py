@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
+from edgeproxy.rules.networks import NOBODY, Networks
 from edgeproxy.rules.pools import DEFAULT
 from edgeproxy.value import value
 
@@ -159,7 +160,7 @@ class HeaderOps:
 @dataclass(frozen=True, slots=True)
 class Coalesce:
     """``wait``: seconds a request waits for another's fetch before it goes on its own; ``lease``: after
-    that many seconds without an answer one new fetch may begin.
+    that many seconds without an answer one new fetch may begin; ``waiters``: so many may wait for one.
 
     Both are longer than connecting and the head of an answer may take (3 s and 10 s), so that a silent
     origin fails once for all who wait instead of being asked by each.
@@ -168,6 +169,7 @@ class Coalesce:
     enabled: bool = True
     wait: float = 15.0
     lease: float = 20.0
+    waiters: int = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,28 @@ class RefreshAhead:
     def window(self, life: float) -> float:
         """Seconds, of an entry that is fresh for ``life`` seconds: half of them at most."""
         return min(self.within * life if self.share else self.within, life / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """``rate`` requests a second, ``burst`` at once; counted for each value of ``header`` (lower case), and
+    where there is none for each client or, without ``by_client``, for all together."""
+
+    rate: float
+    burst: int
+    header: str = ""
+    by_client: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """``allow``: where it is not empty, nobody else is answered; ``deny``: these are not."""
+
+    allow: Networks = NOBODY
+    deny: Networks = NOBODY
+
+    def permits(self, client: str) -> bool:
+        return client not in self.deny and (not self.allow or client in self.allow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +277,8 @@ class Rule:
     coalesce: Coalesce = Coalesce()
     websocket: WebSocket = WebSocket()
     refresh_ahead: RefreshAhead | None = None
+    rate_limit: RateLimit | None = None
+    clients: Clients | None = None
     read_timeout: float | None = None
     """Seconds between two pieces of the origin's body, 0 for any; None: as the command line says."""
     origin: str = DEFAULT

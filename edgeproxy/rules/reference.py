@@ -282,6 +282,8 @@ _INNER: tuple[tuple[str, Table], ...] = (
     ("compression", keys.COMPRESSION),
     ("coalesce", keys.COALESCE),
     ("refresh_ahead", keys.REFRESH_AHEAD),
+    ("rate_limit", keys.RATE_LIMIT),
+    ("clients", keys.CLIENTS),
     ("websocket", keys.WEBSOCKET),
     ("examples", keys.EXAMPLE),
     ("examples: expect", keys.EXPECT),

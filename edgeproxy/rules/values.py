@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from edgeproxy.rules.model import SAFE_METHODS
+from edgeproxy.rules.networks import Network, networks_in
 from edgeproxy.rules.problems import did_you_mean, quoted
 
 MAX_SECONDS = 2**31  # RFC 9111 §1.2.2: the largest delta-seconds that everybody can hold.
@@ -160,6 +161,25 @@ def some(most: int, text: str) -> int:
     if not 1 <= count(text) <= most:
         raise ValueError(f"a whole number from 1 to {most}, got {quoted(text)}")
     return count(text)
+
+
+def network(text: str) -> Network:
+    """One network; an address is one of its own."""
+    try:
+        found = networks_in(text)
+    except ValueError:
+        found = ()
+    if len(found) != 1:
+        raise ValueError(f"a network such as 10.0.0.0/8 or 2001:db8::/32, got {quoted(text)}")
+    return found[0]
+
+
+def counted_by(text: str) -> str:
+    """``client``, ``all`` or ``header:name``, in lower case."""
+    kind, mark, name = text.partition(":")
+    if text in ("client", "all") or (kind == "header" and mark and _TOKEN.fullmatch(name)):
+        return text.lower()
+    raise ValueError(f"client, all or header:NAME, got {quoted(text)}")
 
 
 def flag(text: str) -> bool:

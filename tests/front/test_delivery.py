@@ -334,7 +334,7 @@ async def test_the_largest_number_of_connections(origin: LedgerOrigin, clock: Dr
             async with edge.client() as fourth:
                 with pytest.raises((ConnectionError, EOFError)):
                     await fourth.request("GET", "/a")
-            assert edge.worker.server.refused == 1
+            assert edge.worker.doors.full == 1
             for client in clients:
                 assert (await client.request("GET", "/a")).status == 200
         await _until(lambda: len(edge.worker.server.connections) == 0)

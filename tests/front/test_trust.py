@@ -8,14 +8,14 @@ import pytest
 
 from edgeproxy.front.trust import Trust
 from edgeproxy.policy.head import Headers
-from edgeproxy.settings import networks
+from edgeproxy.rules.networks import networks_in
 from tests.support.edge import running_edge
 
 if TYPE_CHECKING:
     from tests.support.driven import DrivenClock
     from tests.support.ledger import LedgerOrigin
 
-TRUST = Trust(networks("10.0.0.0/8, 127.0.0.0/8, fd00::/8"))
+TRUST = Trust(networks_in("10.0.0.0/8, 127.0.0.0/8, fd00::/8"))
 
 
 @pytest.mark.parametrize(

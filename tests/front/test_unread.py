@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from edgeproxy.front.sender import SLICE
-from edgeproxy.front.unread import FAREWELL, PATIENCE
+from edgeproxy.front.unread import FAREWELL, GRACE, PATIENCE
 from tests.support.edge import running_edge
 from tests.support.ledger import head
 from tests.support.rawclient import RawClient
@@ -90,6 +91,24 @@ async def test_a_client_that_reads_slowly_is_waited_for(origin: LedgerOrigin, cl
             read += len(await client.reader.read(MIB))
         await edge.until(lambda: edge.worker.handler.in_flight == 0)
         assert not edge.traces[-1].aborted
+
+
+async def test_a_client_that_reads_more_slowly_than_it_has_to_is_not_waited_for(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    """D5: something moves between two looks, and it is too little."""
+    origin.script("/big", [head(200, [NO_STORE, ("Content-Length", str(64 * MIB))]), *[bytes(MIB)] * 64])
+    async with running_edge(origin.url, clock=clock, min_rate="1MiB") as edge, slow_client(edge) as client:
+        await client.start("GET", "/big")
+        await client.read_head()
+        await still(edge)
+        for _ in range(int(GRACE) + 5):
+            with contextlib.suppress(TimeoutError):
+                await client.read_some()
+            await clock.advance(1)
+        await edge.until(lambda: edge.worker.handler.in_flight == 0)
+        assert edge.traces[-1].aborted
+        await origin.connections_are(0)
 
 
 async def test_a_large_hit_costs_no_more_than_a_slice(origin: LedgerOrigin, clock: DrivenClock) -> None:

@@ -1,0 +1,108 @@
+"""What a rule says of who may ask, and how often: refused here, before the cache is looked at.
+
+Rules of this file:
+
+- A rule that says so is none of the lane's: its answers are not learned there (front/handler.py), and the
+  short way asks here first.
+- A limit is a token bucket, kept as the one time at which it would be full again (ITU-T I.371's GCRA): asking
+  costs a look-up. A full bucket is as good as none and may be forgotten.
+- Bounded: MOST buckets in two generations. What is used stays; who makes up addresses by the thousand makes
+  others start with a full bucket, never with an empty one.
+- Counted in this worker alone.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+from edgeproxy.engine.exchange import FromEdge
+from edgeproxy.policy.vocabulary import Tier, Unsatisfied
+from edgeproxy.rules.networks import one_client
+
+if TYPE_CHECKING:
+    from edgeproxy.clock import Clock
+    from edgeproxy.observe.trace import Trace
+    from edgeproxy.policy.head import RequestHead
+    from edgeproxy.rules.model import RateLimit, Rule
+
+MOST = 65_536
+"""Buckets, both generations together."""
+LONGEST = 256
+"""Characters of a field's value that tell buckets apart."""
+
+_DENIED = FromEdge(403, "Not for this client", "The rule for this path does not answer this address.")
+
+
+class Buckets:
+    """Name and key -> when the bucket is full again, in clock.monotonic() seconds."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._half = most // 2
+        self._young: dict[tuple[str, str], float] = {}
+        self._old: dict[tuple[str, str], float] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def wait(self, name: str, key: str, limit: RateLimit, now: float, *, take: bool) -> float:
+        """Seconds until there is a token, 0 where there is one; ``take`` it."""
+        place = (name, key)
+        full = self._young.get(place)
+        if full is None:
+            full = self._old.get(place, now)
+        full = max(full, now)
+        interval = 1 / limit.rate
+        late = full - now - (limit.burst - 1) * interval
+        if late > interval * 1e-6:
+            return late
+        if take:
+            if len(self._young) >= self._half and place not in self._young:
+                self._old, self._young = self._young, {}
+            self._young[place] = full + interval
+        return 0.0
+
+
+class Gates:
+    """Per worker."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.buckets = Buckets()
+
+    def refusal(self, rule: Rule, head: RequestHead, trace: Trace, *, take: bool = True) -> FromEdge | None:
+        """Why a request is not answered; None if it is. ``take``: that costs it its token."""
+        clients, limit = rule.clients, rule.rate_limit
+        if clients is not None and not clients.permits(trace.client):
+            trace.tier, trace.unsatisfied = Tier.EDGE, Unsatisfied.DENIED
+            return _DENIED
+        if limit is None:
+            return None
+        wait = self.buckets.wait(
+            rule.name, _key(limit, head, trace.client), limit, self._clock.monotonic(), take=take
+        )
+        if not wait:
+            return None
+        trace.tier, trace.unsatisfied = Tier.EDGE, Unsatisfied.RATE_LIMITED
+        seconds = max(1, ceil(wait))
+        return FromEdge(
+            429,
+            "Too many requests",
+            f"Come back in {seconds} s.",
+            (
+                ("Retry-After", str(seconds)),
+                (
+                    "RateLimit-Policy",
+                    f'"{rule.name}";q={limit.burst};w={max(1, ceil(limit.burst / limit.rate))}',
+                ),
+                ("RateLimit", f'"{rule.name}";r=0;t={seconds}'),
+            ),
+        )
+
+
+def _key(limit: RateLimit, head: RequestHead, client: str) -> str:
+    if limit.header:
+        value = head.headers.get(limit.header)
+        if value is not None:
+            return f"={value[:LONGEST]}"
+    return one_client(client) if limit.by_client else ""

@@ -1,0 +1,106 @@
+"""Who may hold a connection: how many there are in all and of each client, and who is let in at all.
+
+Rules of this file:
+
+- Asked once for each connection, when it is made, and told when it is gone: a request costs nothing here.
+- Who is turned away is told nothing: whoever floods us gets no octets for it, and others get our time.
+- Trusted proxies speak for many clients: the limit per client is not for them, and what is said of addresses
+  is asked again of whom they speak for (``permits``).
+- Descriptors are kept back for origins, the store and operators: where the process may open few, fewer
+  connections are taken than the settings say.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeproxy.rules.networks import NOBODY, Networks, one_client
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+log = logging.getLogger("edgeproxy.front")
+
+KEPT = 64
+"""Descriptors for what is neither a client's connection nor an origin's: files, the store, operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """``most``: connections in all; ``each``: of one client, 0 for any number; ``exempt``: whom ``each`` is
+    not for; ``allow``: where it is not empty, nobody else; ``deny``: not these."""
+
+    most: int = 10_000
+    each: int = 0
+    exempt: Networks = NOBODY
+    allow: Networks = NOBODY
+    deny: Networks = NOBODY
+
+    def permits(self, client: str) -> bool:
+        """Whether requests of this address are answered."""
+        if client in self.deny:
+            return False
+        return not self.allow or client in self.allow
+
+
+class Doors:
+    """Per worker."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms = terms
+        self.open = 0
+        self.full = self.crowded = self.denied = 0
+        """Turned away: too many in all, too many of one client, not permitted."""
+        self._each: dict[str, int] = {}
+
+    def enter(self, peer: str) -> str | None:
+        """Take a place: what ``leave`` is to be given; None where there is none. ``peer`` "" is a socket that
+        has no address."""
+        terms = self.terms
+        if self.open >= terms.most:
+            if not self.full:
+                log.warning("%d client connections are open: more are refused", self.open)
+            self.full += 1
+            return None
+        if not terms.permits(peer):
+            self.denied += 1
+            return None
+        client = ""
+        if terms.each and peer and peer not in terms.exempt:
+            client = one_client(peer)
+            held = self._each.get(client, 0)
+            if held >= terms.each:
+                if not self.crowded:
+                    log.warning("%s has %d connections open: more of one client are refused", client, held)
+                self.crowded += 1
+                return None
+            self._each[client] = held + 1
+        self.open += 1
+        return client
+
+    def leave(self, client: str) -> None:
+        self.open -= 1
+        if client:
+            held = self._each[client] - 1
+            if held:
+                self._each[client] = held
+            else:
+                del self._each[client]
+
+    def numbers(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {
+            "open": self.open,
+            "limit": self.terms.most,
+            "full_refused": self.full,
+            "client_limit_refused": self.crowded,
+            "denied_refused": self.denied,
+        }
+
+
+def affordable(wanted: int, descriptors: int, origins: int) -> int:
+    """Connections that may be taken where the process may open so many descriptors: what origins may need and
+    KEPT stay free, but clients have half at least."""
+    return max(1, min(wanted, max(descriptors - origins - KEPT, descriptors // 2)))
