@@ -18,6 +18,7 @@ from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.graphql import has_errors
+from edgeproxy.engine.mould import Cast, make
 from edgeproxy.engine.parts import SplicedBody, counted, settled
 from edgeproxy.engine.streaming import stream_of
 from edgeproxy.engine.witness import Witness
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from edgeproxy.engine.cooldown import CoolDown
     from edgeproxy.engine.exchange import Exchange, Reader
     from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.engine.mould import Mould
     from edgeproxy.observe.trace import Trace
+    from edgeproxy.origin.answer import KnownReply
     from edgeproxy.origin.base import AnswerBody, Forward, Origin, OriginReply
     from edgeproxy.policy.head import RawField
     from edgeproxy.policy.stored import Stored
@@ -107,7 +110,8 @@ class Fetcher:
         self._forward = forward
         self._flights = flights
         self._cooldown = cooldown
-        self._conclude = Conclusions().conclude
+        self._conclusions = Conclusions()
+        self._conclude = self._conclusions.conclude
         self.witness = Witness(clock)
 
     async def fetch(
@@ -237,6 +241,37 @@ class Fetcher:
             case _:
                 assert_never(conclusion)
 
+    def cast(
+        self, mould: Mould, ask: Ask, flight: Flight | None, start: Start, reply: KnownReply
+    ) -> Cast | None:
+        """As ``settle`` for a plain miss, where ``mould`` says what comes of it; None where it does not."""
+        trace, discard = ask.exchange.trace, mould.discard
+        if discard is not None:
+            self._note(trace, reply)
+            self._uncacheable(ask, discard.reason, flight, remember=discard.remember)
+            return Cast(mould, reply.values, reply.octets, None, 0)
+        entry = mould.entry(
+            ask, reply.values, reply.octets, reply.request_time, reply.response_time, trace.origin_seconds,
+            start.epoch, start.stamp,
+        )  # fmt: skip
+        if entry is None:
+            return None
+        self._note(trace, reply)
+        self._cooldown_over(ask, flight)
+        self._publish(ask, entry, flight)
+        return Cast(mould, reply.values, reply.octets, entry, int(entry.age(self._clock.now())))
+
+    def cast_passed(self, mould: Mould, ask: Ask, reply: KnownReply) -> Cast:
+        """What the rule passes."""
+        self._note(ask.exchange.trace, reply)
+        return Cast(mould, reply.values, reply.octets, None, 0)
+
+    def remember(self, ask: Ask, reply: KnownReply, answer: Answer | None) -> None:
+        """Answers like this one, to a plain miss, need not go all the way again."""
+        came = answer.entry if isinstance(answer, FromEntry) and ask.exchange.trace.stored else None
+        times = (reply.request_time, reply.response_time)
+        make(reply.known, reply.values, ask, self._conclusions, self._store, came, times)
+
     async def ask_origin(self, trace: Trace, forward: Forward) -> Received:
         """The one door to the origin."""
         began = self._clock.monotonic()
@@ -251,13 +286,16 @@ class Fetcher:
 
     def received(self, trace: Trace, reply: OriginReply) -> Received:
         """The reply, with a Date."""
-        self.witness.answered()
+        self._note(trace, reply)
         head = reply.head
-        trace.forwarded_status = head.status
         headers = dated(head.headers, reply.response_time)
         if headers is not head.headers:
             head = ResponseHead(head.status, head.reason, headers)
         return Received(head, reply.body, reply.request_time, reply.response_time)
+
+    def _note(self, trace: Trace, reply: OriginReply) -> None:
+        self.witness.answered()
+        trace.forwarded_status = reply.status
 
     # -- outcomes ---------------------------------------------------------------------------------------
 
@@ -370,7 +408,8 @@ class Fetcher:
     def _publish(self, ask: Ask, entry: Entry, flight: Flight | None) -> None:
         trace = ask.exchange.trace
         trace.stored = self._put(ask, entry)
-        trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
+        fresh_until = entry.fresh_until if entry.is_packed else entry.stored.freshness.fresh_until
+        trace.ttl = fresh_until - self._clock.now()
         if not trace.stored:
             trace.not_stored = NotStored.PURGED if self._store.overtaken(entry) else NotStored.OVERTAKEN
         self._resolve(flight, Landed(entry))

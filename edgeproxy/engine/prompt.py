@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Protocol, final
 
 from edgeproxy.engine.ask import Ask
 from edgeproxy.engine.exchange import FromEdge, FromEntry, FromStream
+from edgeproxy.engine.mould import find
+from edgeproxy.origin.answer import Here, KnownReply
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
-from edgeproxy.policy.decide import decide
+from edgeproxy.policy.decide import decide, deliver
 from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, PassReason, Tier
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.exchange import Answer, Exchange
     from edgeproxy.engine.fetch import Fetcher, Received, Start
     from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.engine.mould import Cast
     from edgeproxy.origin.base import Forward, Origin, OriginReply, Prompted
     from edgeproxy.rules.model import Matched
     from edgeproxy.store.base import Store
@@ -46,6 +49,9 @@ class Told(Protocol):
     """Who is told what came of a call; once, by one of the two."""
 
     def answered(self, answer: Answer) -> None: ...
+    def cast(self, cast: Cast) -> None:
+        """As ``answered``, where a mould (mould.py) made the answer."""
+
     def unfinished(self) -> None:
         """The rest takes waiting: ``await call.rest()``, in a task."""
 
@@ -53,15 +59,22 @@ class Told(Protocol):
 @final
 class Call:
     """A request that may go to the origin. ``alone``: its answer is for this client only, as far as is known;
-    ``passed``: the rule sends it past the cache."""
+    ``passed``: the rule sends it past the cache; ``plain``: as mould.py has it."""
 
     __slots__ = (
         "_began", "_interim", "_once", "_prompt", "_prompted", "_resent", "_told",
-        "alone", "ask", "flight", "passed", "reason", "start",
+        "alone", "ask", "flight", "passed", "plain", "reason", "start",
     )  # fmt: skip
 
     def __init__(
-        self, prompt: Prompt, ask: Ask, reason: Forwarded, *, alone: bool = False, passed: bool = False
+        self,
+        prompt: Prompt,
+        ask: Ask,
+        reason: Forwarded,
+        *,
+        plain: bool,
+        alone: bool = False,
+        passed: bool = False,
     ) -> None:
         self._prompt = prompt
         self._prompted: Prompted | None = None
@@ -74,6 +87,7 @@ class Call:
         self.reason = reason
         self.alone = alone
         self.passed = passed
+        self.plain = plain
         self.flight: Flight | None = None
         self.start: Start = prompt.fetcher.start()
 
@@ -94,6 +108,15 @@ class Call:
         self._prompted = prompt.origin.prompt(octets, self, ask.rule)
         if self._prompted is None:
             told.unfinished()
+
+    def uncast(self, cast: Cast) -> Answer:
+        """What ``answered`` would have told of instead."""
+        ask, entry = self.ask, cast.entry
+        if entry is None:
+            head = cast.mould.known.head(cast.values)
+            return FromStream(head, Here(cast.body), ask.rule, shareable=False)
+        now = self._prompt.clock.now()
+        return FromEntry(entry, deliver(ask.exchange.head, entry.stored, ask.rule.overrides, now), ask.rule)
 
     def vanish(self) -> None:
         """The client has left: what is for it alone ends, what others may use goes on."""
@@ -142,8 +165,18 @@ class Call:
         assert told is not None  # noqa: S101
         trace = self.ask.exchange.trace
         trace.origin_seconds = prompt.clock.monotonic() - self._began
+        answer: Answer | None
         try:
-            answer = self._settled(prompt.fetcher.received(trace, reply))
+            if type(reply) is KnownReply and self.plain:
+                cast = self._cast(reply)
+                if cast is not None:
+                    told.cast(cast)
+                    return
+                answer = self._settled(prompt.fetcher.received(trace, reply))
+                if not self.passed:
+                    prompt.fetcher.remember(self.ask, reply, answer)
+            else:
+                answer = self._settled(prompt.fetcher.received(trace, reply))
         except Exception:
             log.exception("request %s failed", trace.request_id)
             prompt.fetcher.abandon(self.flight)
@@ -169,6 +202,17 @@ class Call:
             self._told.answered(self._failed(error))
 
     # -- small parts ------------------------------------------------------------------------------------
+
+    def _cast(self, reply: KnownReply) -> Cast | None:
+        ask, fetcher = self.ask, self._prompt.fetcher
+        mould = find(reply.known, ask, passed=self.passed)
+        if mould is None:
+            return None
+        if self.passed:
+            return fetcher.cast_passed(mould, ask, reply)
+        if self.alone and mould.discard is None:
+            return None
+        return fetcher.cast(mould, ask, self.flight, self.start, reply)
 
     def _settled(self, received: Received) -> Answer | None:
         if self.passed:
@@ -221,15 +265,16 @@ class Prompt:
         self.lead = lead
         self._store = store
 
-    def look(self, exchange: Exchange, matched: Matched) -> FromEntry | Call | None:
-        """The answer, or the call that will bring it, or None: it takes waiting to know."""
+    def look(self, exchange: Exchange, matched: Matched, *, plain: bool) -> FromEntry | Call | None:
+        """The answer, or the call that will bring it, or None: it takes waiting to know. ``plain``: the
+        request is, as mould.py has it."""
         trace, head, rule = exchange.trace, exchange.head, matched.rule
         trace.rule = rule.name
         ask = Ask.of(exchange, matched)
         primary = ask.key.primary
         trace.key = primary
         if rule.overrides.pass_:
-            return self._pass(ask)
+            return self._pass(ask, plain=plain)
         store = self._store
         found = store.peek(primary, ask.select)
         now = self.clock.now()
@@ -242,7 +287,7 @@ class Prompt:
             entry = deeper.entry
             if entry is None:
                 trace.lookup_miss = deeper.miss
-                return self._miss(ask, others=found.others or deeper.others)
+                return self._miss(ask, others=found.others or deeper.others, plain=plain)
             found = deeper
         decision = decide(head, entry.stored, rule.overrides, now)
         if type(decision) is not d.Serve:
@@ -254,7 +299,7 @@ class Prompt:
         trace.ttl = entry.stored.freshness.fresh_until - now
         return FromEntry(entry, decision, rule)
 
-    def _miss(self, ask: Ask, *, others: bool) -> Call | None:
+    def _miss(self, ask: Ask, *, others: bool, plain: bool) -> Call | None:
         trace, primary = ask.exchange.trace, ask.key.primary
         reason = Forwarded.VARY_MISS if others else Forwarded.URI_MISS
         trace.tier = Tier.ORIGIN
@@ -262,18 +307,18 @@ class Prompt:
             trace.word = CacheWord.BYPASS
             trace.forwarded = Forwarded.BYPASS
             trace.pass_reason = PassReason.HIT_FOR_MISS
-            return Call(self, ask, Forwarded.BYPASS, alone=True)
+            return Call(self, ask, Forwarded.BYPASS, plain=plain, alone=True)
         if self.flights.find(primary, self.clock.monotonic(), ask.rule.coalesce.lease) is not None:
             return None  # followed by who can wait
         trace.word = CacheWord.MISS
         trace.forwarded = reason
-        return Call(self, ask, reason)
+        return Call(self, ask, reason, plain=plain)
 
-    def _pass(self, ask: Ask) -> Call:
+    def _pass(self, ask: Ask, *, plain: bool) -> Call:
         trace = ask.exchange.trace
         trace.key = ""
         trace.word = CacheWord.BYPASS
         trace.tier = Tier.ORIGIN
         trace.forwarded = Forwarded.BYPASS
         trace.pass_reason = PassReason.RULE
-        return Call(self, ask, Forwarded.BYPASS, alone=True, passed=True)
+        return Call(self, ask, Forwarded.BYPASS, plain=plain, alone=True, passed=True)

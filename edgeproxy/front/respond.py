@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeproxy.observe.trace import Trace
     from edgeproxy.policy.decisions import Serve
     from edgeproxy.policy.head import RawField, ResponseHead
+    from edgeproxy.policy.stored import Stored
     from edgeproxy.rules.model import Rule
     from edgeproxy.store.entry import Entry
 
@@ -89,22 +90,22 @@ class Responder:
         its own: two may answer under one key, and a request under way during a reload is answered by the old.
         """
         if serve.form is Form.PARTIAL or serve.form is Form.NOT_SATISFIABLE:
-            return self._render_entry(entry, serve, rule, coding)
+            return self.stored_head(entry.stored, serve, rule, coding)
         key = (serve.form, coding, version, id(rule))
         heads = entry.heads
         if heads is None:
             if entry.is_packed:
-                return self._render_entry(entry, serve, rule, coding)
+                return self.stored_head(entry.stored, serve, rule, coding)
             heads = entry.heads = {}
         rendered = heads.get(key)
         if rendered is None:
             if len(heads) >= 8:
                 heads.clear()  # forms of rule sets that are gone
-            rendered = heads[key] = self._render_entry(entry, serve, rule, coding)
+            rendered = heads[key] = self.stored_head(entry.stored, serve, rule, coding)
         return rendered
 
-    def _render_entry(self, entry: Entry, serve: Serve, rule: Rule, coding: str) -> bytes:
-        stored = entry.stored
+    def stored_head(self, stored: Stored, serve: Serve, rule: Rule, coding: str) -> bytes:
+        """As ``entry_head``, rendered anew."""
         headers = self._told(stored.headers, stored.status, rule, shareable=True)
         status, reason, skipped = stored.status, stored.reason, self._skipped
         extra: list[RawField] = []

@@ -20,7 +20,9 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, final
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
+from edgeproxy.engine.mould import is_plain
 from edgeproxy.engine.prompt import BROKEN, Call
+from edgeproxy.front.cast import Casts
 from edgeproxy.front.lane import END, NOT_LEARNED
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
 from edgeproxy.front.respond import BODILESS
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.exchange import Answer
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.engine.handle import Engine
+    from edgeproxy.engine.mould import Cast
     from edgeproxy.front.compress import Compressor
     from edgeproxy.front.handler import Handler
     from edgeproxy.front.server import EdgeProtocol
@@ -76,10 +79,12 @@ _TARGET = re.compile(rb"/[!\"$-~]*")
 class Block:
     """A header block: its fields, its host, and per rule the octets that the origin is sent."""
 
-    __slots__ = ("headers", "host", "learnable", "plans")
+    __slots__ = ("accepted", "headers", "host", "learnable", "plain", "plans")
 
     def __init__(self, headers: Headers, host: str, *, learnable: bool) -> None:
         self.headers = headers
+        self.accepted = headers.get("accept-encoding")
+        self.plain = is_plain(headers)
         self.host = host
         self.learnable = learnable
         self.plans: dict[object, _Plan] = {}
@@ -108,12 +113,19 @@ class _Plan:
 class Pending:
     """A request of the short way that waits for the origin, and its connection meanwhile."""
 
-    __slots__ = ("_short", "call", "learn", "protocol", "version")
+    __slots__ = ("_short", "accepted", "call", "learn", "protocol", "version")
 
     def __init__(
-        self, short: ShortWay, protocol: EdgeProtocol, call: Call, learn: bytes | None, version: str
+        self,
+        short: ShortWay,
+        protocol: EdgeProtocol,
+        call: Call,
+        learn: bytes | None,
+        version: str,
+        accepted: str | None,
     ) -> None:
         self._short = short
+        self.accepted = accepted
         self.protocol = protocol
         self.call = call
         self.learn = learn
@@ -131,6 +143,13 @@ class Pending:
     def answered(self, answer: Answer) -> None:
         try:
             self._short.write(self, answer)
+        except Exception:
+            log.exception("request %s failed", self.call.ask.exchange.trace.request_id)
+            self._short.wait(self, BROKEN)
+
+    def cast(self, cast: Cast) -> None:
+        try:
+            self._short.write_cast(self, cast)
         except Exception:
             log.exception("request %s failed", self.call.ask.exchange.trace.request_id)
             self._short.wait(self, BROKEN)
@@ -163,6 +182,7 @@ class ShortWay:
         self._next_id = next_id
         self._trust = trust
         self._clock = handler.clock
+        self._casts = Casts(handler.responder)
         self._blocks: dict[bytes, Block] = {}
         self._seen = Seen(MOST_SEEN)
 
@@ -240,7 +260,7 @@ class ShortWay:
         gated = rule.rate_limit is not None or rule.clients is not None
         if gated and (refusal := engine.gates.refusal(rule, head, trace, take=False)) is not None:
             return self._refuse(protocol, refusal, trace, rule.name)
-        step = engine.prompt.look(exchange, matched)
+        step = engine.prompt.look(exchange, matched, plain=block.plain)
         if step is None:
             return False
         if gated:
@@ -250,7 +270,7 @@ class ShortWay:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
                 trace.failure = OriginFailure.SHED
                 return self._refuse(protocol, SHED, trace, rule.name)
-            pending = Pending(self, protocol, step, learn, handler.rules_version)
+            pending = Pending(self, protocol, step, learn, handler.rules_version, block.accepted)
             plan = self._plan(block, exchange, matched, step)
             values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"))
             handler.in_flight += 1
@@ -381,6 +401,26 @@ class ShortWay:
             self.wait(pending, answer)
             return
         self._send(protocol, *octets, trace)
+        self.done(pending)
+
+    def write_cast(self, pending: Pending, cast: Cast) -> None:
+        """As ``write``, where a mould made the answer."""
+        protocol, trace, entry = pending.protocol, pending.call.ask.exchange.trace, cast.entry
+        transport, handler = protocol.transport, self._handler
+        head = None
+        if (
+            transport is not None
+            and not transport.is_closing()
+            and not transport.get_write_buffer_size()
+            and len(cast.body) <= LARGEST
+        ):
+            head = self._casts.head(cast, trace, pending.accepted)
+        if head is None:
+            self.write(pending, pending.call.uncast(cast))
+            return
+        if handler.asked is not None and trace.stored and entry is not None:
+            handler.asked(entry)
+        self._send(protocol, head, cast.body, trace)
         self.done(pending)
 
     def done(self, pending: Pending) -> None:

@@ -25,6 +25,7 @@ from edgeproxy.origin.framing import request_head, response_head
 from edgeproxy.origin.pool import Pool
 from edgeproxy.origin.probes import keep_asking
 from edgeproxy.origin.prompted import Prompted
+from edgeproxy.origin.recognise import Heads
 from edgeproxy.origin.tunnel import SwitchedConnection, check_accepted
 from edgeproxy.origin.upload import Upload
 from edgeproxy.policy.events import streams_events
@@ -82,6 +83,7 @@ class OriginClient:
         self.authority = address.authority
         self.now = clock.now
         self.max_head = max_head
+        self.heads = Heads(max_head)
         self._clock = clock
         self._spawn = spawn
         self._pool = Pool(

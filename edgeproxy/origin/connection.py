@@ -175,6 +175,16 @@ class Connection(ResponseHandler):
         else:
             self._expect(self.silence, OriginFailure.READ_TIMEOUT)
 
+    def whole(self) -> None:
+        """An answer was recognised (recognise.py): it is here to its end, and the parser need not see it."""
+        self._in_head = False
+        self._due = math.inf
+
+    @property
+    def first_piece(self) -> bytes | None:
+        """What came of the answer, if it came in one piece."""
+        return self._pieces[0] if len(self._pieces) == 1 else None
+
     def switched(self) -> None:
         """A 101 was read: what comes from now on is no HTTP, and is kept (within aiohttp's bounds) until
         somebody takes over."""
@@ -303,9 +313,11 @@ class Connection(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         self.answered = True
         if self._in_head:
+            listener = self.listener
+            if listener is not None and not self._pieces and listener.recognised(data):
+                return
             self._pieces.append(data)
             super().data_received(data)
-            listener = self.listener
             if self._buffer:
                 if listener is not None:
                     listener.arrived(*self._buffer.popleft()[0])

@@ -72,10 +72,11 @@ class TimedBody:
 class TimedReply:
     """``OriginReply`` of origin/base.py with a TimedBody."""
 
-    __slots__ = ("body", "head", "request_time", "response_time")
+    __slots__ = ("body", "head", "request_time", "response_time", "status")
 
     def __init__(self, reply: OriginReply, body: TimedBody) -> None:
         self.head: ResponseHead = reply.head
+        self.status = reply.status
         self.body: AnswerBody = body
         self.request_time = reply.request_time
         self.response_time = reply.response_time

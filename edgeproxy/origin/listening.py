@@ -36,11 +36,12 @@ class Listening:
 
     def answered(self, reply: OriginReply) -> None:
         member = self._member
-        if reply.head.status >= 500 and reply.head.status in ERRORS:
-            member.erred(reply.response_time, reply.head.status, trial=False)
+        status = reply.status
+        if status >= 500 and status in ERRORS:
+            member.erred(reply.response_time, status, trial=False)
             if self._may_repeat("5xx"):
                 reply.body.close()
-                error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
+                error = OriginError(OriginFailure.SERVER_ERROR, status=status)
                 self._listener.failed(error, again=True)
                 return
         else:

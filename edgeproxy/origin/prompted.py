@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, final
 
-from edgeproxy.origin.answer import Body, Reply
+from edgeproxy.origin.answer import Body, Here, KnownReply, Reply
 from edgeproxy.origin.base import OriginError
 from edgeproxy.origin.framing import response_head
 from edgeproxy.policy.vocabulary import OriginFailure
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.origin.base import PromptListener
     from edgeproxy.origin.connection import Connection
+    from edgeproxy.origin.recognise import Heads
     from edgeproxy.policy.head import Headers
 
 
@@ -32,33 +33,13 @@ class _Client(Protocol):
 
     @property
     def max_head(self) -> int: ...
+    @property
+    def heads(self) -> Heads: ...
     def now(self) -> float: ...
     def release(self, connection: Connection, reuse: bool) -> None: ...  # noqa: FBT001
     def count(self, error: OriginError) -> None: ...
     def wait_for_body(self, connection: Connection, fields: Headers, read_timeout: float | None) -> None: ...
     def broke_off(self, error: OriginError) -> None: ...
-
-
-@final
-class Here:
-    """A body that has arrived: ``AnswerBody``, of which nothing is missing."""
-
-    __slots__ = ("_data", "length")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length: int | None = len(data)
-
-    def take_all(self) -> bytes | None:
-        data, self._data = self._data, b""
-        return data
-
-    async def read(self) -> bytes:
-        data, self._data = self._data, b""
-        return data
-
-    def close(self) -> None:
-        """There is nothing to give back."""
 
 
 @final
@@ -77,6 +58,21 @@ class Prompted:
         self.request_time = client.now()
         connection.listener = self
 
+    def recognised(self, data: bytes) -> bool:
+        """Take the answer in ``data``, the first to come, if its head is known and it is whole."""
+        connection, client = self._connection, self._client
+        found = client.heads.find(data)
+        if found is None or connection is None:
+            return False
+        connection.listener = None
+        self._connection = None
+        connection.whole()
+        client.release(connection, True)  # noqa: FBT003
+        self._listener.answered(
+            KnownReply(found.head, found.values, found.body, self.request_time, client.now())
+        )
+        return True
+
     def arrived(self, message: RawResponseMessage, payload: StreamReader) -> None:
         """The connection has the head of an answer, and maybe more of it."""
         connection, client = self._connection, self._client
@@ -88,6 +84,7 @@ class Prompted:
             self._listener.interim((connection, message), self.request_time)
             return
         response_time = client.now()
+        octets = connection.first_piece
         try:
             head, length = response_head(message, "GET", client.max_head)
             client.wait_for_body(connection, head.headers, self._read_timeout)
@@ -100,6 +97,8 @@ class Prompted:
         body: Body | Here = Body(connection, payload, length, None, client.release, client.broke_off)
         if payload.is_eof() and (whole := body.take_all()) is not None:
             body = Here(whole)
+            if octets is not None:
+                client.heads.learn(octets, message, head)
         self._listener.answered(Reply(head, body, self.request_time, response_time))
 
     def failed(self, error: OriginError) -> None:

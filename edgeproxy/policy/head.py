@@ -83,9 +83,10 @@ class Headers:
 
     __slots__ = ("_names", "raw")
 
-    def __init__(self, raw: Iterable[RawField] = ()) -> None:
+    def __init__(self, raw: Iterable[RawField] = (), names: FieldNames | None = None) -> None:
+        """``names``: of these very fields, where they are known already."""
         self.raw: tuple[RawField, ...] = tuple(raw)
-        self._names: FieldNames | None = None
+        self._names = names
 
     @property
     def field_names(self) -> FieldNames:

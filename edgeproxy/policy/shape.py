@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeproxy.policy.decisions import Conclusion, Failed
-    from edgeproxy.policy.head import FieldNames, RawField, RequestHead
+    from edgeproxy.policy.head import FieldNames, RawField, RequestHead, ResponseHead
     from edgeproxy.policy.stored import Overrides
 
 MOST_SHAPES = 1024
@@ -58,7 +58,7 @@ _OF_THE_SHAPE = frozenset({
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """``kept`` picks the fields that are stored; ``date``, ``length``, ``modified`` say where these stand
     (-1: nowhere, or it does not matter); ``lifetime`` counts from receipt where ``from_receipt``."""
 
@@ -70,13 +70,21 @@ class _Plan:
     from_receipt: bool
     stored: Stored
 
+    def times(self, date: float, received: float, asked: float) -> tuple[float, float] | None:
+        """Initial age and lifetime of an answer with this Date, by RFC 9111 §4.2.3 as policy/freshness.py has
+        it, for one without Age; None where it is stale as it comes: whether that is of any use is
+        conclude's to say."""
+        age = max(0.0, floor(received) - date, received - asked)
+        lifetime = self.lifetime + age if self.from_receipt else self.lifetime
+        return (age, lifetime) if lifetime > age else None
+
 
 @final
 class Conclusions:
     """One worker's memory of shapes."""
 
     def __init__(self) -> None:
-        self._by_policy: dict[int, tuple[Overrides, dict[object, _Plan | Discard | None]]] = {}
+        self._by_policy: dict[int, tuple[Overrides, dict[object, Plan | Discard | None]]] = {}
 
     def conclude(
         self,
@@ -95,24 +103,12 @@ class Conclusions:
             or answer.head.status == _PARTIAL
             or request.method != "GET"
             or request.has_body
-            or not request.headers.isdisjoint(_SAYS_MORE)
+            or says_more(request.headers)
         ):
             return conclude(request, stored, answer, overrides, now, asked)
-        names = answer.head.headers.field_names
-        if not names.shared:
+        shape = _shape(request.path, answer.head)
+        if shape is None:
             return conclude(request, None, answer, overrides, now)
-        says = names.memo.get(_DIFFER)
-        if says is None:
-            says = names.memo[_DIFFER] = _rest(names)
-        path = request.path
-        shape = (
-            # The guard against deception compares the answer's type with it.
-            extension(path) if "." in path or "%" in path else "",
-            answer.head.status,
-            answer.head.reason,
-            names,
-            says(answer.head.headers.raw),
-        )
         plans = self._plans(overrides)
         plan = plans.get(shape)
         if plan is None:
@@ -124,11 +120,17 @@ class Conclusions:
             return concluded
         if type(plan) is Discard:
             return plan
-        assert isinstance(plan, _Plan)  # noqa: S101
+        assert isinstance(plan, Plan)  # noqa: S101
         made = _made(plan, request, answer, overrides)
         return made if made is not None else conclude(request, None, answer, overrides, now)
 
-    def _plans(self, overrides: Overrides) -> dict[object, _Plan | Discard | None]:
+    def plan(self, path: str, head: ResponseHead, overrides: Overrides) -> Plan | Discard | None:
+        """What holds for every plain answer like this one, as far as it is remembered: asks for it that
+        would have gone to ``conclude`` get this Discard, or what the Plan makes of them."""
+        shape = _shape(path, head)
+        return None if shape is None else self._plans(overrides).get(shape)
+
+    def _plans(self, overrides: Overrides) -> dict[object, Plan | Discard | None]:
         # By identity: a rule's overrides are one object as long as the rule set lives, and it is held here.
         known = self._by_policy.get(id(overrides))
         if known is None:
@@ -136,6 +138,26 @@ class Conclusions:
                 self._by_policy.clear()
             known = self._by_policy[id(overrides)] = (overrides, {})
         return known[1]
+
+
+def says_more(request: Headers) -> bool:
+    """Whether the request's fields say something about storing."""
+    return not request.isdisjoint(_SAYS_MORE)
+
+
+def extension_of(path: str) -> str:
+    """Of the path, what the guard against deception compares the answer's type with."""
+    return extension(path) if "." in path or "%" in path else ""
+
+
+def _shape(path: str, head: ResponseHead) -> object:
+    names = head.headers.field_names
+    if not names.shared:
+        return None
+    says = names.memo.get(_DIFFER)
+    if says is None:
+        says = names.memo[_DIFFER] = _rest(names)
+    return (extension_of(path), head.status, head.reason, names, says(head.headers.raw))
 
 
 def _rest(names: FieldNames) -> Callable[[tuple[RawField, ...]], object]:
@@ -148,7 +170,7 @@ def _octets(raw: tuple[RawField, ...]) -> int:
     return sum(len(name) + len(value) for name, value in raw)
 
 
-def _plan(answer: OriginAnswer, overrides: Overrides, concluded: Conclusion) -> _Plan | Discard | None:
+def _plan(answer: OriginAnswer, overrides: Overrides, concluded: Conclusion) -> Plan | Discard | None:
     """What holds for every answer of this shape, or None where that cannot be said."""
     if isinstance(concluded, Discard):
         return concluded if concluded.reason in _OF_THE_SHAPE else None
@@ -176,7 +198,7 @@ def _plan(answer: OriginAnswer, overrides: Overrides, concluded: Conclusion) -> 
     kept = _indices(answer.head.headers.raw, stored.headers.raw)
     if kept is None or len(kept) < 2:
         return None
-    return _Plan(
+    return Plan(
         kept=itemgetter(*kept),
         date=names.index("date"),
         length=names.index("content-length") if "content-length" in names else -1,
@@ -201,7 +223,7 @@ def _indices(raw: tuple[RawField, ...], kept: tuple[RawField, ...]) -> list[int]
     return found
 
 
-def _made(plan: _Plan, request: RequestHead, answer: OriginAnswer, overrides: Overrides) -> Store | None:
+def _made(plan: Plan, request: RequestHead, answer: OriginAnswer, overrides: Overrides) -> Store | None:
     """The conclusion with this answer's values; None where one of them may change more than a value."""
     raw = answer.head.headers.raw
     received = answer.response_time
@@ -216,11 +238,10 @@ def _made(plan: _Plan, request: RequestHead, answer: OriginAnswer, overrides: Ov
         return None
     if plan.modified >= 0 and not has_validator(Headers((raw[plan.modified],))):
         return None
-    # RFC 9111 §4.2.3, as policy/freshness.py does it, for an answer without Age.
-    age = max(0.0, floor(received) - date, received - answer.request_time)
-    lifetime = plan.lifetime + age if plan.from_receipt else plan.lifetime
-    if lifetime <= age:
-        return None  # stale as it comes: whether it is of any use is conclude's to say
+    times = plan.times(date, received, answer.request_time)
+    if times is None:
+        return None
+    age, lifetime = times
     model = plan.stored
     before = model.freshness
     freshness = Freshness(

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.value import value
 
 if TYPE_CHECKING:
+    from edgeproxy.policy.stored import Stored
     from edgeproxy.policy.vocabulary import LookupMiss, Tier
     from edgeproxy.store.entry import Entry
+    from edgeproxy.store.packed import Recipe
     from edgeproxy.store.purge import PurgeOrder, PurgeReceipt
 
 Select = Callable[[Sequence[str]], tuple[str | None, ...]]
@@ -60,6 +62,10 @@ class Store(Protocol):
     def after_writes(self, call: Callable[[], None]) -> None:
         """Call when the shared store has what was put so far, or has dropped it; at once where there is no
         such store, or where it is far behind."""
+
+    def recipe(self, stored: Stored) -> Recipe | None:
+        """How answers like this one are packed (packed.py), to make such entries without what is in between;
+        None where they are not."""
 
     def overtaken(self, entry: Entry) -> bool:
         """Has a hard purge that concerns the entry been made since its fetch began?"""

@@ -118,7 +118,7 @@ class Entry:
         host: str,
         target: str,
         variant: str,
-        stored: Stored,
+        stored: Stored | None,
         body: bytes,
         epoch: int,
         started: int,
@@ -162,6 +162,16 @@ class Entry:
         """L1 has given it to requests that are literally for another variant."""
         self.answers: tuple[Answer, ...] = ()
         """What is held ready for it."""
+
+    @classmethod
+    def packed(
+        cls, primary: str, host: str, target: str, kind: Kind, own: bytes, body: bytes, epoch: int,
+        tags: tuple[str, ...], rule: str, seen_as: str,
+    ) -> Entry:  # fmt: skip
+        """One that is packed from its beginning (Recipe), and has no variants."""
+        entry = cls(primary, intern(host), target, "", None, body, epoch, 0, tags, rule, None, 0.0, seen_as)
+        entry._kind, entry._own = kind, own
+        return entry
 
     @property
     def stored(self) -> Stored:

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from edgeproxy.cluster.epoch import PurgeTable, Verdict
+    from edgeproxy.policy.stored import Stored
     from edgeproxy.store.base import Select
     from edgeproxy.store.entry import Entry
+    from edgeproxy.store.packed import Recipe
     from edgeproxy.store.purge import PurgeOrder
 
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
@@ -171,7 +173,7 @@ class MemoryStore:
         else:
             self._slots[entry.primary] = entry
         self._slots.move_to_end(entry.primary)
-        if self._most_young:
+        if self._most_young and not entry.is_packed:
             self._young[entry] = None
             if len(self._young) > self._most_young:
                 oldest = self._young.popitem(last=False)[0]
@@ -179,6 +181,10 @@ class MemoryStore:
                 self._charge(oldest)
         self._shrink()
         return True
+
+    def recipe(self, stored: Stored) -> Recipe | None:
+        """See ``Store.recipe``."""
+        return self._packing.recipe(stored)
 
     def _call_back(self, slot: _Variants) -> None:
         """What was given to requests that are literally for another variant is to be looked up again."""

@@ -24,6 +24,8 @@ from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Freshness, Stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgeproxy.policy.head import RawField
     from edgeproxy.policy.stored import LifetimeSource
 
@@ -142,6 +144,15 @@ class Packing:
         octets += rest
         return kind, marked(octets, marks) if marks else octets
 
+    def recipe(self, stored: Stored) -> Recipe | None:
+        """How answers are packed that differ from this one in times and in values of ``Recipe.own`` only."""
+        packed = self.pack(stored, Fetched(0.0, 0, ()))
+        if packed is None or stored.vary:
+            return None
+        kind, octets = packed
+        row = octets[_MARKS_AT + 1]
+        return Recipe(kind, row, tuple(range(len(kind.names))) if row == _NO_ROW else kind.own)
+
     def _new(self, key: tuple[object, ...], stored: Stored, names: tuple[bytes, ...]) -> Kind | None:
         if len(self._kinds) >= MOST_KINDS or self._octets >= MOST_OCTETS:
             return None
@@ -172,6 +183,25 @@ class Packing:
                 return kind, known
         self._octets += octets
         return kind, kind.add(values)
+
+
+@final
+class Recipe:
+    """``own``: the places, among the answer's fields, of the values that ``octets`` takes, in order."""
+
+    __slots__ = ("_row", "kind", "own")
+
+    def __init__(self, kind: Kind, row: int, own: tuple[int, ...]) -> None:
+        self.kind = kind
+        self.own = own
+        self._row = row
+
+    def octets(
+        self, received: float, initial_age: float, lifetime: float, seconds: float, started: int,
+        values: Iterable[bytes],
+    ) -> bytes:  # fmt: skip
+        """As ``pack`` would make them. No value holds a line end."""
+        return _PLAIN.pack(received, initial_age, lifetime, seconds, started, 0, self._row) + b"\n".join(values)
 
 
 def unpack(kind: Kind, own: bytes, length: int) -> Stored:

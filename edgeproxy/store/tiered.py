@@ -51,8 +51,10 @@ if TYPE_CHECKING:
     from edgeproxy.cluster.epoch import PurgeTable
     from edgeproxy.cluster.lease import NodeLeases
     from edgeproxy.cluster.redis_lease import ClusterLeases
+    from edgeproxy.policy.stored import Stored
     from edgeproxy.store.base import Select
     from edgeproxy.store.memory import MemoryStore
+    from edgeproxy.store.packed import Recipe
     from edgeproxy.store.purge import PurgeOrder
     from edgeproxy.store.shared import SharedStore
 
@@ -233,6 +235,9 @@ class TieredStore:
         else:
             self.shared.after_writes(call)
 
+    def recipe(self, stored: Stored) -> Recipe | None:
+        return self.memory.recipe(stored)
+
     def overtaken(self, entry: Entry) -> bool:
         return self.table.verdict_on(entry) is GONE
 
@@ -264,7 +269,7 @@ class TieredStore:
 
     def _write(self, entry: Entry) -> None:
         shared = self.shared
-        if shared is None or entry.stored.length != len(entry.body):
+        if shared is None or (not entry.is_packed and entry.stored.length != len(entry.body)):
             return
 
         async def prepare(made: dict[str, bytes]) -> Sequence[Write]:

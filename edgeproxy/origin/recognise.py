@@ -1,0 +1,124 @@
+"""Answers' heads known again by their octets, without parsing them.
+
+Rules of this file:
+
+- The parser reads a head, and framing.py checks it, before it is known: what is recognised is, but for the
+  values of the fields in OF_EACH, to the octet a head that both have accepted. Those values are visible ASCII
+  with single spaces, and Content-Length is digits: nothing the checks could refuse.
+- Only answers of HTTP/1.1 that are here whole, in one piece: status, fields, and exactly as many octets of
+  content as the one Content-Length says, on a connection that stays open. All else is the parser's.
+- A head is learned when it comes for the second time. Bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, final
+
+from edgeproxy.policy.events import streams_events
+from edgeproxy.policy.head import lower
+from edgeproxy.policy.known import OF_EACH, KnownHead
+
+if TYPE_CHECKING:
+    from aiohttp.http_parser import RawResponseMessage
+
+    from edgeproxy.policy.head import ResponseHead
+
+LONGEST = 4096
+"""Octets of a head; longer ones are left to the parser."""
+MOST = 1024
+"""Heads, known or come once."""
+
+_END = b"\r\n\r\n"
+_OWN = re.compile(
+    rb"(\r\n(?:[Dd]ate|E[Tt]ag|etag|[Ll]ast-[Mm]odified|[Ee]xpires|[Cc]ontent-[Ll]ength): )"
+    rb"([!-~]+(?: [!-~]+)*)(?=\r\n)"
+)
+_LENGTH = re.compile(rb"(?:0|[1-9][0-9]{0,8})")
+_BODILESS = frozenset({204, 304})
+_LAST = frozenset({"transfer-encoding", "upgrade", "trailer"})
+"""Where one of these stands, what follows the head is not simply a body."""
+
+Octets = tuple[bytes, ...]
+
+
+@final
+class _Known:
+    """``length``: which of the values is the Content-Length."""
+
+    __slots__ = ("head", "length")
+
+    def __init__(self, head: KnownHead, length: int) -> None:
+        self.head = head
+        self.length = length
+
+
+@final
+class Recognised:
+    """``head``, with ``values``, and the whole ``body``."""
+
+    __slots__ = ("body", "head", "values")
+
+    def __init__(self, head: KnownHead, values: list[bytes], body: bytes) -> None:
+        self.head = head
+        self.values = values
+        self.body = body
+
+
+@final
+class Heads:
+    """The heads of one origin's answers. ``limit``: as response_head's."""
+
+    def __init__(self, limit: int) -> None:
+        self._longest = min(LONGEST, limit)
+        self._known: dict[Octets, _Known | None] = {}
+
+    def __len__(self) -> int:
+        return sum(known is not None for known in self._known.values())
+
+    def find(self, data: bytes) -> Recognised | None:
+        """The answer in ``data``, to GET, if its head is known and it is whole."""
+        end = data.find(_END, 0, self._longest)
+        if end < 0:
+            return None
+        pieces = _OWN.split(data[: end + 2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        known = self._known.get(tuple(pieces))
+        if known is None:
+            return None
+        length = values[known.length]
+        if len(data) - end - 4 != (int(length) if _LENGTH.fullmatch(length) else -1):
+            return None
+        return Recognised(known.head, values, data[end + 4 :])
+
+    def learn(self, data: bytes, message: RawResponseMessage, head: ResponseHead) -> None:
+        """``data`` began with ``head``: accepted, as ``message``, and answered whole."""
+        end = data.find(_END, 0, self._longest)
+        if end < 0 or message.should_close or message.version != (1, 1) or head.status in _BODILESS:
+            return
+        pieces = _OWN.split(data[: end + 2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        octets = tuple(pieces)
+        if octets not in self._known:
+            if len(self._known) >= MOST:
+                self._known.clear()
+            self._known[octets] = None  # it came once
+        elif self._known[octets] is None:
+            self._known[octets] = _known(head, values)
+
+
+def _known(head: ResponseHead, values: list[bytes]) -> _Known | None:
+    """None where the octets do not say what the parser has read there."""
+    headers = head.headers
+    if not headers.isdisjoint(_LAST) or streams_events(headers):
+        return None
+    own = tuple(place for place, (name, _) in enumerate(headers.raw) if lower(name) in OF_EACH)
+    names = [lower(headers.raw[place][0]) for place in own]
+    if [headers.raw[place][1] for place in own] != values or len(set(names)) != len(names):
+        return None
+    if "content-length" not in names or "date" not in names:
+        return None  # a Date that is missing is added, each time another
+    length = names.index("content-length")
+    return _Known(KnownHead(head, own), length) if _LENGTH.fullmatch(values[length]) else None
