@@ -77,6 +77,19 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
     return CacheKey(primary, host, target)
 
 
+def plain_prefix(request: RequestHead, policy: KeyPolicy) -> str | None:
+    """What the key of this request has before its target, where the rest of it is just the target: the same
+    for all requests with these fields, this scheme and a target that begins with "/". None elsewhere."""
+    if (
+        not policy.host
+        or policy.headers or policy.cookies or policy.scope or policy.sort or policy.query_ignore
+        or policy.query_allow is not None
+        or request.content_key
+    ):  # fmt: skip
+        return None
+    return f"{request.scheme}://{_delimited(_as_sent(request))}"
+
+
 def _as_sent(request: RequestHead) -> str:
     """The host in the letters the client sent, since the origin sees those and may repeat them. Purging goes
     by ``CacheKey.host``, which is in lower case, and so takes all of them."""

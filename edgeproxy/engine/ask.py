@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeproxy.key import build_key
+from edgeproxy.key import CacheKey, build_key
 from edgeproxy.policy.vary import selecting_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeproxy.engine.exchange import Exchange
-    from edgeproxy.key import CacheKey
     from edgeproxy.rules.model import Matched, Rule
     from edgeproxy.store.base import Select
 
@@ -31,13 +30,18 @@ class Ask:
     vary: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, exchange: Exchange, matched: Matched) -> Ask:
+    def of(cls, exchange: Exchange, matched: Matched, prefix: str | None = None) -> Ask:
+        """``prefix``: key.plain_prefix of the request, where it is known."""
         head, rule = exchange.head, matched.rule
 
         def select(names: Sequence[str]) -> tuple[str | None, ...]:
             return selecting_values(names, head, rule.overrides)
 
-        return cls(exchange, matched, build_key(head, rule.key), select)
+        if prefix is None:
+            key = build_key(head, rule.key)
+        else:
+            key = CacheKey(prefix + head.target, head.host, head.target)
+        return cls(exchange, matched, key, select)
 
     @property
     def rule(self) -> Rule:

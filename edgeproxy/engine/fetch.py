@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.engine.mould import Mould
     from edgeproxy.observe.trace import Trace
-    from edgeproxy.origin.answer import KnownReply
+    from edgeproxy.origin.arrived import KnownReply
     from edgeproxy.origin.base import AnswerBody, Forward, Origin, OriginReply
     from edgeproxy.policy.head import RawField
     from edgeproxy.policy.stored import Stored

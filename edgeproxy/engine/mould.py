@@ -79,9 +79,9 @@ class Mould:
         if any(at in own and place not in recipe.own for place, at in enumerate(kept)):
             return False
         wanted = [kept[place] for place in recipe.own]
-        if not set(wanted) <= set(own) or len(wanted) < 2:
+        if not set(wanted) <= set(own):
             return False
-        self._pick = itemgetter(*[own.index(at) for at in wanted])
+        self._pick = _picking([own.index(at) for at in wanted])
         self._plan, self._recipe = plan, recipe
         self._date_at = own.index(names.index("date"))
         if plan.modified >= 0:
@@ -139,6 +139,12 @@ class Mould:
             rule.name,
             "" if key.host else f"{head.scheme}://{head.host}",
         )
+
+
+def _picking(places: list[int]) -> Callable[[Sequence[bytes]], Sequence[bytes]]:
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: [values[place] for place in places]
 
 
 @final
@@ -217,7 +223,7 @@ def _storing(
     if recipe is None or own.count("date") != 1 or len(set(own)) != len(own):
         return None
     mould = Mould(known, rule, None)
-    mould._fields = head.headers  # noqa: SLF001
+    mould._fields = head.headers
     if not mould._prepare(plan, recipe, names):  # noqa: SLF001
         return None
     again = mould.entry(ask, values, came.body, *times, came.fetch_seconds, came.epoch, came.started)

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Protocol, final
 from edgeproxy.engine.ask import Ask
 from edgeproxy.engine.exchange import FromEdge, FromEntry, FromStream
 from edgeproxy.engine.mould import find
-from edgeproxy.origin.answer import Here, KnownReply
+from edgeproxy.origin.arrived import Here, KnownReply
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
 from edgeproxy.policy.decide import decide, deliver
-from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.vocabulary import CacheWord, Forwarded, PassReason, Tier
+from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,14 +56,24 @@ class Told(Protocol):
         """The rest takes waiting: ``await call.rest()``, in a task."""
 
 
+@value
+class Manner:
+    """What a request's fields, whatever its target, say of how it may be answered. ``plain``: as mould.py has
+    it; ``events``: it asks for a stream of them; ``prefix``: key.plain_prefix."""
+
+    plain: bool
+    events: bool
+    prefix: str | None
+
+
 @final
 class Call:
     """A request that may go to the origin. ``alone``: its answer is for this client only, as far as is known;
-    ``passed``: the rule sends it past the cache; ``plain``: as mould.py has it."""
+    ``passed``: the rule sends it past the cache."""
 
     __slots__ = (
         "_began", "_interim", "_once", "_prompt", "_prompted", "_resent", "_told",
-        "alone", "ask", "flight", "passed", "plain", "reason", "start",
+        "alone", "ask", "flight", "manner", "passed", "reason", "start",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +82,7 @@ class Call:
         ask: Ask,
         reason: Forwarded,
         *,
-        plain: bool,
+        manner: Manner,
         alone: bool = False,
         passed: bool = False,
     ) -> None:
@@ -87,7 +97,7 @@ class Call:
         self.reason = reason
         self.alone = alone
         self.passed = passed
-        self.plain = plain
+        self.manner = manner
         self.flight: Flight | None = None
         self.start: Start = prompt.fetcher.start()
 
@@ -96,7 +106,7 @@ class Call:
         prompt, ask = self._prompt, self.ask
         self._began = prompt.clock.monotonic()
         self._told = told
-        joins = ask.rule.coalesce.enabled and not wants_events(ask.exchange.head.headers)
+        joins = ask.rule.coalesce.enabled and not self.manner.events
         if not self.alone and joins:
             self.flight = prompt.flights.begin(ask.key.primary, self.start.epoch, self._began)
             if prompt.leases is not None:
@@ -167,7 +177,7 @@ class Call:
         trace.origin_seconds = prompt.clock.monotonic() - self._began
         answer: Answer | None
         try:
-            if type(reply) is KnownReply and self.plain:
+            if type(reply) is KnownReply and self.manner.plain:
                 cast = self._cast(reply)
                 if cast is not None:
                     told.cast(cast)
@@ -265,16 +275,16 @@ class Prompt:
         self.lead = lead
         self._store = store
 
-    def look(self, exchange: Exchange, matched: Matched, *, plain: bool) -> FromEntry | Call | None:
-        """The answer, or the call that will bring it, or None: it takes waiting to know. ``plain``: the
-        request is, as mould.py has it."""
+    def look(self, exchange: Exchange, matched: Matched, manner: Manner) -> FromEntry | Call | None:
+        """The answer, or the call that will bring it, or None: it takes waiting to know. ``manner``
+        is the request's."""
         trace, head, rule = exchange.trace, exchange.head, matched.rule
         trace.rule = rule.name
-        ask = Ask.of(exchange, matched)
+        ask = Ask.of(exchange, matched, manner.prefix)
         primary = ask.key.primary
         trace.key = primary
         if rule.overrides.pass_:
-            return self._pass(ask, plain=plain)
+            return self._pass(ask, manner=manner)
         store = self._store
         found = store.peek(primary, ask.select)
         now = self.clock.now()
@@ -287,7 +297,7 @@ class Prompt:
             entry = deeper.entry
             if entry is None:
                 trace.lookup_miss = deeper.miss
-                return self._miss(ask, others=found.others or deeper.others, plain=plain)
+                return self._miss(ask, others=found.others or deeper.others, manner=manner)
             found = deeper
         decision = decide(head, entry.stored, rule.overrides, now)
         if type(decision) is not d.Serve:
@@ -299,7 +309,7 @@ class Prompt:
         trace.ttl = entry.stored.freshness.fresh_until - now
         return FromEntry(entry, decision, rule)
 
-    def _miss(self, ask: Ask, *, others: bool, plain: bool) -> Call | None:
+    def _miss(self, ask: Ask, *, others: bool, manner: Manner) -> Call | None:
         trace, primary = ask.exchange.trace, ask.key.primary
         reason = Forwarded.VARY_MISS if others else Forwarded.URI_MISS
         trace.tier = Tier.ORIGIN
@@ -307,18 +317,18 @@ class Prompt:
             trace.word = CacheWord.BYPASS
             trace.forwarded = Forwarded.BYPASS
             trace.pass_reason = PassReason.HIT_FOR_MISS
-            return Call(self, ask, Forwarded.BYPASS, plain=plain, alone=True)
+            return Call(self, ask, Forwarded.BYPASS, manner=manner, alone=True)
         if self.flights.find(primary, self.clock.monotonic(), ask.rule.coalesce.lease) is not None:
             return None  # followed by who can wait
         trace.word = CacheWord.MISS
         trace.forwarded = reason
-        return Call(self, ask, reason, plain=plain)
+        return Call(self, ask, reason, manner=manner)
 
-    def _pass(self, ask: Ask, *, plain: bool) -> Call:
+    def _pass(self, ask: Ask, *, manner: Manner) -> Call:
         trace = ask.exchange.trace
         trace.key = ""
         trace.word = CacheWord.BYPASS
         trace.tier = Tier.ORIGIN
         trace.forwarded = Forwarded.BYPASS
         trace.pass_reason = PassReason.RULE
-        return Call(self, ask, Forwarded.BYPASS, plain=plain, alone=True, passed=True)
+        return Call(self, ask, Forwarded.BYPASS, manner=manner, alone=True, passed=True)

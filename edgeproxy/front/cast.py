@@ -126,7 +126,9 @@ class Casts:
             octets = self._responder.stored_head(stored, Serve(stored, 0, Form.FULL), rule, "")
             headers = stored.headers
         return _Head(
-            octets, marks, compressible=compressible(known.status, headers, rule.overrides.compression, length)
+            octets,
+            marks,
+            compressible=compressible(known.status, headers, rule.overrides.compression, length),
         )
 
     def _tail(self, trace: Trace, age: int | None) -> _Tail:

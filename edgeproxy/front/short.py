@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, final
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.mould import is_plain
-from edgeproxy.engine.prompt import BROKEN, Call
+from edgeproxy.engine.prompt import BROKEN, Call, Manner
 from edgeproxy.front.cast import Casts
 from edgeproxy.front.lane import END, NOT_LEARNED
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
@@ -29,11 +29,13 @@ from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.seen import Seen
 from edgeproxy.front.sender import CLOSE, SLICE, Sender
 from edgeproxy.front.trust import FIELDS
+from edgeproxy.key import plain_prefix
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.framing import request_head
 from edgeproxy.policy.coding import choose_coding, compressible
 from edgeproxy.policy.decide import bypass
 from edgeproxy.policy.decisions import Form
+from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
 from edgeproxy.policy.vocabulary import CacheWord, OriginFailure
@@ -71,20 +73,37 @@ UNUSUAL = NOT_LEARNED | {
 """Requests with one of these are answered the ordinary way. What is left, the lane may learn."""
 
 SHED = FromEdge(503, "Too much to do", OriginFailure.SHED.value, (("Retry-After", "1"),))
+_MAY_BYPASS = frozenset({"cache-control", "pragma", "upgrade"})
+"""Without these, only the rule can send a GET past the cache (decide.bypass)."""
+
 _TARGET = re.compile(rb"/[!\"$-~]*")
 """Visible ASCII but "#": what the parser would take as it stands."""
 
 
 @final
 class Block:
-    """A header block: its fields, its host, and per rule the octets that the origin is sent."""
+    """A header block: its fields, its host, and per rule the octets that the origin is sent and the manner in
+    which it is answered."""
 
-    __slots__ = ("accepted", "headers", "host", "learnable", "plain", "plans")
+    __slots__ = (
+        "accepted",
+        "events",
+        "headers",
+        "host",
+        "learnable",
+        "manners",
+        "may_bypass",
+        "plain",
+        "plans",
+    )
 
     def __init__(self, headers: Headers, host: str, *, learnable: bool) -> None:
         self.headers = headers
         self.accepted = headers.get("accept-encoding")
         self.plain = is_plain(headers)
+        self.events = wants_events(headers)
+        self.may_bypass = not headers.isdisjoint(_MAY_BYPASS)
+        self.manners: dict[object, tuple[Rule, Manner]] = {}
         self.host = host
         self.learnable = learnable
         self.plans: dict[object, _Plan] = {}
@@ -190,6 +209,7 @@ class ShortWay:
         """After a reload. What the parser made of a header block has nothing to do with rules, and stays."""
         for block in self._blocks.values():
             block.plans.clear()
+            block.manners.clear()
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -252,7 +272,7 @@ class ShortWay:
         head = RequestHead("GET", scheme, block.host, target, block.headers)
         matched = self._engine.matcher.match(head)
         overrides = matched.rule.overrides
-        if not overrides.pass_ and bypass(head, overrides) is not None:
+        if block.may_bypass and not overrides.pass_ and bypass(head, overrides) is not None:
             return False
         trace = Trace(self._next_id(), self._clock.monotonic(), "GET", block.host, target, client)
         exchange = Exchange(head, trace, client=told)
@@ -260,7 +280,7 @@ class ShortWay:
         gated = rule.rate_limit is not None or rule.clients is not None
         if gated and (refusal := engine.gates.refusal(rule, head, trace, take=False)) is not None:
             return self._refuse(protocol, refusal, trace, rule.name)
-        step = engine.prompt.look(exchange, matched, plain=block.plain)
+        step = engine.prompt.look(exchange, matched, self._manner(block, head, rule))
         if step is None:
             return False
         if gated:
@@ -288,6 +308,17 @@ class ShortWay:
         handler.finish(trace)
         protocol.answered_at_once(keep_alive=not handler.draining)
         return True
+    @staticmethod
+    def _manner(block: Block, head: RequestHead, rule: Rule) -> Manner:
+        key = (id(rule), head.scheme)
+        known = block.manners.get(key)
+        if known is not None:
+            return known[1]
+        if len(block.manners) >= MOST_PLANS:
+            block.manners.clear()
+        manner = Manner(block.plain, block.events, plain_prefix(head, rule.key))
+        block.manners[key] = (rule, manner)  # the rule is held, so that its id stays its own
+        return manner
 
     # -- what the origin is sent ------------------------------------------------------------------------
 

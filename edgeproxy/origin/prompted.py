@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, final
 
-from edgeproxy.origin.answer import Body, Here, KnownReply, Reply
+from edgeproxy.origin.answer import Body, Reply
+from edgeproxy.origin.arrived import Here, KnownReply
 from edgeproxy.origin.base import OriginError
 from edgeproxy.origin.framing import response_head
 from edgeproxy.policy.vocabulary import OriginFailure

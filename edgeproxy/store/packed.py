@@ -201,7 +201,9 @@ class Recipe:
         values: Iterable[bytes],
     ) -> bytes:  # fmt: skip
         """As ``pack`` would make them. No value holds a line end."""
-        return _PLAIN.pack(received, initial_age, lifetime, seconds, started, 0, self._row) + b"\n".join(values)
+        return _PLAIN.pack(received, initial_age, lifetime, seconds, started, 0, self._row) + b"\n".join(
+            values
+        )
 
 
 def unpack(kind: Kind, own: bytes, length: int) -> Stored:

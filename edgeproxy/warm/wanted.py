@@ -30,6 +30,8 @@ ROOM = 1024
 """Entries that are surely told apart; twice as many counters."""
 HALF_LIFE = 1200.0
 """Seconds after which a request counts half: an hour later an eighth of it is left."""
+SAMPLE = 8
+"""Of so many entries that come for the first time one is counted, for all, once ROOM others are known."""
 BATCH = 16
 """Entries looked at between two turns of the loop."""
 
@@ -48,6 +50,9 @@ class _Selected:
 
     vary: tuple[str, ...]
     selecting: tuple[str | None, ...]
+
+
+_ANY = _Selected((), ())
 
 
 @dataclass(slots=True)
@@ -75,6 +80,7 @@ class MostWanted:
         self._clock = clock
         self._frequent = Frequent(ROOM, HALF_LIFE, clock.now())
         self._seen: dict[str, _Seen] = {}
+        self._first_times = 0
         self._kept: list[Wanted] = []
         """From before the start, as it was ..."""
         self._kept_at = 0.0
@@ -86,6 +92,12 @@ class MostWanted:
     def asked(self, entry: Entry) -> None:
         """The entry was answered from at least once since this was last called with it."""
         count = entry.hits - entry.counted
+        if not count and len(self._frequent.weights) >= ROOM:
+            # Where there are many, nearly all that come for the first time never matter: one speaks for some.
+            self._first_times += 1
+            if self._first_times % SAMPLE:
+                return
+            count = SAMPLE
         entry.counted = entry.hits
         # Answers that are on their way into the store count as one: their hits come later.
         key = f"{entry.primary}\0\0{entry.variant}" if entry.variant else entry.primary
@@ -98,7 +110,10 @@ class MostWanted:
     def _remember(self, key: str, entry: Entry) -> None:
         if len(entry.primary) > 2 * LONGEST or len(entry.target) > LONGEST:
             return  # too long to be asked for again
-        stored = entry.stored
+        selected = _ANY
+        if entry.variant:
+            stored = entry.stored
+            selected = _Selected(stored.vary, stored.selecting)
         self._seen[key] = _Seen(
             entry.primary,
             entry.host,
@@ -106,7 +121,7 @@ class MostWanted:
             entry.variant,
             entry.seen_as,
             entry.rule,
-            _Selected(stored.vary, stored.selecting),
+            selected,
         )
 
     async def work_out(self, matcher: Matcher) -> None:
