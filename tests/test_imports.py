@@ -46,13 +46,9 @@ INNERMOST = ("edgeproxy.policy", "edgeproxy.clock")
 AIOHTTP = ("edgeproxy.front", "edgeproxy.origin", "edgeproxy.admin", "edgeproxy.demo")
 
 PORTS = {
-<<<<<<< HEAD
-    "edgeproxy.store.base", "edgeproxy.store.entry", "edgeproxy.store.purge", "edgeproxy.origin.base",
     "edgeproxy.cluster.base",
-=======
     "edgeproxy.store.base", "edgeproxy.store.entry", "edgeproxy.store.packed", "edgeproxy.store.purge",
     "edgeproxy.origin.base", "edgeproxy.origin.arrived",
->>>>>>> 3606ae3 (Moulds compared, octet for octet and entry for entry, with the ordinary way)
 }  # fmt: skip
 """What the engine may see of the stores and the origin: types and values, no backend and no socket."""
 
