@@ -6,8 +6,9 @@ Rules of this file:
 - Closed: everything passes. It opens on so many failures to connect in a row, or when of enough requests
   in ten seconds too many failed. Open: nothing passes for a pause that doubles each time, with jitter.
   Half-open: one request at a time passes; if it is answered the breaker closes, if it fails the breaker
-opens again. - Only who took the trial (``try_one``) decides it: what was under way before says nothing of
-now. - Time that passes closed shortens the next pause again: one doubling for each FORGIVEN seconds.
+  opens again.
+- Only who took the trial (``try_one``) decides it: what was under way before says nothing of now.
+- Time that passes closed shortens the next pause again: one doubling for each FORGIVEN seconds.
 """
 
 from __future__ import annotations

@@ -243,7 +243,8 @@ def test_where_the_rule_says_the_word_or_gives_the_window() -> None:
 
 
 DISCONNECTED = [
-    "dns", "refused", "connect-timeout", "tls", "tls-timeout", "reset", "first-byte-timeout", "breaker-open",
+    "dns", "refused", "connect-timeout", "tls", "tls-timeout", "reset", "first-byte-timeout", "read-timeout",
+    "truncated", "breaker-open",
 ]  # fmt: skip
 
 
