@@ -240,7 +240,8 @@ class Fetcher:
                 reply.body.close()
                 self._cool(ask, flight, OriginFailure.SERVER_ERROR)
                 trace.failure = OriginFailure.SERVER_ERROR
-                self._resolve(flight, Stale(entry, conclusion.reason))
+                error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
+                self._resolve(flight, Stale(entry, error))
                 return self.stale(ask, entry, conclusion.reason)
             case d.GiveUp():
                 reply.body.close()
@@ -420,7 +421,7 @@ class Fetcher:
         self._cool(ask, flight, error.failure)
         answer = self.give_up_or_stale(ask, entry, error)
         if isinstance(answer, FromEntry) and entry is not None:
-            self._resolve(flight, Stale(entry, ask.exchange.trace.stale_reason or StaleReason.ON_ERROR))
+            self._resolve(flight, Stale(entry, error))
         else:
             self._resolve(flight, Failed(error))
         return answer

@@ -199,7 +199,8 @@ class Member:
     ) -> None:
         self._blemished = True
         self.window.add(now, failed=1)
-        opened = self.breaker.failed(now, why, connect=connect, trial=trial)
+        alone = trial and not self.spare(self, now)
+        opened = self.breaker.failed(now, why, connect=connect, trial=trial, alone=alone)
         if opened:
             self.changed(self, now)
         if connect and self.breaker.policy.enabled:
