@@ -38,7 +38,7 @@ BODILESS = frozenset({204, 304})
 OURS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"age"})
 """Never copied from an answer: framing is ours, and Age is computed."""
 LIFETIME = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control", b"expires", b"pragma"})
-"""Left out of 412 and 416: they are about the stored answer; a cache below would keep the error as long."""
+"""Left out of a 416: they are about the stored answer; a cache below would keep the error as long."""
 REPRESENTATION = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
 """Left out of a 304: they describe a body that is not there (RFC 9110 §15.4.5)."""
 
@@ -120,9 +120,6 @@ class Responder:
         elif serve.form is Form.NOT_SATISFIABLE:
             status, reason, skipped = 416, "", skipped | REPRESENTATION | LIFETIME
             extra.append((b"Content-Range", b"bytes */%d" % (stored.complete_length or 0)))
-            extra.append((b"Cache-Control", b"no-store"))
-        elif serve.form is Form.PRECONDITION_FAILED:
-            status, reason, skipped = 412, "", skipped | REPRESENTATION | LIFETIME
             extra.append((b"Cache-Control", b"no-store"))
         if coding:
             etag = headers.get("etag")

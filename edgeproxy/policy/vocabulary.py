@@ -79,6 +79,8 @@ class PassReason(StrEnum):
     """The request asks for ranges and nothing whole is stored or may be stored."""
     UPGRADE = "upgrade"
     """The request asks to change the protocol."""
+    PRECONDITION = "precondition"
+    """If-Match and If-Unmodified-Since are the origin's to evaluate, never a cache's (RFC 9111 §4.3.2)."""
 
 
 class NotStored(StrEnum):

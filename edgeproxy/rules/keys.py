@@ -411,8 +411,8 @@ RULE = Table(
             default="as the answer says", example="stale_if_error: 1h"),
         Key("stale_if_disconnected", DURATION,
             "How long after its ttl an answer may be sent when the origin cannot be reached at all (refused, "
-            "reset, silent, not found, broken off), where neither `stale_if_error` nor the answer's own is there. Never "
-            "for a 5xx, nor against must-revalidate and its kin; `0` turns it off.",
+            "reset, silent, not found, broken off), where neither `stale_if_error` nor the answer's own is "
+            "there. Never for a 5xx, nor against must-revalidate and its kin; `0` turns it off.",
             default=values.show_duration(DEFAULT_DISCONNECTED), example="stale_if_disconnected: 5m"),
         Key("keep", DURATION, "How long a stale answer is kept so that the origin can confirm it with 304.",
             default="as long as is useful", example="keep: 1d"),

@@ -41,6 +41,9 @@ def asking(directive: str, method: str = "GET") -> RequestHead:
         (request(has_body=True), PLAIN, PassReason.REQUEST_BODY, Forwarded.BYPASS),
         (request(has_body=True, method="HEAD"), PLAIN, PassReason.REQUEST_BODY, Forwarded.BYPASS),
         (asking("no-store"), PLAIN, PassReason.REQUEST_NO_STORE, Forwarded.REQUEST),
+        (request({"If-Match": "*"}), PLAIN, PassReason.PRECONDITION, Forwarded.REQUEST),
+        (request({"If-Unmodified-Since": "x"}, method="HEAD"), DEAF, PassReason.PRECONDITION,
+         Forwarded.REQUEST),
     ],
 )  # fmt: skip
 def test_bypass(asked: RequestHead, overrides: Overrides, reason: PassReason, forwarded: Forwarded) -> None:
@@ -55,6 +58,8 @@ def test_bypass(asked: RequestHead, overrides: Overrides, reason: PassReason, fo
         (asking("no-cache"), PLAIN),
         (asking("no-store"), DEAF),
         (asking("no-store, only-if-cached"), PLAIN),
+        (request({CC: "only-if-cached", "If-Match": "*"}), PLAIN),
+        (request({"If-None-Match": "*", "If-Modified-Since": "x"}), PLAIN),
         (request({"Upgrade": "websocket"}), PLAIN),
         (request({"Upgrade": "websocket", "Connection": "keep-alive"}), PLAIN),
         (request({"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings"}), PLAIN),
