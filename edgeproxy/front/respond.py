@@ -16,6 +16,7 @@ from http import HTTPStatus
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
+from edgeproxy.front.proxy_status import proxy_status
 from edgeproxy.policy.coding import coded_etag, compressible
 from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.head import Headers
@@ -54,6 +55,7 @@ class EdgeFields:
     location: str = ""
     x_cache_status: bool = True
     cache_status: bool = True
+    proxy_status: bool = True
     server_timing: bool = True
     x_request_id: bool = True
     x_edge_location: bool = True
@@ -223,10 +225,11 @@ class Responder:
             lines.append(b"Age: %d\r\n" % age)
         if fields.x_cache_status:
             lines.append(b"X-Cache-Status: %b\r\n" % trace.word.value.encode())
-        if fields.cache_status and (trace.hit or trace.forwarded is not None or trace.reason):
-            # Nothing of a request that was refused unread: that is no cache's doing (RFC 9211 §2). What the
-            # edge answers in the origin's place has our member in spite of "SHOULD NOT": operators look for
-            # the reason there.
+        if trace.tier is Tier.EDGE:
+            if fields.proxy_status and (said := proxy_status(self._name, trace)):
+                lines.append(b"Proxy-Status: %b\r\n" % said)
+        elif fields.cache_status and (trace.hit or trace.forwarded is not None or trace.reason):
+            # Nothing of a request that was refused unread: that is no cache's doing (RFC 9211 §2).
             lines.append(b"Cache-Status: %b\r\n" % self.cache_status(trace))
         if fields.server_timing:
             lines.append(b"Server-Timing: %b\r\n" % server_timing(trace))
