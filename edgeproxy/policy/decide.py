@@ -124,6 +124,8 @@ def _from_stored(
     if freshness.never_stale or (asked.max_age is not None and asked.max_stale is None):
         # With max-age alone the client does not want a stale answer (RFC 9111 §5.2.1.1).
         return None
+    if staleness >= overrides.stale_limit:
+        return None
     refresh = staleness < freshness.stale_while_revalidate
     if not refresh and (asked.max_stale is None or staleness > asked.max_stale):
         return None

@@ -159,6 +159,18 @@ def test_max_stale_is_not_heard_where_the_rule_says_so() -> None:
     assert isinstance(decide(asking("max-stale"), ENTRY, DEAF, NOW + 70), Revalidate)
 
 
+def test_the_cap_holds_against_clients_and_for_what_is_stored_already() -> None:
+    """A day where nobody says more; a rule's own cap at once, whatever was stored with the answer."""
+    within, past = (decide(asking("max-stale"), ENTRY, PLAIN, NOW + 60 + s) for s in (86_399, 86_400))
+    assert isinstance(within, ServeStale)
+    assert isinstance(past, Revalidate)
+    capped = Overrides(max_stale=5)
+    for asked in (request(), asking("max-stale")):
+        within, past = (decide(asked, REVALIDATING, capped, NOW + 60 + s) for s in (4.9, 5))
+        assert isinstance(within, ServeStale)
+        assert isinstance(past, Revalidate)
+
+
 REVALIDATING = stored({CC: "max-age=60, stale-while-revalidate=30", "ETag": '"a"'})
 
 
