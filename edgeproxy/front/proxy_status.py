@@ -32,10 +32,13 @@ ERRORS: dict[str, bytes] = {
     OriginFailure.OVERLOADED: b"connection_limit_reached",
     OriginFailure.BREAKER_OPEN: b"destination_unavailable",
     OriginFailure.YIELDED: b"destination_unavailable",
+    OriginFailure.SHED: b"connection_limit_reached",
     OriginFailure.REQUEST_BODY: b"http_request_error",
     OriginFailure.ABANDONED: b"http_request_error",
     Unsatisfied.ONLY_IF_CACHED: b"proxy_internal_response",
     Unsatisfied.LOOP: b"proxy_loop_detected",
+    Unsatisfied.RATE_LIMITED: b"http_request_denied",
+    Unsatisfied.DENIED: b"http_request_denied",
     PassReason.UPGRADE: b"http_request_denied",
 }
 

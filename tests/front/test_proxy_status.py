@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import http_sf
 import pytest
@@ -40,7 +40,8 @@ def test_every_failure_has_a_registered_word() -> None:
 @pytest.mark.parametrize("failure", OriginFailure)
 def test_it_is_a_structured_field(failure: OriginFailure) -> None:
     trace = Trace(failure=failure, status=503)
-    (member, parameters), = http_sf.parse(proxy_status(b"edgeproxy", trace), tltype="list")  # fmt: skip
+    members: Any = http_sf.parse(proxy_status(b"edgeproxy", trace), tltype="list")
+    [(member, parameters)] = members
     assert str(member) == "edgeproxy"
     assert parameters["details"] == failure.value
     assert ("error" in parameters) != ("received-status" in parameters)
