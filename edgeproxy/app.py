@@ -421,6 +421,7 @@ def edge_fields(settings: Settings) -> EdgeFields:
         location=settings.location,
         x_cache_status="x-cache-status" not in hidden,
         cache_status="cache-status" not in hidden,
+        proxy_status="proxy-status" not in hidden,
         server_timing="server-timing" not in hidden,
         x_request_id="x-request-id" not in hidden,
         x_edge_location="x-edge-location" not in hidden,

@@ -169,7 +169,7 @@ def host(value: str) -> str:
 
 
 FIELDS = (
-    "x-cache-status", "cache-status", "server-timing", "x-request-id", "x-edge-location",
+    "x-cache-status", "cache-status", "proxy-status", "server-timing", "x-request-id", "x-edge-location",
     "x-response-time", "age", "via",
 )  # fmt: skip
 
