@@ -120,6 +120,12 @@ def limit(value: str) -> int:
     return int(value)
 
 
+def some(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError("expected a whole number, 0 or more")
+    return int(value)
+
+
 def rate(value: str) -> float:
     try:
         number = float(value)
@@ -254,6 +260,8 @@ OPTIONS = (
     Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
     Option("warm_start", switch, "on", "on|off",
            "remember what is most wanted, and ask for it again after a start"),
+    Option("rule_history", some, "20", "N",
+           "versions of the rules kept in the cache dir, for 'edgeproxy rules'; 0: none"),
     Option("workers", count, "1", "N", "worker processes"),
     Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
     Option("location", printable, "", "NAME", "names this edge in X-Edge-Location"),
@@ -319,6 +327,7 @@ class Settings:
     store_size: int
     store_budget: float
     warm_start: bool
+    rule_history: int
     workers: int
     crash_limit: int
     location: str
@@ -374,6 +383,11 @@ class HandedDown:
     """Where the purge table is, unless the store has a place for it."""
     rules: str | None
     """The copy of the rule files in force."""
+    candidate: str | None = None
+    """Where the rules are that are tried beside them, for ``percent`` of the keys; of the other requests one
+    in ``sample`` is compared."""
+    percent: float = 0.0
+    sample: int = 0
 
     @property
     def slot(self) -> int:

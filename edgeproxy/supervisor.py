@@ -33,7 +33,7 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import State
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import HEALTH_LIMIT, Node
-from edgeproxy.app import BACKLOG, admin_auth, bind, check_store
+from edgeproxy.app import BACKLOG, admin_auth, bind, check_store, rule_history
 from edgeproxy.child import Child, start_child, within
 from edgeproxy.clock import Clock
 from edgeproxy.engine.background import Background
@@ -106,9 +106,10 @@ class Supervisor:
         with run_directory(settings) as directory:
             self._directory = directory
             self._state = state_directory(settings, directory)
-            self._snapshot = RuleSnapshot(settings.rules, directory)
+            self._snapshot = RuleSnapshot(settings.rules, directory, rule_history(settings))
             self._snapshot.take()
             self._node = Node(self, self._snapshot, self._clock)
+            self._node.record("start")
             self._listen = bind(settings.listen.host, settings.listen.port, "--listen")
             try:
                 _hold(self._listen, settings)
@@ -199,7 +200,7 @@ class Supervisor:
             self._listen,
             self._directory,
             self._state,
-            self._snapshot.directory,
+            self._snapshot.order,
         )
         self._children.add(child)
         self._background.spawn(self._attend(child), child.name)
@@ -222,7 +223,7 @@ class Supervisor:
 
     def _has_started(self, child: Child) -> None:
         log.info("%s is ready", child.name)
-        if child.version != self._snapshot.ruleset.version:
+        if child.version != self._snapshot.taken.mark:
             self._background.spawn(self._tell_rules(child), f"rules for {child.name}")
         if not self._complete and len(self.ready()) == self._settings.workers:
             self._complete = True
@@ -294,7 +295,7 @@ class Supervisor:
         self._background.spawn(self._reload(), "reload")
 
     async def _reload(self) -> None:
-        await self._node.reload_rules()
+        await self._node.reload_rules(how="SIGHUP")
 
     async def _drain(self) -> None:
         """Until all workers are gone, or have to be killed."""
@@ -335,7 +336,7 @@ class Supervisor:
         log.info("replacing all workers, one at a time")
         old = self.ready()
         try:
-            await self._node.reload_rules()
+            await self._node.reload_rules(how="SIGUSR2")
             for child in old:
                 if self._ending.is_set() or self._slots.get(child.slot) is not child:
                     continue  # it has crashed meanwhile, and what replaces it is new already

@@ -167,7 +167,7 @@ def reload(worker: Worker) -> None:
     """SIGHUP, alone."""
 
     async def work() -> None:
-        await worker.operator.reload_rules()
+        await worker.operator.reload_rules(how="SIGHUP")
 
     reopen(worker)
     worker.background.spawn(work(), "reload")
