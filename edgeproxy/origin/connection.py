@@ -314,21 +314,31 @@ class Connection(ResponseHandler):
         self.answered = True
         if self._in_head:
             listener = self.listener
-            if listener is not None and not self._pieces and listener.recognised(data):
-                return
-            self._pieces.append(data)
-            super().data_received(data)
-            if self._buffer:
-                if listener is not None:
-                    listener.arrived(*self._buffer.popleft()[0])
-            else:  # not one message yet
-                self._head_octets += len(data)
-                if self._head_octets > self._limits.max_head and self.failure is None:
-                    self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
+            if listener is None or self._pieces:
+                self.parse(data)
+            elif (left := listener.take(data)) is not None:
+                self.parse(left)
             return
         if self._due != math.inf and data:
             self._due = self._clock.monotonic() + self.silence
         super().data_received(data)
+
+    def parse(self, data: bytes) -> None:
+        """Read ``data``, of the head of an answer, and what follows it."""
+        listener = self.listener
+        self._pieces.append(data)
+        super().data_received(data)
+        if self._buffer:
+            if listener is not None:
+                listener.arrived(*self._buffer.popleft()[0])
+        else:  # not one message yet
+            self._head_octets += len(data)
+            if self._head_octets > self._limits.max_head and self.failure is None:
+                self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
+
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Call back in the loop's next turn."""
+        self._loop.call_soon(callback, *args)
 
     def pause_reading(self) -> None:
         self._due = math.inf
@@ -368,6 +378,8 @@ class Connection(ResponseHandler):
         return self._surplus
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self.listener is not None:
+            self.listener.let_parse()
         if exc is not None:
             # A reset never ends a body well. The parser would take it for the end of a close-delimited one.
             payload = self._payload
