@@ -43,6 +43,7 @@ from edgeproxy.front.websockets import WebSockets
 from edgeproxy.observe.access_log import AccessLog, mask
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.observe.troubles import Troubles
 from edgeproxy.operate import Operator
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
@@ -144,7 +145,8 @@ class Worker:
             overload=overload,
         )
         self.metrics = Metrics(clock)
-        self.percentiles = Percentiles(clock.now)
+        self.percentiles = Percentiles(clock.now, self.metrics.tally.counted)
+        self.troubles = Troubles(clock.now)
         self.access_log = self._open_log()
         self.compressor = Compressor(self.background, self.store.update)
         self.handler = Handler(
@@ -202,7 +204,7 @@ class Worker:
             self.admin = AdminListener(make_private(self.operator, clock))
             await self.admin.serve_path(Path(self._handed.control))
         else:
-            self.admin = AdminListener(make_admin(self.operator, auth, clock))
+            self.admin = AdminListener(make_admin(self.operator, auth, clock, background=self.background))
         if admin is not None:
             await self.admin.serve(admin)
             self.admin_port = self.admin.port
@@ -331,13 +333,16 @@ class Worker:
             raise SettingsError(f"--access-log: {where}: {error.strerror}") from None
 
     def _observers(self) -> list[Callable[[Trace], None]]:
-        percentiles = self.percentiles
+        percentiles, troubles = self.percentiles, self.troubles
 
         def timed(trace: Trace) -> None:
             if trace.status != 101:  # how long a WebSocket was open is no latency
                 percentiles.observe(trace.rule, trace.seconds, trace.hit)
+            if trace.status > 499 or trace.failure is not None:
+                troubles.note(trace)
 
-        observers = [self.metrics.observe, timed]
+        # The percentiles take over what the metrics had counted before this request.
+        observers = [timed, self.metrics.observe]
         if self.access_log is not None:
             observers.append(self.access_log.write)
         return observers

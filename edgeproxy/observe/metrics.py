@@ -133,15 +133,7 @@ class Metrics:
             "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
             **_told(tally.everything()),
             "rules": {name: _told(slot) for name, slot in tally.rules.items()},
-            "stored": tally.stored,
-            "collapsed": tally.collapsed,
-            "aborted": tally.aborted,
-            "not_stored": _counted(tally.not_stored.items()),
-            "passes": _counted(tally.passes.items()),
-            "stale_served": _counted(tally.stale.items()),
-            "origin_failures": _counted(tally.failures.items()),
-            "lookup_misses": _counted(tally.misses.items()),
-            "edge_answers": _counted(tally.unsatisfied.items()),
+            **_outcomes(tally),
             "websockets": {
                 "open": sockets.open,
                 "opened": sockets.opened,
@@ -165,6 +157,33 @@ class Metrics:
             "origins": self.origins(),
             **self.read_sources(),
         }
+
+    def facts(self) -> dict[str, object]:
+        """Of the same, what does not grow with the number of rules."""
+        return {
+            "version": __version__,
+            "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
+            **_outcomes(self.tally),
+            "websockets": {"open": self.sockets.open},
+            "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
+            "origins": self.origins(),
+            **self.read_sources(),
+        }
+
+
+def _outcomes(tally: Tally) -> dict[str, object]:
+    """What came of requests, of all rules together, and why."""
+    return {
+        "stored": tally.stored,
+        "collapsed": tally.collapsed,
+        "aborted": tally.aborted,
+        "not_stored": _counted(tally.not_stored.items()),
+        "passes": _counted(tally.passes.items()),
+        "stale_served": _counted(tally.stale.items()),
+        "origin_failures": _counted(tally.failures.items()),
+        "lookup_misses": _counted(tally.misses.items()),
+        "edge_answers": _counted(tally.unsatisfied.items()),
+    }
 
 
 def _told(slot: RuleTally) -> dict[str, object]:
