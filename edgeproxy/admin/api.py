@@ -135,7 +135,9 @@ class AdminApi:
         return await self._live.events(request)
 
     async def explain(self, request: web.Request) -> web.Response:
-        return _json(await self._control.explain(explain_query.decode(request.query)))
+        wanted = explain_query.decode(request.query)
+        told = await self._control.explain(wanted)
+        return _json({**told, "entry": await self._control.entry(wanted.url, wanted.headers)})
 
     async def rules(self, _: web.Request) -> web.Response:
         return _json({**await self._control.rules(), "last_reload": self._last_reload()})

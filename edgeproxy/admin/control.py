@@ -177,7 +177,7 @@ class Control(Protocol):
 
     async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
         """What would become of the request under the rules in force: ``explanation`` (data) and ``text``.
-        Raises Refused."""
+        Nothing is asked of anybody. Raises Refused."""
 
     async def metrics(self) -> bytes:
         """Metrics.render()."""

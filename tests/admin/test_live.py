@@ -177,6 +177,10 @@ async def test_explain_says_what_would_become_of_a_request(admin: Admin) -> None
     assert told["explanation"]["rule"] == {"name": "items", "at": "shop.yaml:3"}
     assert told["explanation"]["reason"] == "set-cookie"
     assert "not stored: set-cookie" in told["text"]
+    assert told["entry"] is None
+    await admin.edge.get("/items/7")
+    told = await admin.json("/api/explain?url=http://example.test/items/7")
+    assert told["entry"]["variants"][0]["fresh"] is True
     passed = await admin.json("/api/explain?url=http://h/me&method=get")
     assert passed["explanation"]["decision"] == "pass"
 

@@ -52,16 +52,10 @@ function stored(entry) {
 
 async function explain(form) {
   const query = new URLSearchParams({ url: field(form, "url"), method: field(form, "method") });
-  const request = fields(field(form, "headers"));
-  request.forEach((line) => query.append("header", line));
+  fields(field(form, "headers")).forEach((line) => query.append("header", line));
   fields(field(form, "answer")).forEach((line) => query.append("answer_header", line));
-  const live = new URLSearchParams({ url: query.get("url") });
-  request.forEach((line) => live.append("header", line));
-  const [found, entry] = await Promise.all([
-    call(`api/explain?${query}`),
-    call(`api/cache/entry?${live}`, { accept: [404] }),
-  ]);
-  show("explain-result", verdict(found), stored(entry.variants ? entry : null), el("pre", { tabindex: "0" }, found.text));
+  const found = await call(`api/explain?${query}`);
+  show("explain-result", verdict(found), stored(found.entry), el("pre", { tabindex: "0" }, found.text));
 }
 
 // -- purge -----------------------------------------------------------------------------------------------
