@@ -28,6 +28,8 @@ from edgeproxy.admin.private import DIFFERENCES, LATENCIES, PULSE, RULES
 from edgeproxy.admin.problem import Problem, to_json
 from edgeproxy.admin.rule_keeper import RuleKeeper
 from edgeproxy.observe import merge
+from edgeproxy.observe.catalogue_parts import NODE
+from edgeproxy.observe.metrics import derived
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.observe.pulse import merged as merged_pulses
 from edgeproxy.rules.problems import RuleError
@@ -428,10 +430,9 @@ class Node:
             told = total.setdefault(name, merge.Family("", kind))
             told.samples = {name: float(value)}
         for key, number in self._team.numbers().items():
-            name = f"edgeproxy_node_{key}"
-            kind = "counter" if key.endswith("_total") else "gauge"
-            told = total[name] = merge.Family(f"{key.replace('_', ' ')}, as the node counts it.", kind)
-            told.samples[name] = float(number)
+            described = NODE.get(key) or derived("node", key)
+            told = total[described.name] = merge.Family(described.help, described.kind)
+            told.samples[described.name] = float(number)
         return merge.write(total).encode()
 
     async def _scrape(self, member: Member) -> None:
