@@ -8,9 +8,23 @@ import sys
 from typing import Any, NoReturn
 
 from edgeproxy import __version__
-from edgeproxy.cli import check, demo, diff, explain, purge, reload, replay, rules, serve, stats, store, warm
+from edgeproxy.cli import (
+    check,
+    demo,
+    diff,
+    explain,
+    purge,
+    reload,
+    replay,
+    rules,
+    serve,
+    stats,
+    store,
+    top,
+    warm,
+)
 
-COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, rules, stats, store, demo)
+COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, rules, stats, top, store, demo)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 

@@ -12,6 +12,7 @@ import random
 import resource
 import secrets
 import socket
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
@@ -38,11 +39,13 @@ from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.sampled import SampledLane
 from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
+from edgeproxy.front.traced import Sampling, TracedLane, TracedShortWay
 from edgeproxy.front.trust import Trust
 from edgeproxy.front.websockets import WebSockets
 from edgeproxy.observe.access_log import AccessLog, mask
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.observe.troubles import Troubles
 from edgeproxy.operate import Operator
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
@@ -58,6 +61,7 @@ from edgeproxy.warm.wanted_file import WantedFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeproxy.observe.spans import Spans
     from edgeproxy.observe.trace import Trace
     from edgeproxy.origin.base import Purpose
     from edgeproxy.rules.taken import Taken
@@ -144,8 +148,10 @@ class Worker:
             overload=overload,
         )
         self.metrics = Metrics(clock)
-        self.percentiles = Percentiles(clock.now)
+        self.percentiles = Percentiles(clock.now, self.metrics.tally.counted)
+        self.troubles = Troubles(clock.now)
         self.access_log = self._open_log()
+        self.spans, self.sampling = self._tracing()
         self.compressor = Compressor(self.background, self.store.update)
         self.handler = Handler(
             engine=self.engine,
@@ -159,13 +165,17 @@ class Worker:
             terms=self._terms(),
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
+        self.handler.sampling = self.sampling
         overload.in_flight = self._requests_under_way
         self.warming = self._warming()
         self.handler.asked = self.warming.asked
         self._whole_lane = self._lane()
         self.under(taken)
         if settings.lane:
-            self.handler.short = ShortWay(
+            short: Callable[..., ShortWay] = ShortWay
+            if self.sampling is not None:
+                short = partial(TracedShortWay, self.sampling)
+            self.handler.short = short(
                 handler=self.handler,
                 engine=self.engine,
                 forward=forward,
@@ -202,7 +212,7 @@ class Worker:
             self.admin = AdminListener(make_private(self.operator, clock))
             await self.admin.serve_path(Path(self._handed.control))
         else:
-            self.admin = AdminListener(make_admin(self.operator, auth, clock))
+            self.admin = AdminListener(make_admin(self.operator, auth, clock, background=self.background))
         if admin is not None:
             await self.admin.serve(admin)
             self.admin_port = self.admin.port
@@ -293,7 +303,8 @@ class Worker:
     def _lane(self) -> Lane | None:
         if not self.settings.lane or "x-response-time" in self.settings.show_fields:
             return None
-        return Lane(
+        make: Callable[..., Lane] = Lane if self.sampling is None else partial(TracedLane, self.sampling)
+        return make(
             clock=self.clock,
             memory=self.store.memory,
             words=self.store.table.words,
@@ -331,16 +342,34 @@ class Worker:
             raise SettingsError(f"--access-log: {where}: {error.strerror}") from None
 
     def _observers(self) -> list[Callable[[Trace], None]]:
-        percentiles = self.percentiles
+        percentiles, troubles = self.percentiles, self.troubles
 
         def timed(trace: Trace) -> None:
             if trace.status != 101:  # how long a WebSocket was open is no latency
                 percentiles.observe(trace.rule, trace.seconds, trace.hit)
+            if trace.status > 499 or trace.failure is not None:
+                troubles.note(trace)
 
-        observers = [self.metrics.observe, timed]
+        # The percentiles take over what the metrics had counted before this request.
+        observers = [timed, self.metrics.observe]
         if self.access_log is not None:
             observers.append(self.access_log.write)
+        if self.spans is not None:
+            observers.append(self.spans.finish)
         return observers
+
+    def _tracing(self) -> tuple[Spans | None, Sampling | None]:
+        """Raises SettingsError where spans are wanted and cannot be made."""
+        settings = self.settings
+        if not settings.otlp:
+            return None, None
+        try:
+            from edgeproxy.observe.spans import Spans  # noqa: PLC0415 - an extra, and dear to import
+        except ImportError:
+            raise SettingsError(
+                "--otlp: OpenTelemetry is not installed here: pip install 'edgeproxy[otel]'"
+            ) from None
+        return Spans(self.clock, settings.otlp, settings.name), Sampling(settings.trace_sample, random.random)
 
     @property
     def memory_alone(self) -> bool:
@@ -384,11 +413,12 @@ class Worker:
             ("store", lambda x: x.close()),
             ("background", lambda x: x.close()),
             ("access_log", lambda x: x.close()),
+            ("spans", lambda x: asyncio.to_thread(x.close)),
         ):
             part = getattr(self, name, None)
             if part is not None:
                 try:
-                    result = ending(part)  # type: ignore[no-untyped-call]
+                    result = ending(part)
                     if asyncio.iscoroutine(result):
                         await result
                 except Exception:

@@ -165,6 +165,13 @@ def split_origins(value: str) -> tuple[str, ...]:
 _BETWEEN_ORIGINS = re.compile(r",\s*(?=unix:/|https?://)", re.IGNORECASE)
 
 
+def collector(value: str) -> str:
+    """The base URL of a collector; "" for none."""
+    if value and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value, re.ASCII | re.IGNORECASE):
+        raise ValueError("expected a URL, such as http://127.0.0.1:4318")
+    return value
+
+
 def host(value: str) -> str:
     if not value:
         return ""
@@ -291,6 +298,10 @@ OPTIONS = (
     Option("drain_grace", seconds, "2s", "TIME", "how long idle connections are still answered meanwhile"),
     Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
     Option("access_log_sample", rate, "1", "RATE", "share of the requests that is logged, 0 to 1"),
+    Option("otlp", collector, "", "URL",
+           "export spans to this OpenTelemetry collector (OTLP/HTTP), such as http://127.0.0.1:4318"),
+    Option("trace_sample", rate, "0.01", "RATE",
+           "share of the requests without a trace of their own (traceparent) that is recorded, 0 to 1"),
     Option("lane", switch, "on", "on|off",
            "the faster path for hits from memory; off only to look for faults"),
     Option("hide_fields", fields, "", "NAMES", f"response fields not to add, of {', '.join(FIELDS)}"),
@@ -351,6 +362,8 @@ class Settings:
     drain_grace: float
     access_log: str
     access_log_sample: float
+    otlp: str
+    trace_sample: float
     lane: bool
     hide_fields: frozenset[str]
     show_fields: frozenset[str]

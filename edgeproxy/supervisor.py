@@ -123,7 +123,9 @@ class Supervisor:
 
     async def _run(self, auth: Auth, admin_socket: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        admin = AdminListener(make_admin(self._node, auth, self._clock, limit=HEALTH_LIMIT))
+        admin = AdminListener(
+            make_admin(self._node, auth, self._clock, limit=HEALTH_LIMIT, background=self._background)
+        )
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end)

@@ -3,6 +3,7 @@
 Rules of this file:
 
 - ROUTES is all there is: path, method, who may, what is done. Reads never change anything.
+- The page at / holds no data, so whoever can connect may have it; what it shows it asks for like everybody.
 - A handler translates between HTTP and Control and decides nothing else. Answers are JSON, errors RFC 9457.
 - /healthz asks nobody. /readyz is 503 while starting or draining, without asking any part, and 200
   otherwise, whatever the parts say.
@@ -20,13 +21,15 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from edgeproxy import __version__
-from edgeproxy.admin import purge_body, rule_life
+from edgeproxy.admin import explain_query, page, purge_body, rule_life
 from edgeproxy.admin.control import PurgeRequest, State
 from edgeproxy.admin.health import LIMIT, HealthBoard, word
+from edgeproxy.admin.live import Live
 from edgeproxy.admin.problem import Problem, problems, to_json
 from edgeproxy.admin.rule_life import RuleLifeApi
 from edgeproxy.admin.warm_api import WarmApi
 from edgeproxy.clock import Clock
+from edgeproxy.engine.background import Background
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 LARGEST_BODY = 64 * 1024
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LIVE = web.AppKey("live", Live)
 
 _LOG = logging.getLogger("edgeproxy.admin")
 _FIELDS = {
@@ -51,6 +55,7 @@ class Access(Enum):
     """Who may."""
 
     PROBE = "anyone"
+    PAGE = "anyone, with a browser"
     READ = "readers"
     WRITE = "writers"
 
@@ -67,12 +72,19 @@ class Route:
 class AdminApi:
     """The handlers. One object for each application."""
 
-    def __init__(self, control: Control, clock: Clock, limit: float = LIMIT) -> None:
+    def __init__(self, control: Control, clock: Clock, live: Live, limit: float = LIMIT) -> None:
         self._control = control
+        self._live = live
         self._health = HealthBoard(control, clock, limit)
         self._reloading = asyncio.Lock()
         self._warm = WarmApi(control)
         self._life = RuleLifeApi(control.rule_life)
+
+    async def front(self, request: web.Request) -> web.Response:
+        return page.answer(page.INDEX) if page.wanted(request) else await self.index(request)
+
+    async def page(self, request: web.Request) -> web.Response:
+        return page.answer(request.match_info["name"])
 
     async def index(self, _: web.Request) -> web.Response:
         return _json(
@@ -115,6 +127,17 @@ class AdminApi:
 
     async def performance(self, _: web.Request) -> web.Response:
         return _json(await self._control.performance())
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        return await self._live.once(request)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        return await self._live.events(request)
+
+    async def explain(self, request: web.Request) -> web.Response:
+        wanted = explain_query.decode(request.query)
+        told = await self._control.explain(wanted)
+        return _json({**told, "entry": await self._control.entry(wanted.url, wanted.headers)})
 
     async def rules(self, _: web.Request) -> web.Response:
         return _json({**await self._control.rules(), "last_reload": self._last_reload()})
@@ -187,7 +210,12 @@ class AdminApi:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/", Access.READ, AdminApi.index, "this list"),
+    Route("GET", "/", Access.PAGE, AdminApi.front, "the page, for browsers; for others this list"),
+    Route("GET", "/page/{name}", Access.PROBE, AdminApi.page, "what the page is made of"),
+    Route("GET", "/api", Access.READ, AdminApi.index, "this list"),
+    Route("GET", "/api/live", Access.READ, AdminApi.live, "all that the page shows"),
+    Route("GET", "/api/events", Access.READ, AdminApi.events, "the same, as server-sent events"),
+    Route("GET", "/api/explain", Access.READ, AdminApi.explain, "what would become of ?url=, and why"),
     Route("GET", "/healthz", Access.PROBE, AdminApi.alive, "alive"),
     Route("GET", "/readyz", Access.PROBE, AdminApi.ready, "ready for traffic, or 503"),
     Route("GET", "/metrics", Access.READ, AdminApi.metrics, "the numbers, for Prometheus"),
@@ -215,17 +243,32 @@ ROUTES: tuple[Route, ...] = (
 
 
 def make_admin(
-    control: Control, auth: Auth | None, clock: Clock | None = None, *, limit: float = LIMIT
+    control: Control,
+    auth: Auth | None,
+    clock: Clock | None = None,
+    *,
+    limit: float = LIMIT,
+    background: Background | None = None,
 ) -> web.Application:
     """The application of one admin listener. Run it with ``access_log=None``. ``auth`` None: whoever can
-    connect may do everything. ``limit``: seconds that a check of the parts may take."""
-    api = AdminApi(control, clock or Clock(), limit)
+    connect may do everything. ``limit``: seconds that a check of the parts may take. ``background``: whose
+    end ends what runs for listeners."""
+    clock = clock or Clock()
+    live = Live(control, clock, (background or Background()).spawn)
+    api = AdminApi(control, clock, live, limit)
     app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, _guarded(api, auth, route))
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, _guarded(api, auth, route))
     app.on_response_prepare.append(_add_fields)
+
+    app[LIVE] = live
+
+    async def let_go(_: web.Application) -> None:
+        live.close()
+
+    app.on_shutdown.append(let_go)
     return app
 
 
@@ -234,7 +277,12 @@ def _guarded(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     check = None
     if auth is not None:
-        checks = {Access.PROBE: None, Access.READ: auth.check_read, Access.WRITE: auth.check_write}
+        checks = {
+            Access.PROBE: None,
+            Access.PAGE: lambda request: None if page.wanted(request) else auth.check_read(request),
+            Access.READ: auth.check_read,
+            Access.WRITE: auth.check_write,
+        }
         check = checks[route.access]
 
     async def handle(request: web.Request) -> web.StreamResponse:
