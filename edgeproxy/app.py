@@ -312,7 +312,7 @@ class Worker:
             metrics=self.metrics,
             percentiles=self.percentiles,
             next_id=request_ids(),
-            log=None if self.access_log is None else self.access_log.write,
+            log=self.access_log,
             hot=self.compressor.hot,
             asked=self.warming.asked,
         )
