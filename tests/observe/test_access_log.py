@@ -52,7 +52,8 @@ async def written(log: AccessLog, count: int) -> None:
 
 HIT = Trace(
     request_id="r-1", client="2001:db8::7", method="GET", host="api.example", rule='a "quoted" rule',
-    word=CacheWord.HIT, tier=Tier.L1, hit=True, status=200, bytes_out=1234, seconds=0.0000123, age=7, ttl=52.75,
+    word=CacheWord.HIT, tier=Tier.L1, hit=True, status=200, bytes_out=1234, seconds=0.0000123, age=7,
+    ttl=52.75,
 )  # fmt: skip
 
 
