@@ -52,6 +52,7 @@ from edgeproxy.operate import Operator
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.history import InForce, Order, RuleHistory
+from edgeproxy.rules.model import RateLimit
 from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.rules.taken import NOTHING, take
@@ -229,7 +230,11 @@ class Worker:
             self.admin = AdminListener(make_private(self.operator, clock))
             await self.admin.serve_path(Path(self._handed.control))
         else:
-            self.admin = AdminListener(make_admin(self.operator, auth, clock, background=self.background))
+            self.admin = AdminListener(
+                make_admin(
+                    self.operator, auth, clock, background=self.background, purges=purge_limit(settings)
+                )
+            )
         if admin is not None:
             await self.admin.serve(admin, admin_certificates, clock)
             self.admin_port = self.admin.port
@@ -480,6 +485,11 @@ def check_store(settings: Settings) -> None:
         check_store_url(settings.store)
     except ValueError as error:
         raise SettingsError(f"--store: {error}") from None
+
+
+def purge_limit(settings: Settings) -> RateLimit | None:
+    """Of the admin port."""
+    return RateLimit(settings.purge_rate, settings.purge_rate * 10) if settings.purge_rate else None
 
 
 def tls_of(settings: Settings) -> Certificates | None:

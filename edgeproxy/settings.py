@@ -329,6 +329,8 @@ OPTIONS = (
            "holds the token that state changes need (or EDGEPROXY_ADMIN_TOKEN)"),
     Option("read_token_file", text, "", "FILE",
            "holds the token that reads need (or EDGEPROXY_READ_TOKEN); default: none"),
+    Option("purge_rate", limit, "100", "N",
+           "purges a second that the admin port takes, ten seconds' worth at once; 0: any number"),
     Option("log_level", level, "info", "LEVEL", "debug, info, warning or error"),
 )  # fmt: skip
 
@@ -392,6 +394,7 @@ class Settings:
     lane: bool
     hide_fields: frozenset[str]
     show_fields: frozenset[str]
+    purge_rate: int
     log_level: str
     admin_token: str | None = field(default=None, repr=False)
     read_token: str | None = field(default=None, repr=False)

@@ -33,7 +33,16 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import State
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import HEALTH_LIMIT, Node
-from edgeproxy.app import BACKLOG, admin_auth, admin_tls, bind, check_store, rule_history, tls_of
+from edgeproxy.app import (
+    BACKLOG,
+    admin_auth,
+    admin_tls,
+    bind,
+    check_store,
+    purge_limit,
+    rule_history,
+    tls_of,
+)
 from edgeproxy.child import Child, start_child, within
 from edgeproxy.clock import Clock
 from edgeproxy.engine.background import Background
@@ -126,7 +135,14 @@ class Supervisor:
     async def _run(self, auth: Auth, admin_socket: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         admin = AdminListener(
-            make_admin(self._node, auth, self._clock, limit=HEALTH_LIMIT, background=self._background)
+            make_admin(
+                self._node,
+                auth,
+                self._clock,
+                limit=HEALTH_LIMIT,
+                background=self._background,
+                purges=purge_limit(self._settings),
+            )
         )
         try:
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -73,6 +73,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "show_fields": ("x-response-time", frozenset({"x-response-time"})),
     "admin_token_file": ("{here}/token", "the-token"),
     "read_token_file": ("{here}/token", "the-token"),
+    "purge_rate": ("0", 0),
     "log_level": ("DEBUG", "debug"),
 }
 FIELD = {
