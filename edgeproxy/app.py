@@ -44,6 +44,7 @@ from edgeproxy.front.traced import Sampling, TracedLane, TracedShortWay
 from edgeproxy.front.tls import Certificates
 from edgeproxy.front.trust import Trust
 from edgeproxy.front.websockets import WebSockets
+from edgeproxy.networks import Networks
 from edgeproxy.observe.access_log import AccessLog, mask
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
@@ -53,7 +54,6 @@ from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.history import InForce, Order, RuleHistory
 from edgeproxy.rules.model import RateLimit
-from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.rules.taken import NOTHING, take
 from edgeproxy.settings import SettingsError

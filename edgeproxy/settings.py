@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.cluster.redis_url import is_redis, with_password
-from edgeproxy.rules.networks import Network, networks_in
+from edgeproxy.networks import Network, networks_in
 
 if TYPE_CHECKING:
     import argparse

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.admin.problem import Problem
 from edgeproxy.engine.gates import Buckets
+from edgeproxy.networks import one_client
 from edgeproxy.rules.model import RateLimit
-from edgeproxy.rules.networks import one_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.front.server import EdgeProtocol, EdgeServer
     from edgeproxy.front.tls import Certificates
-    from edgeproxy.rules.networks import Networks
+    from edgeproxy.networks import Networks
 
 log = logging.getLogger("edgeproxy.front")
 
