@@ -40,8 +40,8 @@ from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.sampled import SampledLane
 from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
-from edgeproxy.front.traced import Sampling, TracedLane, TracedShortWay
 from edgeproxy.front.tls import Certificates
+from edgeproxy.front.traced import Sampling, TracedLane, TracedShortWay
 from edgeproxy.front.trust import Trust
 from edgeproxy.front.websockets import WebSockets
 from edgeproxy.networks import Networks

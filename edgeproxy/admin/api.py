@@ -76,7 +76,12 @@ class AdminApi:
     """The handlers. One object for each application."""
 
     def __init__(
-        self, control: Control, clock: Clock, live: Live, limit: float = LIMIT, purges: RateLimit | None = None
+        self,
+        control: Control,
+        clock: Clock,
+        live: Live,
+        limit: float = LIMIT,
+        purges: RateLimit | None = None,
     ) -> None:
         self._control = control
         self._live = live
