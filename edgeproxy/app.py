@@ -30,6 +30,7 @@ from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
 from edgeproxy.engine.overload import Overload
+from edgeproxy.front.arrival import Arrivals
 from edgeproxy.front.compress import Compressor
 from edgeproxy.front.doors import Doors, Terms, affordable
 from edgeproxy.front.handler import Handler
@@ -39,9 +40,11 @@ from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.sampled import SampledLane
 from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
+from edgeproxy.front.tls import Certificates
 from edgeproxy.front.traced import Sampling, TracedLane, TracedShortWay
 from edgeproxy.front.trust import Trust
 from edgeproxy.front.websockets import WebSockets
+from edgeproxy.networks import Networks
 from edgeproxy.observe.access_log import AccessLog, mask
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
@@ -50,7 +53,7 @@ from edgeproxy.operate import Operator
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.history import InForce, Order, RuleHistory
-from edgeproxy.rules.networks import Networks
+from edgeproxy.rules.model import RateLimit
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.rules.taken import NOTHING, take
 from edgeproxy.settings import SettingsError
@@ -107,6 +110,8 @@ class Worker:
         in_force = None
         if settings.rules is not None and self._handed is None:
             in_force = InForce(settings.rules, rule_history(settings))
+        self.certificates = tls_of(settings)
+        admin_certificates = admin_tls(settings) if self._handed is None else None
         with considerate():
             taken = self._first_rules(in_force)
         listen = self._listen or bind(settings.listen.host, settings.listen.port, "--listen")
@@ -208,16 +213,33 @@ class Worker:
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()
+        factory: Callable[[], asyncio.BaseProtocol] = self.server
+        if self.certificates is not None or settings.proxy_protocol:
+            factory = self.arrivals = Arrivals(
+                self.server,
+                spawn=self.background.spawn,
+                certificates=self.certificates,
+                proxies=Networks(settings.proxy_protocol),
+                seconds=settings.head_timeout,
+            )
+            self.metrics.add_source("arrivals", self.arrivals.numbers)
+        if self.certificates is not None:
+            self.certificates.watch(clock)
+            self.metrics.add_source("tls", self.certificates.numbers)
         if self._handed is not None:
             self.admin = AdminListener(make_private(self.operator, clock))
             await self.admin.serve_path(Path(self._handed.control))
         else:
-            self.admin = AdminListener(make_admin(self.operator, auth, clock, background=self.background))
+            self.admin = AdminListener(
+                make_admin(
+                    self.operator, auth, clock, background=self.background, purges=purge_limit(settings)
+                )
+            )
         if admin is not None:
-            await self.admin.serve(admin)
+            await self.admin.serve(admin, admin_certificates, clock)
             self.admin_port = self.admin.port
         self._socket = listen
-        self._listening = await loop.create_server(self.server, sock=listen, backlog=BACKLOG)
+        self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
         self.state = State.READY
         self.background.spawn(self.warming.start(), "warm start")
@@ -226,6 +248,7 @@ class Worker:
         settings = self.settings
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = settings.max_connections
+        proxies = (*settings.trusted_proxies, *settings.proxy_protocol)
         if descriptors != resource.RLIM_INFINITY:
             most = affordable(most, descriptors, settings.origin_connections)
         if most < settings.max_connections:
@@ -238,8 +261,8 @@ class Worker:
         return Terms(
             most=most,
             each=settings.client_connections,
-            exempt=Networks((*settings.unlimited_clients, *settings.trusted_proxies)),
-            allow=Networks((*settings.allow, *(settings.trusted_proxies if settings.allow else ()))),
+            exempt=Networks((*settings.unlimited_clients, *proxies)),
+            allow=Networks((*settings.allow, *(proxies if settings.allow else ()))),
             deny=Networks(settings.deny),
         )
 
@@ -405,6 +428,8 @@ class Worker:
         for name, ending in (
             ("_listening", lambda x: x.close()),
             # Who was to have time to end has had it (drain); aiohttp waits this long twice.
+            ("certificates", lambda x: x.close()),
+            ("arrivals", lambda x: x.close()),
             ("server", lambda x: x.shutdown(0.1)),
             ("warming", lambda x: x.close()),
             ("admin", lambda x: x.close()),
@@ -460,6 +485,32 @@ def check_store(settings: Settings) -> None:
         check_store_url(settings.store)
     except ValueError as error:
         raise SettingsError(f"--store: {error}") from None
+
+
+def purge_limit(settings: Settings) -> RateLimit | None:
+    """Of the admin port."""
+    return RateLimit(settings.purge_rate, settings.purge_rate * 10) if settings.purge_rate else None
+
+
+def tls_of(settings: Settings) -> Certificates | None:
+    """Of the listener; None: HTTP. Raises SettingsError."""
+    return _certificates("--tls", settings.tls_certificate, settings.tls_client_ca)
+
+
+def admin_tls(settings: Settings) -> Certificates | None:
+    """Of the admin port. Raises SettingsError."""
+    return _certificates("--admin-tls", settings.admin_tls_certificate, settings.admin_tls_client_ca)
+
+
+def _certificates(flag: str, files: tuple[tuple[Path, Path], ...], client_ca: str) -> Certificates | None:
+    if not files:
+        if client_ca:
+            raise SettingsError(f"{flag}-client-ca: means nothing without {flag}-certificate")
+        return None
+    try:
+        return Certificates(files, Path(client_ca) if client_ca else None)
+    except ValueError as error:
+        raise SettingsError(f"{flag}-certificate: {error}") from None
 
 
 def admin_auth(settings: Settings) -> Auth:

@@ -25,6 +25,14 @@ GOOD: dict[str, tuple[str, Any]] = {
     "listen": ("0.0.0.0:80", Address("0.0.0.0", 80)),
     "admin": ("[::1]:9", Address("::1", 9)),
     "trusted_proxies": ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
+    "proxy_protocol": ("10.1.0.0/16", (ip_network("10.1.0.0/16"),)),
+    "tls_certificate": (
+        "a.pem, /b/tls.crt:/b/tls.key",
+        ((Path("a.pem"), Path("a.pem")), (Path("/b/tls.crt"), Path("/b/tls.key"))),
+    ),
+    "tls_client_ca": ("ca.pem", "ca.pem"),
+    "admin_tls_certificate": ("a.pem", ((Path("a.pem"), Path("a.pem")),)),
+    "admin_tls_client_ca": ("ca.pem", "ca.pem"),
     "allow": ("192.0.2.0/24", (ip_network("192.0.2.0/24"),)),
     "deny": ("2001:db8::/32,192.0.2.7", (ip_network("2001:db8::/32"), ip_network("192.0.2.7/32"))),
     "store": ("redis://cache:6379/2", "redis://cache:6379/2"),
@@ -65,6 +73,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "show_fields": ("x-response-time", frozenset({"x-response-time"})),
     "admin_token_file": ("{here}/token", "the-token"),
     "read_token_file": ("{here}/token", "the-token"),
+    "purge_rate": ("0", 0),
     "log_level": ("DEBUG", "debug"),
 }
 FIELD = {

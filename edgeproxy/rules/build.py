@@ -17,6 +17,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.key import SECRET
+from edgeproxy.networks import Networks
 from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.stored import Overrides, Unsafe
 from edgeproxy.rules.document import Mapping, Node, at
@@ -35,7 +36,6 @@ from edgeproxy.rules.model import (
     Rule,
     TagPolicy,
 )
-from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.patterns import names_in
 
 if TYPE_CHECKING:

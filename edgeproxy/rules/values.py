@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from edgeproxy.networks import Network, networks_in
 from edgeproxy.rules.model import SAFE_METHODS
-from edgeproxy.rules.networks import Network, networks_in
 from edgeproxy.rules.problems import did_you_mean, quoted
 
 MAX_SECONDS = 2**31  # RFC 9111 §1.2.2: the largest delta-seconds that everybody can hold.
