@@ -85,6 +85,7 @@ class Keeper:
             max_connections=places,
             max_queued=limits.queue,
             queue_timeout=limits.wait,
+            max_age=limits.age,
             tls=context,
             server_name=link.tls.server_name,
         )
