@@ -50,6 +50,7 @@ from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.observe.troubles import Troubles
 from edgeproxy.operate import Operator
+from edgeproxy.origin.board import Board
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.history import InForce, Order, RuleHistory
@@ -131,12 +132,14 @@ class Worker:
         if self._handed is not None and not self.store.table.is_shared:
             raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
         self.given = given(settings)
+        self._board = self._open_board()
         self.origin = Pools(
             self.given.completed(taken.pools),
             clock=clock,
             spawn=self.background.spawn,
             turns=Turns(None if self._handed is None else self._handed.directory),
             chance=self._chance,
+            board=self._board,
         )
         forward = ForwardBuilder(settings.name, settings.origin_host)
         trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
@@ -353,6 +356,16 @@ class Worker:
             return None
         return self.settings.cache_dir
 
+    def _open_board(self) -> Board | None:
+        """What the workers of a node tell one another of origins; none where there is one worker."""
+        if self._handed is None:
+            return None
+        try:
+            return Board.open(self._handed.directory, self._handed.slot)
+        except OSError as error:
+            log.warning("each worker finds out for itself which origins fail: %s", error.strerror)
+            return None
+
     def _open_log(self) -> AccessLog | None:
         where = self.settings.access_log
         if where == "off" or self.settings.access_log_sample == 0:
@@ -437,6 +450,7 @@ class Worker:
             ("compressor", lambda x: x.close()),
             ("store", lambda x: x.close()),
             ("background", lambda x: x.close()),
+            ("_board", lambda x: x.close()),
             ("access_log", lambda x: x.close()),
             ("spans", lambda x: asyncio.to_thread(x.close)),
         ):

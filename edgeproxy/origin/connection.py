@@ -5,7 +5,8 @@ aiohttp has to pass ``verify_aiohttp()`` and the contract tests in tests/origin.
 
 ======================================  ==================================================================
 ``aiohttp.client_proto.ResponseHandler``  the class; ``__init__(loop)``, ``set_response_params``, ``read``,
-                                        ``should_close``, ``writing_paused``, ``transport``
+                                        ``should_close``, ``force_close``, ``writing_paused``,
+                                        ``transport``
 ``ResponseHandler.data_received``,      overridden, calling up: whether any octet came, the size of an
 ``connection_lost``, ``set_exception``,   unfinished head, a reset in a close-delimited body, the name of
 ``pause_reading``, ``resume_reading``     each failure, a silence that is ours and not the origin's
@@ -100,6 +101,7 @@ class Connection(ResponseHandler):
         "answered",
         "failure",
         "listener",
+        "of_age",
         "silence",
     )
 
@@ -118,6 +120,7 @@ class Connection(ResponseHandler):
         self._clock = clock
         self._limits = limits
         self.silence = limits.read_timeout  # seconds, of the exchange under way
+        self.of_age = math.inf  # clock.monotonic() from when on it is not used again
         self._on_lost = on_lost
         self._in_head = False
         self._head_octets = 0
@@ -296,9 +299,12 @@ class Connection(ResponseHandler):
 
     def _look(self) -> None:
         self._watch = None
+        now = self._clock.monotonic()
+        if now >= self.of_age:
+            self.force_close()  # once what is under way has ended
         if self.transport is None or self._due == math.inf:
             return
-        left = self._due - self._clock.monotonic()
+        left = self._due - now
         if left > _DUE:
             self._watch = self._clock.call_later(min(left, self._watch_every), self._look)
         elif self._due_failure is None:
@@ -418,6 +424,7 @@ _METHODS = [
     "set_response_params",
     "read",
     "should_close",
+    "force_close",
     "writing_paused",
     "data_received",
     "connection_lost",

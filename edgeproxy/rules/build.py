@@ -104,6 +104,7 @@ def _overrides(read: Read) -> Overrides:
     plain = {
         name: read[name]
         for name in (
+            "ttl_jitter",
             "stale_while_revalidate",
             "stale_if_error",
             "stale_if_disconnected",

@@ -105,6 +105,14 @@ def last_part(text: str) -> tuple[float, bool]:
     raise ValueError(f"a share of up to 50%, such as 10%, or a duration such as 30s, got {quoted(text)}")
 
 
+def share(text: str) -> float:
+    """0.1 for "10%"."""
+    found = _SHARE.fullmatch(text)
+    if found is None or not 0 <= float(found[1]) <= 50:
+        raise ValueError(f"a share of up to 50%, such as 10%, got {quoted(text)}")
+    return float(found[1]) / 100
+
+
 def rate(text: str) -> float:
     """Per second: "5/s", "30/m", "100/h"; a plain number is per second."""
     found = _RATE.fullmatch(text)
