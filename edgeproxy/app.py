@@ -25,6 +25,7 @@ from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
 from edgeproxy.clock import Clock
+from edgeproxy.earned.ledger import Ledger
 from edgeproxy.engine.aside import considerate
 from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
@@ -150,6 +151,8 @@ class Worker:
         self.metrics = Metrics(clock)
         self.percentiles = Percentiles(clock.now, self.metrics.tally.counted)
         self.troubles = Troubles(clock.now)
+        self.ledger = Ledger(clock, self.store.memory.holds)
+        self.engine.observed_by(self.ledger)
         self.access_log = self._open_log()
         self.spans, self.sampling = self._tracing()
         self.compressor = Compressor(self.background, self.store.update)
