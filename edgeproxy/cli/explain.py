@@ -20,10 +20,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "explain",
         help="say which rule a request falls under and what comes of it",
-        description="Say which rule a request falls under, which lost and why, its key, tags and times, and "
-        "what clients are told. Nothing is sent to the origin; the answer is an assumed one unless described. "
-        "With --admin, a running edgeproxy is asked what it has of the URL (give it with its host), and its "
-        "answer is the one that is explained.",
+        description="Say which rule a request falls under, which lost and why, its key, tags and times, "
+        "and what clients are told. Nothing is sent to the origin; the answer is an assumed one unless "
+        "described. With --admin, a running edgeproxy is asked what it has of the URL (give it with its "
+        "host), and its answer is the one that is explained.",
     )
     parser.add_argument("url", metavar="URL", help="a URL, or a path")
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default GET")

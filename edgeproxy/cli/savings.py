@@ -29,8 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "doctor",
         help="find what splits the cache without changing the answers",
         description="Query parameters, fields and cookies that tell stored answers apart though the bodies "
-        "are the same, as live traffic shows: pairs of answers that differ in nothing else, stored within half "
-        "a minute. What made a difference once is not named. Prints the line to add to the rule.",
+        "are the same, as live traffic shows: pairs of answers that differ in nothing else, stored within "
+        "half a minute. What made a difference once is not named. Prints the line to add to the rule.",
         epilog="Exit codes: 0 nothing found, 1 something found or no answer, 2 wrong usage.",
     )
     work: tuple[tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], int]], ...]
