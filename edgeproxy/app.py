@@ -437,8 +437,10 @@ def rule_history(settings: Settings) -> RuleHistory | None:
     """None where none is to be kept, or there is no place for it."""
     if not settings.rule_history or settings.rules is None:
         return None
+    named = f"{site(settings)}\n{settings.rules.resolve()}"
     try:
-        return RuleHistory(settings.cache_dir / f"rules-{site(settings)}", settings.rule_history)
+        place = settings.cache_dir / f"rules-{blake2b(named.encode(), digest_size=6).hexdigest()}"
+        return RuleHistory(place, settings.rule_history)
     except OSError as error:
         log.warning("no versions of the rules are kept: %s: %s", settings.cache_dir, error.strerror)
         return None

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-MEMO = 16_384
+MEMO = 8192
 """Answers left out of, both generations together."""
 MOST_PARTS = 10
 """Parameters and fields of one answer that are looked at."""
