@@ -17,6 +17,7 @@ from edgeproxy.cli import (
     reload,
     replay,
     rules,
+    savings,
     serve,
     stats,
     store,
@@ -24,7 +25,7 @@ from edgeproxy.cli import (
     warm,
 )
 
-COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, rules, stats, top, store, demo)
+COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, rules, stats, savings, top, store, demo)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 

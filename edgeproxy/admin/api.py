@@ -193,13 +193,21 @@ class AdminApi:
             headers.append((name.strip(), value.strip()))
         found = await self._control.entry(url, headers)
         if found is None:
+            refused = await self._control.refusal(url, headers)
             raise Problem(
                 404,
                 "nothing is stored for this URL and these headers; give the URL as clients use it, with its "
                 "host, such as http://api.example/items/1",
                 url=url,
+                refused=refused,
             )
         return _json(found)
+
+    async def savings(self, _: web.Request) -> web.Response:
+        return _json(await self._control.savings())
+
+    async def doctor(self, _: web.Request) -> web.Response:
+        return _json(await self._control.doctor())
 
     async def purge(self, request: web.Request) -> web.Response:
         wanted = purge_body.decode(await request.read())
@@ -271,6 +279,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/rules/shadow", Access.READ, AdminApi.differences, "what these decide otherwise"),
     Route("POST", "/api/rules/promote", Access.WRITE, AdminApi.promote, "answer a share of the keys by them"),
     Route("GET", "/api/audit", Access.READ, AdminApi.audit, "the last changes: who, what, when"),
+    Route("GET", "/api/savings", Access.READ, AdminApi.savings, "what each rule has earned"),
+    Route("GET", "/api/doctor", Access.READ, AdminApi.doctor, "what splits the cache for nothing"),
     Route("GET", "/api/performance", Access.READ, AdminApi.performance, "latency percentiles by rule"),
     Route("GET", "/api/performance/metrics", Access.READ, AdminApi.performance, "the same"),
 )

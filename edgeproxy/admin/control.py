@@ -152,6 +152,16 @@ class Control(Protocol):
         None: nothing. Raises Refused.
         """
 
+    async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        """Why the last answer to a GET of ``url`` with these request headers was not stored, if that is
+        remembered. Raises Refused."""
+
+    async def savings(self) -> Mapping[str, Any]:
+        """What each rule has earned, and the ttl that is suggested (earned/report.py)."""
+
+    async def doctor(self) -> Mapping[str, Any]:
+        """What splits the cache without changing the answer."""
+
     async def warm(self, request: WarmRequest) -> Mapping[str, object]:
         """Begin a warm-up, in one worker: its ``id`` and how it stands (warmer.Job.told). Raises Refused."""
 

@@ -24,9 +24,10 @@ import orjson
 
 from edgeproxy.admin import explain_query, warm_body
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
-from edgeproxy.admin.private import DIFFERENCES, LATENCIES, PULSE, RULES
+from edgeproxy.admin.private import DIFFERENCES, EVIDENCE, LATENCIES, PULSE, RULES
 from edgeproxy.admin.problem import Problem, to_json
 from edgeproxy.admin.rule_keeper import RuleKeeper
+from edgeproxy.earned import report as report_of
 from edgeproxy.observe import merge
 from edgeproxy.observe.catalogue_parts import NODE
 from edgeproxy.observe.metrics import derived
@@ -320,6 +321,32 @@ class Node:
             if reply.status == 200:
                 return told
         raise Problem(503, "no worker could be asked")
+
+    async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        """Of the worker that has met it last."""
+        query = [("url", url), *(("header", f"{name}: {value}") for name, value in headers)]
+
+        async def ask(member: Member) -> dict[str, Any] | None:
+            reply = await member.link.ask("GET", "/api/cache/entry", query=query)
+            found: dict[str, Any] | None = reply.json().get("refused")
+            return found
+
+        found = [told for _, told in await self._each(ask) if told is not None]
+        return min(found, key=lambda told: told["age"], default=None)
+
+    # -- what rules have earned -------------------------------------------------------------------------
+
+    async def _evidence(self) -> Any:
+        async def ask(member: Member) -> Any:
+            return (await member.link.ask("GET", EVIDENCE)).json()
+
+        return report_of.added([told for _, told in await self._each(ask)])
+
+    async def savings(self) -> Mapping[str, Any]:
+        return report_of.savings(await self._evidence(), self._snapshot.ruleset)
+
+    async def doctor(self) -> Mapping[str, Any]:
+        return report_of.doctor(await self._evidence(), self._snapshot.ruleset)
 
     # -- warm-ups ---------------------------------------------------------------------------------------
 

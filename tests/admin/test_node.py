@@ -43,6 +43,7 @@ class SmallWorker(SmallControl):
     def __init__(self, clock: DrivenClock) -> None:
         super().__init__()
         self.directories: list[Path] = []
+        self.earned: dict[str, Any] = {"rules": {}, "splits": {}, "tally": {}}
         self.orders: list[Order] = []
         self.differs: Mapping[str, object] = {"compared": 1, "differing": 0, "pairs": []}
         self.own_version: str | None = None
@@ -56,6 +57,9 @@ class SmallWorker(SmallControl):
         self.directories.append(order.directory)
         self.orders.append(order)
         return ReloadResult(self.own_version or order.wanted().mark, 1)
+
+    async def evidence(self) -> Mapping[str, Any]:
+        return self.earned
 
     async def differing(self) -> Mapping[str, object]:
         return self.differs
