@@ -95,8 +95,6 @@ class Registry:
         # A copied file has the same number; the machines then have names of their own.
         self._node = blake2b(table.node + name.encode(), digest_size=8).hexdigest()
         self._field = f"{self._node}/{os.urandom(4).hex()}"
-        self._report = redis.register_script(_REPORT)
-        self._look = redis.register_script(_LOOK)
         self._looking = asyncio.Lock()
         self._looked = Looked(float("-inf"), 0, ())
 
@@ -106,7 +104,8 @@ class Registry:
         sent = self._clock.monotonic()
         milliseconds, sequence = self._table.seen
         said = f"{milliseconds} {sequence} {int(self._lease * 1000)} {self._name}"
-        answer = await self._report([*self._keys], [self._table.incarnation, self._field, said])
+        arguments = (*self._keys, self._table.incarnation, self._field, said)
+        answer = await cast("Any", self._redis.eval(_REPORT, 2, *arguments))
         good = bool(answer == 1)
         if good:
             self._table.heard = sent
@@ -137,7 +136,7 @@ class Registry:
 
     async def _look_now(self) -> Looked:
         began = self._clock.monotonic()
-        (seconds, micros), fields = cast("Any", await self._look([self._keys[1]]))
+        (seconds, micros), fields = await cast("Any", self._redis.eval(_LOOK, 1, self._keys[1]))
         now = int(seconds) * 1000 + int(micros) // 1000
         read = {
             bytes(name): _read(bytes(name), bytes(said))
