@@ -29,7 +29,7 @@ SMALL = 4096
 class _Node:
     def __init__(self, server: Server, background: Background, table: PurgeTable | None = None) -> None:
         self.table = table or PurgeTable.anonymous(SMALL)
-        self.bus = RedisBus(server.url, self.table, Clock(), background.spawn, lease=1.0)
+        self.bus = RedisBus(server.url, self.table, Clock(), background.spawn)
         self.bus.start()
 
     async def ready(self) -> _Node:
@@ -154,7 +154,7 @@ async def test_a_log_that_lost_its_end_is_made_anew(
     one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
     epoch, name = other.table.current, one.table.incarnation
     await other.bus.close()
-    number, _ = await one.bus.publish(url("/a"))
+    number, _, _ = await one.bus.publish(url("/a"))
     client = Redis.from_url(redis.url)
     log = one.bus._keys[1]
     newest = one.table.seen
@@ -170,7 +170,7 @@ async def test_a_log_that_lost_its_end_is_made_anew(
     await until(lambda: back.table.incarnation == one.table.incarnation and back.bus.ready)
     assert back.gone("/a", epoch)
     assert back.gone("/any", epoch)
-    number, said = await back.bus.publish(url("/d"))
+    number, said, _ = await back.bus.publish(url("/d"))
     assert said == "ok"
     await until(lambda: one.table.current == number)
     await client.aclose()
@@ -193,7 +193,7 @@ async def test_a_log_begun_on_a_slow_clock_is_lifted_above_the_numbers_of_its_no
     with contextlib.suppress(LogLost):
         await one.bus._catch_up()
     await until(lambda: one.table.incarnation != name and one.bus.ready)
-    number, said = await one.bus.publish(url("/a"))
+    number, said, _ = await one.bus.publish(url("/a"))
     assert said == "ok"
     newcomer = await _Node(redis, background).ready()
     assert newcomer.table.current == number
