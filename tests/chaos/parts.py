@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FRESH = 4
 """Seconds that the origin's answers are fresh."""
-START = 30
+START = 90
 """Seconds, about, that a node may take to start."""
 RULES = """
 rules:

@@ -340,7 +340,8 @@ class Chaos:
     async def _reload(self) -> bool:
         for node in self._nodes:
             node.write_rules()
-            node.signal(signal.SIGHUP)
+            if node.up:  # what is starting has not said yet what SIGHUP means to it
+                node.signal(signal.SIGHUP)
         return True
 
     async def _replace(self) -> bool:
