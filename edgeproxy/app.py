@@ -128,6 +128,9 @@ class Worker:
             l1_bytes=settings.memory,
             l2_bytes=settings.store_size,
             budget=settings.store_budget,
+            node=settings.node or f"{socket.gethostname()}:{listen.getsockname()[1]}",
+            l1_lease=settings.l1_lease,
+            purge_wait=settings.purge_wait,
             together=None if self._handed is None else Path(self._handed.directory),
         )
         if self._handed is not None and not self.store.table.is_shared:

@@ -150,7 +150,11 @@ class Operator:
 
     async def purge(self, request: PurgeRequest) -> PurgeAnswer:
         receipt = await self._worker.store.purge(self._order(request))
-        return PurgeAnswer(receipt.number, receipt.objects, receipt.octets, receipt.layers)
+        nodes = [
+            {"node": node.name, "number": node.number, "at": round(node.at, 3), "said": node.said}
+            for node in receipt.nodes
+        ]
+        return PurgeAnswer(receipt.number, receipt.objects, receipt.octets, receipt.layers, nodes)
 
     async def count(self, request: PurgeRequest) -> PurgeAnswer:
         found = await self._worker.store.count(self._order(request))

@@ -223,8 +223,7 @@ class AdminApi:
             "objects": answer.objects,
             "layers": answer.layers,
         }
-        # A layer that was not told may still serve what was to be purged: that is no success.
-        return _json(_receipt(wanted, answer), status=200 if answer.complete else 503)
+        return _json(_receipt(wanted, answer), status=answer.status)
 
     def _mind_the_rate(self) -> None:
         if self._purges is not None:
@@ -363,4 +362,5 @@ def _receipt(wanted: PurgeRequest, answer: PurgeAnswer) -> dict[str, object]:
         "objects": "unknown" if answer.objects is None else answer.objects,
         "bytes": "unknown" if answer.bytes is None else answer.bytes,
         "layers": dict(answer.layers),
+        **({"nodes": [dict(node) for node in answer.nodes]} if answer.nodes else {}),
     }

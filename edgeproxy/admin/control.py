@@ -52,17 +52,23 @@ class PurgeRequest:
 class PurgeAnswer:
     """``number``: the purge's own, None for a dry run. ``objects`` and ``bytes`` None: nobody counted.
 
-    ``layers``: layer -> "ok", or what kept it from being told (or counted).
+    ``layers``: layer -> "ok", or what kept it from being told (or counted). ``nodes``: of many each, with
+    ``node``, ``number`` (the newest purge it has applied), ``at`` (when it said so) and ``said``.
     """
 
     number: int | None = None
     objects: int | None = None
     bytes: int | None = None
     layers: Mapping[str, str] = field(default_factory=dict)
+    nodes: Sequence[Mapping[str, Any]] = ()
 
     @property
-    def complete(self) -> bool:
-        return all(said == "ok" for said in self.layers.values())
+    def status(self) -> int:
+        """503: a layer has not been told. 504: a node has not answered. Either may still serve what was to be
+        purged."""
+        if any(said != "ok" for said in self.layers.values()):
+            return 503
+        return 200 if all(node["said"] in ("ok", "cut off") for node in self.nodes) else 504
 
 
 @dataclass(frozen=True, slots=True)

@@ -516,7 +516,7 @@ def _purge_answer(reply: Reply) -> PurgeAnswer:
     told = reply.json()
     if reply.status == 400:
         raise Refused(str(told.get("detail")))
-    if reply.status not in (200, 503) or "layers" not in told:
+    if reply.status not in (200, 503, 504) or "layers" not in told:
         raise NoAnswer(f"{reply.status}: {told.get('detail', '')}")
     objects, octets = told["objects"], told["bytes"]
     return PurgeAnswer(
@@ -524,4 +524,5 @@ def _purge_answer(reply: Reply) -> PurgeAnswer:
         None if objects == "unknown" else objects,
         None if octets == "unknown" else octets,
         told["layers"],
+        told.get("nodes", ()),
     )
