@@ -55,20 +55,20 @@ def _head(told: dict[str, Any], wrong: str) -> Text:
 
 def _totals(told: dict[str, Any]) -> Text:
     row, seconds, store = told["all"], told["window_seconds"], told.get("store") or {}
-    text = Text()
+    text = Text(no_wrap=True, overflow="ellipsis")
     for name, value, style in (
         ("hit ratio", share(row["hit_ratio"]), "bold green"),
         ("requests/s", rate(row["requests"] / seconds), "bold"),
         ("p50", latency(row["p50"]), "bold"),
         ("p95", latency(row["p95"]), "bold"),
         ("p99", latency(row["p99"]), "bold"),
-        ("5xx", f"{row['errors']:,}", "bold red" if row["errors"] else "bold"),
+        ("5xx", f"{row['errors']:,}\n", "bold red" if row["errors"] else "bold"),
         ("sent", octets(row["bytes"]), "bold"),
         ("origin time saved", span(row["saved_seconds"]), "bold"),
         ("memory", octets(store.get("l1_bytes", 0)), "bold"),
     ):
         text.append(f"{name} ", style="dim")
-        text.append(f"{value}  ", style=style)
+        text.append(value if value.endswith("\n") else f"{value}  ", style=style)
     return text
 
 

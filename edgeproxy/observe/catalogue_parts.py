@@ -126,7 +126,8 @@ PROCESS: dict[str, Described] = {
             "Start time of the process since unix epoch in seconds.", join=Join.MIN,
         ),
         Described(
-            "edgeproxy_process_cpu_seconds_total", _COUNTER, "User and system CPU time spent, in seconds."
+            "edgeproxy_process_cpu_seconds_total", _COUNTER,
+            "Total user and system CPU time spent in seconds.",
         ),
         Described("edgeproxy_process_open_fds", _GAUGE, "Number of open file descriptors."),
         Described("edgeproxy_process_max_fds", _GAUGE, "Maximum number of open file descriptors."),

@@ -19,7 +19,7 @@ const asked = (p) => p.requests - p.passes;
 const rate = (of) => (p) => Math.max(0, of(p)) / p.seconds;
 const charts = [
   new Chart(byId("charts"), {
-    title: "Requests", unit: "a second", scale: "linear", stacked: true, format: count,
+    title: "Requests", unit: "/s", scale: "linear", stacked: true, format: count,
     series: [
       { name: "hits", kind: "hit", of: rate((p) => p.hits) },
       { name: "misses", kind: "miss", of: rate((p) => asked(p) - p.hits) },
@@ -74,7 +74,7 @@ function draw() {
   tile("rate", count(present()), `${count(all.requests)} ${over}`);
   tile("p95", time(all.p95), `p50 ${time(all.p50)}, p99 ${time(all.p99)}`);
   const share = all.requests ? all.errors / all.requests : 0;
-  tile("errors", whole(all.errors), all.requests ? `${percent(share)} of requests ${over}` : "", all.errors > 0);
+  tile("errors", whole(all.errors), all.requests ? `${percent(share)} of all ${over}` : "", all.errors > 0);
   tile("saved", span(all.saved_seconds), `${octets(all.bytes)} sent ${over}`);
   tile("memory", octets(store?.l1_bytes), store ? `of ${octets(store.l1_max_bytes)}, ${count(store.l1_entries)} objects` : "");
 }
