@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from edgeproxy.admin.control import PurgeRequest, State, WarmRequest
+    from edgeproxy.admin.control import PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.app import Worker
     from edgeproxy.rules.model import RuleSet
     from edgeproxy.store.entry import Entry
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgeproxy")
 
 
+NOBODY = "there is one worker and nobody to replace it: start with --workers 2 or more"
 MOST_NEWS = 1000
 """Results of a warm-up that are told at once."""
 
@@ -123,6 +124,9 @@ class Operator:
             self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules))
             await let_go(before)
             return self.last_reload
+
+    async def replace_workers(self) -> Replaced:
+        raise Refused(NOBODY)
 
     # -- the cache --------------------------------------------------------------------------------------
 

@@ -143,6 +143,14 @@ class AdminApi:
             )
         return _json({"version": result.version, "rules": result.rules})
 
+    async def replace_workers(self, _: web.Request) -> web.Response:
+        replaced = await self._control.replace_workers()
+        if replaced.why_not:
+            raise Problem(
+                422, f"given up, the old workers go on: {replaced.why_not}", replaced=replaced.count
+            )
+        return _json({"replaced": replaced.count})
+
     async def entry(self, request: web.Request) -> web.Response:
         url = request.query.get("url", "")
         if not url:
@@ -203,6 +211,13 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/api/cache/warm/{job}", Access.WRITE, AdminApi.warm_cancel, "stop one"),
     Route("GET", "/api/rules", Access.READ, AdminApi.rules, "the rules in force"),
     Route("POST", "/api/rules/reload", Access.WRITE, AdminApi.reload, "read the rule files again"),
+    Route(
+        "POST",
+        "/api/workers/replace",
+        Access.WRITE,
+        AdminApi.replace_workers,
+        "new workers, one at a time, with the settings read again",
+    ),
     Route("GET", "/api/performance", Access.READ, AdminApi.performance, "latency percentiles by rule"),
     Route("GET", "/api/performance/metrics", Access.READ, AdminApi.performance, "the same"),
 )

@@ -83,6 +83,14 @@ class ReloadResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """``count`` workers were replaced; ``why_not``: what kept the others from it, "" where nothing did."""
+
+    count: int
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PartHealth:
     """``detail``: one line for an operator."""
 
@@ -121,6 +129,9 @@ class Control(Protocol):
 
     async def reload_rules(self) -> ReloadResult:
         """Read the rule files again; those in force go on if the new ones are wrong."""
+
+    async def replace_workers(self) -> Replaced:
+        """New workers for all, one at a time, with the settings read again. Raises Refused."""
 
     async def purge(self, request: PurgeRequest) -> PurgeAnswer:
         """Returns when no worker of this node serves what was purged any more. Raises Refused."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from edgeproxy.admin.control import PurgeRequest, State, WarmRequest
+    from edgeproxy.admin.control import PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.clock import Clock
     from edgeproxy.rules.snapshot import RuleSnapshot
 
@@ -142,8 +142,14 @@ class Team(Protocol):
     def numbers(self) -> Mapping[str, int]:
         """``workers`` wanted, ``workers_ready``, ``crashes_total``, ``replacements_total``."""
 
+    def replacement(self) -> Mapping[str, object]:
+        """How the last replacement of all went, for people."""
+
     def replace(self, member: Member, why: str) -> None:
         """End this worker at once; another one takes its place."""
+
+    async def replace_all(self) -> Replaced:
+        """One at a time, with the settings read again. Raises Refused."""
 
 
 class Node:
@@ -186,14 +192,18 @@ class Node:
             "rules": [{"name": r.name, "at": r.at} for r in ruleset.rules],
         }
 
-    async def reload_rules(self) -> ReloadResult:
+    async def replace_workers(self) -> Replaced:
+        return await self._team.replace_all()
+
+    async def reload_rules(self, source: Path | None = None) -> ReloadResult:
+        """From ``source``, where one is given, and from then on."""
         async with self._reloading:
             before = self._snapshot.ruleset
             if self._snapshot.source is None:
                 return ReloadResult(before.version, 0)
             self._reloads += 1
             try:
-                ruleset = await asyncio.to_thread(self._snapshot.take)
+                ruleset = await asyncio.to_thread(self._snapshot.take, source)
             except (RuleError, OSError) as error:
                 self._reloads_failed += 1
                 _LOG.error("rules not reloaded, the old ones go on:\n%s", error)
@@ -342,7 +352,11 @@ class Node:
             "failed": self._reloads_failed,
             "last_ok": self._last_reload_ok,
         }
-        total["node"] = {**self._team.numbers(), "each": self._team.describe()}
+        total["node"] = {
+            **self._team.numbers(),
+            "each": self._team.describe(),
+            "replacement": self._team.replacement(),
+        }
         return total
 
     async def performance(self) -> Mapping[str, object]:

@@ -33,15 +33,17 @@ class RuleSnapshot:
         self._place = place
         self._before: Path | None = None
 
-    def take(self) -> RuleSet:
-        """Read the files, check and copy them. Blocks. Raises RuleError and OSError, and then what was in
-        force still is."""
-        if self.source is None:
+    def take(self, source: Path | None = None) -> RuleSet:
+        """Read the files (of ``source``, where one is given, and from then on), check and copy them. Blocks.
+        Raises RuleError and OSError, and then what was in force still is."""
+        source = source or self.source
+        if source is None:
             return self.ruleset
-        files = read_files(self.source)
+        files = read_files(source)
         if self.directory is not None and version_of(files) == self.ruleset.version:
+            self.source = source
             return self.ruleset
-        ruleset = load_bytes(files, source=str(self.source))
+        ruleset = load_bytes(files, source=str(source))
         directory = self._place / f"rules-{ruleset.version}"
         if directory != self.directory:
             if not directory.exists():
@@ -54,5 +56,6 @@ class RuleSnapshot:
             if self._before is not None and self._before != directory:
                 shutil.rmtree(self._before, ignore_errors=True)
             self._before, self.directory = self.directory, directory
-        self.ruleset = replace(ruleset, source=str(self.source))
+        self.source = source
+        self.ruleset = replace(ruleset, source=str(source))
         return self.ruleset
