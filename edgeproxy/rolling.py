@@ -116,6 +116,8 @@ class Rolling:
         if why:
             if not count:
                 crew.give_back()
+                for child in crew.ready():
+                    child.generation = self.generation  # what is in force is what they have
             return Replaced(count, why)
         for old in crew.ready():
             if old.slot >= settings.workers:
