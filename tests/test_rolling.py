@@ -144,7 +144,7 @@ class Load:
         serial = 0
         while not self.ending.is_set():
             await asyncio.sleep(max(0.0, due - loop.time()))
-            due = max(due + pause, loop.time() - 1)
+            due = max(due + pause, loop.time())  # what a slow machine did not do is not made up for
             serial += 1
             # Half of them hits, half misses.
             target = f"/hit/{number}" if serial % 2 else f"/miss/{number}/{kept}/{serial}"
@@ -177,7 +177,7 @@ class Load:
         self.seen["downloads"] += 1
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 async def test_five_replacements_under_load_lose_nothing(node: Node) -> None:
     """C4: 500 requests a second on kept and on new connections, downloads that outlast their worker."""
     load, loop = Load(node), asyncio.get_running_loop()
