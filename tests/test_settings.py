@@ -406,5 +406,5 @@ def test_workers_auto_is_what_the_container_may_use(
     if limit is not None:
         (tmp_path / "cpu.max").write_text(f"{limit}\n")
     monkeypatch.setattr(settings, "CPU_LIMIT", tmp_path / "cpu.max")
-    monkeypatch.setattr(settings.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     assert settings.workers("auto") == expected

@@ -21,7 +21,7 @@ from tests.support.driven import DrivenClock
 from tests.support.origins import ROOT, free_port, request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FIRST = 200
@@ -104,7 +104,7 @@ def test_what_is_not_for_us_is_left(environ: dict[str, str]) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused(names: str, kinds: list[str]) -> None:
-    make = {
+    make: dict[str, Callable[[], socket.socket]] = {
         "tcp": tcp,
         "unix": lambda: socket.socket(socket.AF_UNIX),
         "udp": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
