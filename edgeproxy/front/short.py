@@ -313,6 +313,7 @@ class ShortWay:
         handler.finish(trace)
         protocol.answered_at_once(keep_alive=not handler.draining)
         return True
+
     @staticmethod
     def _manner(block: Block, head: RequestHead, rule: Rule) -> Manner:
         key = (id(rule), head.scheme)

@@ -39,15 +39,15 @@ async def origin() -> AsyncIterator[LedgerOrigin]:
 
 
 @contextlib.asynccontextmanager
-async def row(origin: LedgerOrigin, tmp_path: Path, **flags: str) -> AsyncIterator[tuple[Edge, Edge]]:
+async def row(origin: LedgerOrigin, tmp_path: Path) -> AsyncIterator[tuple[Edge, Edge]]:
     """The edge that clients ask, and the shield behind it."""
     rules = tmp_path / "rules"
     rules.mkdir(exist_ok=True)
     (rules / "a.yaml").write_text(RULES)
     clock = DrivenClock()
     async with (
-        running_edge(origin.url, clock=clock, rules=rules, name="shield", **flags) as shield,
-        running_edge(f"http://{shield.host}", clock=clock, rules=rules, name="edge", **flags) as edge,
+        running_edge(origin.url, clock=clock, rules=rules, name="shield") as shield,
+        running_edge(f"http://{shield.host}", clock=clock, rules=rules, name="edge") as edge,
     ):
         yield edge, shield
 
