@@ -8,9 +8,23 @@ import sys
 from typing import Any, NoReturn
 
 from edgeproxy import __version__
-from edgeproxy.cli import check, demo, diff, explain, init, purge, reload, replay, serve, stats, store, warm
+from edgeproxy.cli import (
+    check,
+    completion,
+    demo,
+    diff,
+    explain,
+    init,
+    purge,
+    reload,
+    replay,
+    serve,
+    stats,
+    store,
+    warm,
+)
 
-COMMANDS = (serve, init, check, explain, diff, replay, purge, warm, reload, stats, store, demo)
+COMMANDS = (serve, init, check, explain, diff, replay, purge, warm, reload, stats, store, demo, completion)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 
