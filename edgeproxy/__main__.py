@@ -18,13 +18,29 @@ from edgeproxy.cli import (
     purge,
     reload,
     replay,
+    rules,
     serve,
     stats,
     store,
     warm,
 )
 
-COMMANDS = (serve, init, check, explain, diff, replay, purge, warm, reload, stats, store, demo, completion)
+COMMANDS = (
+    serve,
+    init,
+    check,
+    explain,
+    diff,
+    replay,
+    purge,
+    warm,
+    reload,
+    rules,
+    stats,
+    store,
+    demo,
+    completion,
+)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 

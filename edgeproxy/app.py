@@ -35,21 +35,21 @@ from edgeproxy.front.handler import Handler
 from edgeproxy.front.heads import Heads
 from edgeproxy.front.lane import Lane
 from edgeproxy.front.respond import EdgeFields, Responder
+from edgeproxy.front.sampled import SampledLane
 from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
 from edgeproxy.front.trust import Trust
 from edgeproxy.front.websockets import WebSockets
-from edgeproxy.observe.access_log import AccessLog
+from edgeproxy.observe.access_log import AccessLog, mask
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.operate import Operator
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
-from edgeproxy.rules.load import load_rules
-from edgeproxy.rules.match import Matcher
-from edgeproxy.rules.model import RuleSet
+from edgeproxy.rules.history import InForce, Order, RuleHistory
 from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.pools import Given, Timeouts
+from edgeproxy.rules.taken import NOTHING, take
 from edgeproxy.settings import SettingsError
 from edgeproxy.store.open import check_store_url, open_store, parse_store_url
 from edgeproxy.warm.service import Warming
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.observe.trace import Trace
     from edgeproxy.origin.base import Purpose
+    from edgeproxy.rules.taken import Taken
     from edgeproxy.settings import HandedDown, Settings
 
 log = logging.getLogger("edgeproxy")
@@ -99,9 +100,11 @@ class Worker:
         settings, clock = self.settings, self.clock
         check_store(settings)
         auth = admin_auth(settings) if self._handed is None else None
+        in_force = None
+        if settings.rules is not None and self._handed is None:
+            in_force = InForce(settings.rules, rule_history(settings))
         with considerate():
-            ruleset = RuleSet() if settings.rules is None else load_rules(settings.rules)
-            matcher = Matcher(ruleset)
+            taken = self._first_rules(in_force)
         listen = self._listen or bind(settings.listen.host, settings.listen.port, "--listen")
         admin = None
         if self._handed is None:
@@ -120,7 +123,7 @@ class Worker:
             raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
         self.given = given(settings)
         self.origin = Pools(
-            self.given.completed(ruleset.pools),
+            self.given.completed(taken.pools),
             clock=clock,
             spawn=self.background.spawn,
             turns=Turns(None if self._handed is None else self._handed.directory),
@@ -135,14 +138,13 @@ class Worker:
             origin=self.origin,
             background=self.background,
             forward=forward,
-            matcher=matcher,
+            matcher=taken.matcher,
             leases=self.store.leases,
             least=settings.min_rate,
             overload=overload,
         )
-        self.metrics = Metrics(clock, (r.name for r in ruleset.rules))
+        self.metrics = Metrics(clock)
         self.percentiles = Percentiles(clock.now)
-        self.percentiles.set_rules(r.name for r in ruleset.rules)
         self.access_log = self._open_log()
         self.compressor = Compressor(self.background, self.store.update)
         self.handler = Handler(
@@ -158,12 +160,10 @@ class Worker:
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
         overload.in_flight = self._requests_under_way
-        self.handler.rules_version = ruleset.version
         self.warming = self._warming()
         self.handler.asked = self.warming.asked
-        self.handler.lane = self._lane()
-        if self.handler.lane is not None:
-            self.handler.lane.rules(ruleset.rules)
+        self._whole_lane = self._lane()
+        self.under(taken)
         if settings.lane:
             self.handler.short = ShortWay(
                 handler=self.handler,
@@ -188,7 +188,7 @@ class Worker:
             max_line_size=settings.max_head,
             lingering_time=2.0,
         )
-        self.operator = Operator(self, ruleset)
+        self.operator = Operator(self, in_force, taken)
         self.metrics.add_source("store", self.operator.store_numbers)
         self.metrics.add_source("origin", self.operator.origin_numbers)
         self.metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
@@ -240,13 +240,36 @@ class Worker:
         """WebSockets have limits of their own."""
         return self.handler.in_flight - len(self.handler.websockets)
 
+    def _first_rules(self, in_force: InForce | None) -> Taken:
+        """Raises RuleError."""
+        handed = self._handed
+        if in_force is not None:
+            wanted = in_force.wanted()
+            taken = take(wanted, NOTHING, mask)
+            in_force.record(wanted, taken, at=self.clock.now(), how="start", by="")
+            return taken
+        if handed is None or handed.rules is None:
+            return NOTHING
+        candidate = None if handed.candidate is None else Path(handed.candidate)
+        order = Order(Path(handed.rules), candidate, handed.percent, handed.sample)
+        return take(order.wanted(), NOTHING, mask)
+
+    def under(self, taken: Taken) -> None:
+        """From now on the worker is under these rules: what is remembered for those before is forgotten."""
+        handler, lane = self.handler, self._whole_lane
+        handler.rules_version = taken.mark
+        if lane is not None and not handler.draining:
+            lane.rules(taken.rules)
+            handler.lane = lane if taken.differences is None else SampledLane(lane, taken.differences)
+        self.metrics.set_rules(r.name for r in taken.rules)
+        self.percentiles.set_rules(r.name for r in taken.rules)
+
     def _warming(self) -> Warming:
         settings, origin = self.settings, self.origin
         slot = 0 if self._handed is None else self._handed.slot
         files = None
         if settings.warm_start:
-            site = blake2b(f"{settings.origin}\n{settings.origin_host}".encode(), digest_size=6).hexdigest()
-            files = WantedFiles(settings.cache_dir, f"most-wanted-{site}", slot)
+            files = WantedFiles(settings.cache_dir, f"most-wanted-{site(settings)}", slot)
 
         def may_begin(_: Purpose) -> bool:
             """Work of our own leaves a quarter of the places at the origin to clients."""
@@ -372,6 +395,22 @@ class Worker:
                     log.exception("%s did not end cleanly", name)
 
 
+def site(settings: Settings) -> str:
+    """Names the origin in the cache directory: what is known of one is nothing to another."""
+    return blake2b(f"{settings.origin}\n{settings.origin_host}".encode(), digest_size=6).hexdigest()
+
+
+def rule_history(settings: Settings) -> RuleHistory | None:
+    """None where none is to be kept, or there is no place for it."""
+    if not settings.rule_history or settings.rules is None:
+        return None
+    try:
+        return RuleHistory(settings.cache_dir / f"rules-{site(settings)}", settings.rule_history)
+    except OSError as error:
+        log.warning("no versions of the rules are kept: %s: %s", settings.cache_dir, error.strerror)
+        return None
+
+
 def given(settings: Settings) -> Given:
     """What the command line says of origins."""
     return Given(
@@ -421,6 +460,7 @@ def edge_fields(settings: Settings) -> EdgeFields:
         location=settings.location,
         x_cache_status="x-cache-status" not in hidden,
         cache_status="cache-status" not in hidden,
+        proxy_status="proxy-status" not in hidden,
         server_timing="server-timing" not in hidden,
         x_request_id="x-request-id" not in hidden,
         x_edge_location="x-edge-location" not in hidden,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
+    from edgeproxy.rules.history import Order
+
 BEAT = 1.0
 """Seconds between two questions whether the worker is alive."""
 BEAT_PATIENCE = 1.6
@@ -153,7 +155,7 @@ async def start_child(
     listen: socket.socket,
     directory: Path,
     state: Path,
-    rules: Path | None,
+    rules: Order | None,
     config: Path | None,
     clock: float,
 ) -> Child:
@@ -167,7 +169,10 @@ async def start_child(
         directory=str(directory),
         control=str(control),
         state=str(state),
-        rules=None if rules is None else str(rules),
+        rules=None if rules is None else str(rules.directory),
+        candidate=None if rules is None or rules.candidate is None else str(rules.candidate),
+        percent=0.0 if rules is None else rules.percent,
+        sample=0 if rules is None else rules.sample,
         config=None if config is None else str(config),
         clock=clock,
     )

@@ -29,6 +29,8 @@ FIXED = {
     "admin": "--admin",
     "store": "--store (by default one for each --origin)",
     "cache_dir": "--cache-dir",
+    "rules": "--rules",
+    "rule_history": "--rule-history",
     "admin_token": "--admin-token-file",
     "read_token": "--read-token-file",
 }
@@ -68,8 +70,6 @@ class ConfigCopy:
         changed = [
             flag for name, flag in FIXED.items() if getattr(settings, name) != getattr(self.settings, name)
         ]
-        if (settings.rules is None) != (self.settings.rules is None):
-            changed.append("--rules none")
         if changed:
             raise SettingsError(f"{', '.join(changed)}: changed, which takes a restart")
         self._before = (self.settings, self.path)

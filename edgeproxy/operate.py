@@ -9,31 +9,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlsplit
 
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
 from edgeproxy.admin.problem import Problem
+from edgeproxy.admin.rule_keeper import RuleKeeper
 from edgeproxy.engine.aside import aside, let_go
 from edgeproxy.engine.invalidate import url_order
 from edgeproxy.key import build_key
+from edgeproxy.observe.access_log import mask
 from edgeproxy.origin import report
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.policy.joining import content_range
-from edgeproxy.rules.load import load_bytes, read_files, version_of
-from edgeproxy.rules.match import Matcher
+from edgeproxy.rules.differences import Differences
 from edgeproxy.rules.problems import RuleError
+from edgeproxy.rules.taken import take
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 from edgeproxy.warm.warmer import ENDED, Busy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgeproxy.admin.control import PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.app import Worker
-    from edgeproxy.rules.model import RuleSet
+    from edgeproxy.rules.history import InForce, Order
+    from edgeproxy.rules.taken import Taken, Wanted
     from edgeproxy.store.entry import Entry
 
 log = logging.getLogger("edgeproxy")
@@ -57,12 +60,14 @@ class About(TypedDict):
 class Operator:
     """Implements Control for one worker."""
 
-    def __init__(self, worker: Worker, ruleset: RuleSet) -> None:
+    def __init__(self, worker: Worker, in_force: InForce | None, taken: Taken) -> None:
+        """``in_force`` None: which rules it is under is for others to say."""
         self._worker = worker
-        self._ruleset = ruleset
-        self._directory = worker.settings.rules
+        self._in_force = in_force
+        self._taken = taken
         self._reloading = asyncio.Lock()
         self.last_reload: ReloadResult | None = None
+        self.rule_life = RuleKeeper(in_force, self.reload_rules, self._differing_here)
 
     @property
     def state(self) -> State:
@@ -71,59 +76,73 @@ class Operator:
     # -- rules ------------------------------------------------------------------------------------------
 
     async def rules(self) -> Mapping[str, object]:
-        ruleset = self._ruleset
+        ruleset = self._taken.ruleset
         return {
             "version": ruleset.version,
             "source": ruleset.source,
             "rules": [{"name": r.name, "at": r.at} for r in ruleset.rules],
         }
 
-    async def reload_rules(self, directory: Path | None = None) -> ReloadResult:
-        """From ``directory``, where one is given, and from then on."""
+    async def reload_rules(self, *, how: str = "reload", by: str = "") -> ReloadResult:
+        in_force = self._in_force
+        if in_force is None:
+            return ReloadResult(self._taken.ruleset.version, 0)
+        result, wanted = await self._take(in_force.wanted)
+        if wanted is not None:
+            now = self._worker.clock.now()
+            await aside(partial(in_force.record, wanted, self._taken, at=now, how=how, by=by))
+        return result
+
+    async def take_rules(self, order: Order) -> ReloadResult:
+        result, _ = await self._take(order.wanted)
+        return replace(result, version=self._taken.mark)
+
+    async def differing(self) -> Mapping[str, object]:
+        found = self._taken.differences
+        return Differences().told() if found is None else found.told()
+
+    async def _differing_here(self) -> list[Mapping[str, Any]]:
+        return [await self.differing()]
+
+    async def _take(self, read: Callable[[], Wanted]) -> tuple[ReloadResult, Wanted | None]:
+        """Be under the rules that ``read`` gives. None where that went wrong."""
         worker = self._worker
         async with self._reloading:
-            directory = directory or self._directory
-            if directory is None:
-                return ReloadResult(self._ruleset.version, 0)
+            before = self._taken
             try:
-                read = await aside(partial(_read, directory, self._ruleset.version))
+                wanted, taken = await aside(partial(_taken, read, before))
+                if taken is not before:
+                    worker.origin.configure(worker.given.completed(taken.pools))
             except RuleError as error:
-                worker.metrics.reloaded(ok=False)
                 lines = tuple(str(error).splitlines())
                 log.error("rules not reloaded, the old ones go on:\n%s", error)  # noqa: TRY400 - no fault of ours
-                self.last_reload = ReloadResult(self._ruleset.version, len(self._ruleset.rules), lines)
-                return self.last_reload
-            if read is not None:
-                try:
-                    worker.origin.configure(worker.given.completed(read[0].pools))
-                except ValueError as error:
-                    worker.metrics.reloaded(ok=False)
-                    log.error("rules not reloaded, the old ones go on: pools: %s", error)  # noqa: TRY400 - as above
-                    self.last_reload = ReloadResult(
-                        self._ruleset.version, len(self._ruleset.rules), (f"pools: {error}",)
-                    )
-                    return self.last_reload
-            self._directory = directory
+                return self._not_taken(lines), None
+            except ValueError as error:
+                log.error("rules not reloaded, the old ones go on: pools: %s", error)  # noqa: TRY400 - as above
+                return self._not_taken((f"pools: {error}",)), None
             worker.metrics.reloaded(ok=True)
-            self.last_reload = ReloadResult(self._ruleset.version, len(self._ruleset.rules))
-            if read is None:
-                log.info("rules reloaded: version %s, as before", self._ruleset.version)
-                return self.last_reload
-            before: list[object] = [*self._ruleset.rules, worker.engine.matcher]
-            self._ruleset, worker.engine.matcher = read
-            ruleset = self._ruleset
-            worker.handler.rules_version = ruleset.version
-            if worker.handler.lane is not None:
-                worker.handler.lane.rules(ruleset.rules)
+            version = taken.ruleset.version
+            self.last_reload = ReloadResult(version, len(taken.ruleset.rules))
+            if taken is before:
+                log.info("rules reloaded: version %s, as before", version)
+                return self.last_reload, wanted
+            self._taken = taken
+            worker.engine.matcher = taken.matcher
+            worker.under(taken)
             if worker.handler.short is not None:
                 worker.handler.short.forget_plans()
-            worker.metrics.set_rules(r.name for r in ruleset.rules)
-            worker.percentiles.set_rules(r.name for r in ruleset.rules)
             worker.warming.rules_changed()
-            log.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
-            self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules))
-            await let_go(before)
-            return self.last_reload
+            log.info("rules reloaded: %d rules, version %s", len(taken.ruleset.rules), taken.mark)
+            things: list[object] = [*before.rules, before.matcher]
+            del before
+            await let_go(things)
+            return self.last_reload, wanted
+
+    def _not_taken(self, lines: tuple[str, ...]) -> ReloadResult:
+        ruleset = self._taken.ruleset
+        self._worker.metrics.reloaded(ok=False)
+        self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules), lines)
+        return self.last_reload
 
     async def replace_workers(self) -> Replaced:
         raise Refused(NOBODY)
@@ -255,13 +274,9 @@ class Operator:
         return PartHealth(ok=ok, detail=detail)
 
 
-def _read(directory: Path, present: str) -> tuple[RuleSet, Matcher] | None:
-    """None if the files are those of the version ``present``, octet for octet."""
-    files = read_files(directory)
-    if version_of(files) == present:
-        return None
-    ruleset = load_bytes(files, source=str(directory))
-    return ruleset, Matcher(ruleset)
+def _taken(read: Callable[[], Wanted], present: Taken) -> tuple[Wanted, Taken]:
+    wanted = read()
+    return wanted, take(wanted, present, mask)
 
 
 def split_url(url: str) -> tuple[str | None, str]:

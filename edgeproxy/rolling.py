@@ -20,8 +20,6 @@ from edgeproxy.admin.control import Replaced
 from edgeproxy.settings import SettingsError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgeproxy.child import Child
     from edgeproxy.settings import Settings
 
@@ -45,7 +43,7 @@ class Crew(Protocol):
     def give_back(self) -> None:
         """The settings before are in force again."""
 
-    async def reload_rules(self, source: Path | None) -> tuple[str, ...]:
+    async def reload_rules(self) -> tuple[str, ...]:
         """What is wrong with them, if anything."""
 
     async def start(self, slot: int) -> Child:
@@ -97,7 +95,7 @@ class Rolling:
             settings = crew.read_settings()
         except SettingsError as error:
             return Replaced(0, str(error))
-        wrong = await crew.reload_rules(settings.rules)
+        wrong = await crew.reload_rules()
         if wrong:
             crew.give_back()
             return Replaced(0, f"the rules are refused: {wrong[0]}")

@@ -147,6 +147,12 @@ def usable_cpus() -> int:
         return allowed
 
 
+def some(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError("expected a whole number, 0 or more")
+    return int(value)
+
+
 def rate(value: str) -> float:
     try:
         number = float(value)
@@ -196,7 +202,7 @@ def host(value: str) -> str:
 
 
 FIELDS = (
-    "x-cache-status", "cache-status", "server-timing", "x-request-id", "x-edge-location",
+    "x-cache-status", "cache-status", "proxy-status", "server-timing", "x-request-id", "x-edge-location",
     "x-response-time", "age", "via",
 )  # fmt: skip
 
@@ -281,6 +287,8 @@ OPTIONS = (
     Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
     Option("warm_start", switch, "on", "on|off",
            "remember what is most wanted, and ask for it again after a start"),
+    Option("rule_history", some, "20", "N",
+           "versions of the rules kept in the cache dir, for 'edgeproxy rules'; 0: none"),
     Option("workers", workers, "1", "N|auto", "worker processes; auto: one for each CPU that we may use"),
     Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
     Option("location", printable, "", "NAME", "names this edge in X-Edge-Location"),
@@ -346,6 +354,7 @@ class Settings:
     store_size: int
     store_budget: float
     warm_start: bool
+    rule_history: int
     workers: int
     crash_limit: int
     location: str
@@ -405,6 +414,11 @@ class HandedDown:
     """The copy of the --config file in force."""
     clock: float | None = None
     """What all of them add to the machine's steady clock (clock.py), so that they agree on the time."""
+    candidate: str | None = None
+    """Where the rules are that are tried beside them, for ``percent`` of the keys; of the other requests one
+    in ``sample`` is compared."""
+    percent: float = 0.0
+    sample: int = 0
 
     @property
     def slot(self) -> int:

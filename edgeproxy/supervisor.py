@@ -32,7 +32,7 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import Refused, State
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import HEALTH_LIMIT, Node
-from edgeproxy.app import BACKLOG, admin_auth, bind, check_store
+from edgeproxy.app import BACKLOG, admin_auth, bind, check_store, rule_history
 from edgeproxy.child import Child, start_child, within
 from edgeproxy.clock import Clock
 from edgeproxy.engine.background import Background
@@ -119,9 +119,10 @@ class Supervisor:
             self._directory = directory
             settings = self._settings = self._given.told(self._config.take(directory))
             self._state = state_directory(settings, directory)
-            self._snapshot = RuleSnapshot(settings.rules, directory)
+            self._snapshot = RuleSnapshot(settings.rules, directory, rule_history(settings))
             self._snapshot.take()
             self._node = Node(self, self._snapshot, self._clock)
+            self._node.record("start")
             self._listen = self._given.listen or bind(settings.listen.host, settings.listen.port, "--listen")
             try:
                 _hold(self._listen, settings)
@@ -243,7 +244,7 @@ class Supervisor:
             self._listen,
             self._directory,
             self._state,
-            self._snapshot.directory,
+            self._snapshot.order,
             self._config.path,
             self._clock.base,
         )
@@ -269,7 +270,7 @@ class Supervisor:
 
     def _has_started(self, child: Child) -> None:
         log.info("%s is ready", child.name)
-        if child.version != self._snapshot.ruleset.version:
+        if child.version != self._snapshot.taken.mark:
             self._background.spawn(self._tell_rules(child), f"rules for {child.name}")
         if not self._complete and len(self.ready()) == self._settings.workers:
             self._complete = True
@@ -356,7 +357,7 @@ class Supervisor:
 
     async def _reload(self) -> None:
         self._manager.reloading("reading the rules again")
-        await self._node.reload_rules()
+        await self._node.reload_rules(how="SIGHUP")
         self._manager.reloaded(self._told())
 
     async def _drain(self) -> None:
@@ -411,8 +412,8 @@ class Supervisor:
     def give_back(self) -> None:
         self._settings = self._given.told(self._config.give_back())
 
-    async def reload_rules(self, source: Path | None) -> tuple[str, ...]:
-        return (await self._node.reload_rules(source)).errors
+    async def reload_rules(self) -> tuple[str, ...]:
+        return (await self._node.reload_rules(how="SIGUSR2")).errors
 
     async def take_over(self, new: Child, old: Child | None) -> None:
         present = self._slots.get(new.slot)

@@ -205,7 +205,7 @@ def reload(worker: Worker, manager: Manager) -> None:
 
     async def work() -> None:
         manager.reloading("reading the rules again")
-        await worker.operator.reload_rules()
+        await worker.operator.reload_rules(how="SIGHUP")
         manager.reloaded(f"serving on {worker.settings.listen}")
 
     reopen(worker)

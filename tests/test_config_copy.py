@@ -51,7 +51,7 @@ def test_the_copy_is_what_was_read(file: Path, tmp_path: Path) -> None:
         ("admin: 127.0.0.1:1", "--admin: changed, which takes a restart"),
         ("cache-dir: /elsewhere", "--cache-dir: changed, which takes a restart"),
         ("store: redis://127.0.0.1", "--store (by default one for each --origin): changed"),
-        ("rules: HERE", "--rules none: changed, which takes a restart"),
+        ("rules: HERE", "--rules: changed, which takes a restart"),
     ],
 )
 def test_what_is_refused_changes_nothing(file: Path, tmp_path: Path, line: str, says: str) -> None:

@@ -34,6 +34,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "store_size": ("10GB", 10_000_000_000),
     "store_budget": ("250ms", 0.25),
     "warm_start": ("off", False),
+    "rule_history": ("0", 0),
     "workers": ("4", 4),
     "crash_limit": ("9", 9),
     "location": ("fra-1 (a)", "fra-1 (a)"),

@@ -293,6 +293,42 @@ def test_rules_are_taken_over_everywhere_or_nowhere(edge: EdgeProcess, rules: Pa
     assert all("pitches" in name for name in names()), names()
 
 
+def test_rules_are_tried_and_brought_back_in_both_workers_at_once(edge: EdgeProcess, rules: Path) -> None:
+    def change(method: str, path: str, **body: object) -> dict[str, Any]:
+        answer = edge.admin(method, f"/api/rules/{path}", json.dumps(body).encode() if body else None)
+        assert answer.status == 200, answer.body
+        told: dict[str, Any] = json.loads(answer.body)
+        return told
+
+    def sides(pins: list[Pinned], of: str) -> list[set[int]]:
+        """Which of some pages that are not there each worker answers by the new rules."""
+        return [
+            {n for n in range(40) if pin.get(f"/api/pitches/{of}{n}").get("X-Side") == "new"} for pin in pins
+        ]
+
+    (before,) = rules.glob("*.yaml")
+    text = before.read_text().replace("ttl: 15m", "ttl: 15m\n    response_headers: {set: {x-side: new}}")
+    with pinned(edge) as pins:
+        change("PUT", "shadow", files={"a.yaml": text}, sample=2)
+        assert sides(pins, "a") == [set(), set()]
+        found = change("GET", "shadow")
+        assert found["compared"] >= 40
+        assert found["pairs"][0]["changes"][0]["new"] == "set x-side: new"
+        change("POST", "promote", percent=50)
+        one, other = sides(pins, "b")
+        assert one == other
+        assert 0 < len(one) < 40
+        os.kill(pins[0].pid, signal.SIGKILL)
+        until(lambda: len(pids(edge)) == 2 and pins[0].pid not in pids(edge), "the replacement")
+    with pinned(edge) as pins:
+        assert sides(pins, "b") == [one, one]
+        change("POST", "promote", percent=100)
+        assert sides(pins, "c") == [set(range(40))] * 2
+        change("POST", "rollback", by="ada")
+        assert sides(pins, "d") == [set(), set()]
+    assert change("GET", "history")["versions"][-1]["by"] == "ada"
+
+
 def test_a_worker_that_hangs_is_noticed_and_replaced(edge: EdgeProcess) -> None:
     victim, other = pids(edge)
     os.kill(victim, signal.SIGSTOP)

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from edgeproxy import __version__
-from edgeproxy.admin import purge_body
+from edgeproxy.admin import purge_body, rule_life
 from edgeproxy.admin.control import PurgeRequest, State
 from edgeproxy.admin.health import LIMIT, HealthBoard, word
 from edgeproxy.admin.problem import Problem, problems, to_json
+from edgeproxy.admin.rule_life import RuleLifeApi
 from edgeproxy.admin.warm_api import WarmApi
 from edgeproxy.clock import Clock
 
@@ -71,6 +72,7 @@ class AdminApi:
         self._health = HealthBoard(control, clock, limit)
         self._reloading = asyncio.Lock()
         self._warm = WarmApi(control)
+        self._life = RuleLifeApi(control.rule_life)
 
     async def index(self, _: web.Request) -> web.Response:
         return _json(
@@ -121,27 +123,26 @@ class AdminApi:
         last = self._control.last_reload
         return None if last is None else {"result": "error" if last.lines else "ok", "lines": last.lines}
 
-    async def reload(self, _: web.Request) -> web.Response:
+    async def reload(self, request: web.Request) -> web.Response:
+        said = rule_life.decode(await request.read(), rule_life.Reload)
         async with self._reloading:
-            result = await self._control.reload_rules()
-        if result.errors:
-            count = len(result.errors)
-            raise Problem(
-                422,
-                f"the rule files have {count} error{'s' if count > 1 else ''}; the rules loaded before go on",
-                errors=list(result.errors),
-                version=result.version,
-                rules=result.rules,
-            )
-        if result.missing:
-            raise Problem(
-                503,
-                "not every worker has taken the rules over; those that have not are being replaced",
-                errors=list(result.missing),
-                version=result.version,
-                rules=result.rules,
-            )
-        return _json({"version": result.version, "rules": result.rules})
+            result = await self._control.reload_rules(by=said.by)
+        return rule_life.answer(result)
+
+    async def rule_versions(self, request: web.Request) -> web.StreamResponse:
+        return await self._life.history(request)
+
+    async def rollback(self, request: web.Request) -> web.StreamResponse:
+        return await self._life.rollback(request)
+
+    async def shadow(self, request: web.Request) -> web.StreamResponse:
+        return await self._life.shadow(request)
+
+    async def differences(self, request: web.Request) -> web.StreamResponse:
+        return await self._life.differences(request)
+
+    async def promote(self, request: web.Request) -> web.StreamResponse:
+        return await self._life.promote(request)
 
     async def replace_workers(self, _: web.Request) -> web.Response:
         replaced = await self._control.replace_workers()
@@ -211,6 +212,11 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/api/cache/warm/{job}", Access.WRITE, AdminApi.warm_cancel, "stop one"),
     Route("GET", "/api/rules", Access.READ, AdminApi.rules, "the rules in force"),
     Route("POST", "/api/rules/reload", Access.WRITE, AdminApi.reload, "read the rule files again"),
+    Route("GET", "/api/rules/history", Access.READ, AdminApi.rule_versions, "the versions they had"),
+    Route("POST", "/api/rules/rollback", Access.WRITE, AdminApi.rollback, "bring one back"),
+    Route("PUT", "/api/rules/shadow", Access.WRITE, AdminApi.shadow, "compare others, on live traffic"),
+    Route("GET", "/api/rules/shadow", Access.READ, AdminApi.differences, "what these decide otherwise"),
+    Route("POST", "/api/rules/promote", Access.WRITE, AdminApi.promote, "answer a share of the keys by them"),
     Route(
         "POST",
         "/api/workers/replace",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgeproxy.admin.rule_life import RuleLife
+
 
 class State(StrEnum):
     """Where the proxy is in its life. Only READY answers /readyz with 200."""
@@ -127,8 +129,12 @@ class Control(Protocol):
     async def rules(self) -> Mapping[str, object]:
         """The rule set in force: version, source, and each rule with where it stands."""
 
-    async def reload_rules(self) -> ReloadResult:
-        """Read the rule files again; those in force go on if the new ones are wrong."""
+    async def reload_rules(self, *, how: str = "reload", by: str = "") -> ReloadResult:
+        """Read the rule files again; those in force go on if the new ones are wrong. ``how`` it came to that
+        and ``by`` whom are for the history."""
+
+    @property
+    def rule_life(self) -> RuleLife: ...
 
     async def replace_workers(self) -> Replaced:
         """New workers for all, one at a time, with the settings read again. Raises Refused."""

@@ -24,8 +24,9 @@ import orjson
 
 from edgeproxy.admin import warm_body
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
-from edgeproxy.admin.private import LATENCIES, RULES
+from edgeproxy.admin.private import DIFFERENCES, LATENCIES, RULES
 from edgeproxy.admin.problem import Problem, to_json
+from edgeproxy.admin.rule_keeper import RuleKeeper
 from edgeproxy.observe import merge
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.rules.problems import RuleError
@@ -164,6 +165,7 @@ class Node:
         self._reloading = asyncio.Lock()
         self._reloads = self._reloads_failed = 0
         self.last_reload: ReloadResult | None = None
+        self.rule_life = RuleKeeper(snapshot.in_force, self.reload_rules, self._differing)
 
     @property
     def state(self) -> State:
@@ -195,15 +197,20 @@ class Node:
     async def replace_workers(self) -> Replaced:
         return await self._team.replace_all()
 
-    async def reload_rules(self, source: Path | None = None) -> ReloadResult:
-        """From ``source``, where one is given, and from then on."""
+    def record(self, how: str, by: str = "") -> None:
+        """The rules in force are a version, since now. Blocks."""
+        snapshot = self._snapshot
+        if snapshot.in_force is not None and snapshot.wanted is not None:
+            snapshot.in_force.record(snapshot.wanted, snapshot.taken, at=self._clock.now(), how=how, by=by)
+
+    async def reload_rules(self, *, how: str = "reload", by: str = "") -> ReloadResult:
         async with self._reloading:
             before = self._snapshot.ruleset
             if self._snapshot.source is None:
                 return ReloadResult(before.version, 0)
             self._reloads += 1
             try:
-                ruleset = await asyncio.to_thread(self._snapshot.take, source)
+                ruleset = await asyncio.to_thread(self._snapshot.take)
             except (RuleError, OSError) as error:
                 self._reloads_failed += 1
                 _LOG.error("rules not reloaded, the old ones go on:\n%s", error)
@@ -213,17 +220,24 @@ class Node:
             members = self._team.ready()
             said = await asyncio.gather(*(self.tell_rules(member) for member in members))
             missing = tuple(why for why in said if why is not None)
+            await asyncio.to_thread(self.record, how, by)
             _LOG.info("rules reloaded: %d rules, version %s", len(ruleset.rules), ruleset.version)
             self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules), missing=missing)
             return self.last_reload
 
     async def tell_rules(self, member: Member) -> str | None:
         """Have the worker take the rules in force; why it did not, and then it is being replaced."""
-        version = self._snapshot.ruleset.version
+        order, version = self._snapshot.order, self._snapshot.taken.mark
+        if order is None:
+            return None
+        body = {
+            "directory": str(order.directory),
+            "candidate": "" if order.candidate is None else str(order.candidate),
+            "percent": order.percent,
+            "sample": order.sample,
+        }
         try:
-            reply = await member.link.ask(
-                "POST", RULES, body={"directory": str(self._snapshot.directory)}, patience=RULES_PATIENCE
-            )
+            reply = await member.link.ask("POST", RULES, body=body, patience=RULES_PATIENCE)
             told = reply.json()
             if reply.status == 200 and told["version"] == version:
                 return None
@@ -232,6 +246,13 @@ class Node:
             why = str(error)
         self._team.replace(member, f"it did not take over the rules of version {version}: {why}")
         return f"{member.name}: {why}"
+
+    async def _differing(self) -> Sequence[Mapping[str, Any]]:
+        async def ask(member: Member) -> dict[str, Any]:
+            told: dict[str, Any] = (await member.link.ask("GET", DIFFERENCES)).json()
+            return told
+
+        return [told for _, told in await self._each(ask)]
 
     # -- the cache --------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import Control, ReloadResult
 from edgeproxy.admin.problem import Problem, to_json
+from edgeproxy.rules.history import Order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,20 +23,27 @@ if TYPE_CHECKING:
 
 LATENCIES = "/worker/latencies"
 RULES = "/worker/rules"
+DIFFERENCES = "/worker/differences"
 
 
 class WorkerControl(Control, Protocol):
     async def latencies(self) -> Mapping[str, object]:
         """Percentiles.dump()."""
 
-    async def reload_rules(self, directory: Path | None = None) -> ReloadResult:
-        """Read ``directory``, and from then on."""
+    async def differing(self) -> Mapping[str, object]:
+        """Differences.told(), of the rules that are tried."""
+
+    async def take_rules(self, order: Order) -> ReloadResult:
+        """Be under these rules from now on. ``version`` of the result is their mark (rules/taken.py)."""
 
 
 class RulesOrder(msgspec.Struct, forbid_unknown_fields=True):
-    """Take over the rules in this directory."""
+    """Take over the rules in this directory, and those that are tried beside them ("": none)."""
 
     directory: str
+    candidate: str = ""
+    percent: float = 0.0
+    sample: int = 0
 
 
 def make_private(control: WorkerControl, clock: Clock) -> web.Application:
@@ -44,16 +52,23 @@ def make_private(control: WorkerControl, clock: Clock) -> web.Application:
     async def latencies(_: web.Request) -> web.Response:
         return web.Response(body=to_json(await control.latencies()), content_type="application/json")
 
+    async def differences(_: web.Request) -> web.Response:
+        return web.Response(body=to_json(await control.differing()), content_type="application/json")
+
     async def rules(request: web.Request) -> web.Response:
         try:
             order = msgspec.json.decode(await request.read(), type=RulesOrder)
         except msgspec.DecodeError as error:
             raise Problem(400, str(error)) from None
-        result = await control.reload_rules(Path(order.directory))
+        candidate = Path(order.candidate) if order.candidate else None
+        result = await control.take_rules(
+            Order(Path(order.directory), candidate, order.percent, order.sample)
+        )
         told = {"version": result.version, "rules": result.rules, "errors": list(result.errors)}
         return web.Response(body=to_json(told), content_type="application/json")
 
     app = make_admin(control, None, clock)
     app.router.add_get(LATENCIES, latencies)
+    app.router.add_get(DIFFERENCES, differences)
     app.router.add_post(RULES, rules)
     return app

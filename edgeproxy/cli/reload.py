@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edgeproxy.cli import client
+from edgeproxy.cli.rules import caller
 
 PATIENCE = 3600.0
 """Seconds: each worker drains, and each new one starts."""
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _reload(args: argparse.Namespace) -> int:
-    answer = client.call(args, "POST", "/api/rules/reload", accept=(200, 422, 503))
+    answer = client.call(args, "POST", "/api/rules/reload", {"by": caller()}, accept=(200, 422, 503))
     told = answer.body
     if not isinstance(told, dict) or (answer.status == 200 and "version" not in told):
         raise client.Failed("the answer is not what edgeproxy says of a reload")

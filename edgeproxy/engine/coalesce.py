@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeproxy.cluster.base import Lease
     from edgeproxy.engine.body import SharedBody
     from edgeproxy.origin.base import OriginError
-    from edgeproxy.policy.vocabulary import NotStored, StaleReason
+    from edgeproxy.policy.vocabulary import NotStored
     from edgeproxy.store.entry import Entry
 
 
@@ -48,10 +48,11 @@ class Streaming:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """The origin failed and ``entry``, stale, was served in its place."""
+    """The origin failed with ``error``, and ``entry``, stale, was served in its place to the one who led.
+    Whether it may be to another, that one's request says too."""
 
     entry: Entry
-    reason: StaleReason
+    error: OriginError
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from edgeproxy.engine.body import SharedBody, pump
 from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.graphql import has_errors
+from edgeproxy.engine.holding import held, may_be_held
 from edgeproxy.engine.mould import Cast, make
 from edgeproxy.engine.parts import SplicedBody, counted, settled
 from edgeproxy.engine.streaming import stream_of
@@ -166,6 +167,8 @@ class Fetcher:
                 forward = replace(forward, resent=True)
             try:
                 reply = await self.ask_origin(trace, forward)
+                if entry is not None and may_be_held(reply) and self._can_stand_in(ask, entry):
+                    reply = await held(reply)
             except OriginError as error:
                 return self.on_failure(ask, entry, flight, error)
             answer = self.settle(ask, entry, flight, start, reply, own=own, asked=asked)
@@ -175,6 +178,14 @@ class Fetcher:
             conditions, asked = _again(exchange, rule, decision)
         broken = OriginError(OriginFailure.BAD_RESPONSE, "304 to a request without conditions")
         return self.on_failure(ask, entry, flight, broken)
+
+    def _can_stand_in(self, ask: Ask, entry: Entry) -> bool:
+        """Whether ``entry`` would be sent if the answer that has begun broke off."""
+        if self._store.overtaken(entry):
+            return False
+        broken = d.Failed(OriginFailure.TRUNCATED)
+        conclusion = conclude(ask.exchange.head, entry.stored, broken, ask.rule.overrides, self._clock.now())
+        return isinstance(conclusion, d.ServeStaleOnError)
 
     def abandon(self, flight: Flight | None) -> None:
         """Cancelled or broken without an outcome: those who wait must not wait for ever."""
@@ -233,7 +244,8 @@ class Fetcher:
                 reply.body.close()
                 self._cool(ask, flight, OriginFailure.SERVER_ERROR)
                 trace.failure = OriginFailure.SERVER_ERROR
-                self._resolve(flight, Stale(entry, conclusion.reason))
+                error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
+                self._resolve(flight, Stale(entry, error))
                 return self.stale(ask, entry, conclusion.reason)
             case d.GiveUp():
                 reply.body.close()
@@ -374,6 +386,9 @@ class Fetcher:
         """Read the body to its end; what is whole and in time becomes an entry."""
         try:
             await pump(source, body)
+            if body.error is not None and body.error.failure is not OriginFailure.ABANDONED:
+                # The next request is not to be broken off too, where something stale can be sent.
+                self._cool(ask, flight, body.error.failure)
             if body.outgrown:
                 self._store.note_uncacheable(ask.key.primary)
                 if flight is not None and flight.lease is not None:
@@ -445,7 +460,7 @@ class Fetcher:
         self._cool(ask, flight, error.failure)
         answer = self.give_up_or_stale(ask, entry, error)
         if isinstance(answer, FromEntry) and entry is not None:
-            self._resolve(flight, Stale(entry, ask.exchange.trace.stale_reason or StaleReason.ON_ERROR))
+            self._resolve(flight, Stale(entry, error))
         else:
             self._resolve(flight, Failed(error))
         return answer

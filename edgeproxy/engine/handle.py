@@ -362,7 +362,7 @@ class Engine:
                 if self._store.overtaken(stale) or not answers(ask.exchange.head, stale.stored):
                     trace.collapsed = False
                     return None
-                return self._fetcher.stale(ask, stale, outcome.reason)
+                return self._fetcher.give_up_or_stale(ask, stale, outcome.error)
             case Uncacheable():
                 trace.collapsed = False
                 return await self._alone(ask, d.Pass(PassReason.HIT_FOR_MISS, decision.reason))

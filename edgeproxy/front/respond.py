@@ -16,6 +16,7 @@ from http import HTTPStatus
 from math import ceil, floor
 from typing import TYPE_CHECKING
 
+from edgeproxy.front.proxy_status import proxy_status
 from edgeproxy.policy.coding import coded_etag, compressible
 from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.head import Headers
@@ -39,7 +40,7 @@ BODILESS = frozenset({204, 304})
 OURS = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"age"})
 """Never copied from an answer: framing is ours, and Age is computed."""
 LIFETIME = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control", b"expires", b"pragma"})
-"""Left out of 412 and 416: they are about the stored answer; a cache below would keep the error as long."""
+"""Left out of a 416: they are about the stored answer; a cache below would keep the error as long."""
 REPRESENTATION = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
 """Left out of a 304: they describe a body that is not there (RFC 9110 §15.4.5)."""
 
@@ -55,6 +56,7 @@ class EdgeFields:
     location: str = ""
     x_cache_status: bool = True
     cache_status: bool = True
+    proxy_status: bool = True
     server_timing: bool = True
     x_request_id: bool = True
     x_edge_location: bool = True
@@ -121,9 +123,6 @@ class Responder:
         elif serve.form is Form.NOT_SATISFIABLE:
             status, reason, skipped = 416, "", skipped | REPRESENTATION | LIFETIME
             extra.append((b"Content-Range", b"bytes */%d" % (stored.complete_length or 0)))
-            extra.append((b"Cache-Control", b"no-store"))
-        elif serve.form is Form.PRECONDITION_FAILED:
-            status, reason, skipped = 412, "", skipped | REPRESENTATION | LIFETIME
             extra.append((b"Cache-Control", b"no-store"))
         if coding:
             etag = headers.get("etag")
@@ -227,10 +226,11 @@ class Responder:
             lines.append(b"Age: %d\r\n" % age)
         if fields.x_cache_status:
             lines.append(b"X-Cache-Status: %b\r\n" % trace.word.value.encode())
-        if fields.cache_status and (trace.hit or trace.forwarded is not None or trace.reason):
-            # Nothing of a request that was refused unread: that is no cache's doing (RFC 9211 §2). What the
-            # edge answers in the origin's place has our member in spite of "SHOULD NOT": operators look for
-            # the reason there.
+        if trace.tier is Tier.EDGE:
+            if fields.proxy_status and (said := proxy_status(self._name, trace)):
+                lines.append(b"Proxy-Status: %b\r\n" % said)
+        elif fields.cache_status and (trace.hit or trace.forwarded is not None or trace.reason):
+            # Nothing of a request that was refused unread: that is no cache's doing (RFC 9211 §2).
             lines.append(b"Cache-Status: %b\r\n" % self.cache_status(trace))
         if fields.server_timing:
             lines.append(b"Server-Timing: %b\r\n" % server_timing(trace))

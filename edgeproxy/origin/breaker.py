@@ -6,8 +6,12 @@ Rules of this file:
 - Closed: everything passes. It opens on so many failures to connect in a row, or when of enough requests
   in ten seconds too many failed. Open: nothing passes for a pause that doubles each time, with jitter.
   Half-open: one request at a time passes; if it is answered the breaker closes, if it fails the breaker
-opens again. - Only who took the trial (``try_one``) decides it: what was under way before says nothing of
-now. - Time that passes closed shortens the next pause again: one doubling for each FORGIVEN seconds.
+  opens again.
+- Only who took the trial (``try_one``) decides it: what was under way before says nothing of now.
+- Where nobody better could have been asked, a trial that failed at once has cost nobody anything: the next
+  one comes SOON, however far the pause has grown, so that who is back is not left alone for a minute. (Who
+  cannot be connected to is watched in another way: keeper.py.)
+- Time that passes closed shortens the next pause again: one doubling for each FORGIVEN seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from edgeproxy.rules.pools import Breaker as Policy
 
 FORGIVEN = 30.0
+AT_ONCE = 1.0
+SOON = 1.5
+"""Seconds."""
 
 
 class State(StrEnum):
@@ -39,6 +46,7 @@ class Breaker:
         "_closed_at",
         "_connects",
         "_trial",
+        "_tried_at",
         "_trips",
         "_window",
         "cannot_connect",
@@ -62,6 +70,7 @@ class Breaker:
         self._connects = 0
         self._trips = 0
         self._trial = False
+        self._tried_at = -math.inf
         self._closed_at = -math.inf
 
     def ready(self, now: float) -> bool:
@@ -70,10 +79,11 @@ class Breaker:
             return True
         return not self._trial and now >= self.until
 
-    def try_one(self) -> None:
+    def try_one(self, now: float) -> None:
         """The trial begins; ``ready`` said so."""
         self.state = State.HALF_OPEN
         self._trial = True
+        self._tried_at = now
 
     def postpone(self, until: float) -> None:
         """No trial before then."""
@@ -97,8 +107,11 @@ class Breaker:
             self._connects = 0
             self._window.forget()
 
-    def failed(self, now: float, why: str, *, connect: bool, trial: bool = False) -> bool:
-        """A failure that the window has counted already. True: the breaker has opened with it."""
+    def failed(
+        self, now: float, why: str, *, connect: bool, trial: bool = False, alone: bool = False
+    ) -> bool:
+        """A failure that the window has counted already; ``alone``: nobody else could have been asked. True:
+        the breaker has opened with it."""
         if trial:
             self._trial = False
         policy = self.policy
@@ -108,6 +121,8 @@ class Breaker:
             if not trial:
                 return False
             self._open(now, why, connect=connect)
+            if alone and not connect and now - self._tried_at < AT_ONCE:
+                self.until = min(self.until, now + SOON)
             return True
         self._connects = self._connects + 1 if connect else 0
         window = self._window

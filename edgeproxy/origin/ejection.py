@@ -6,6 +6,8 @@ Rules of this file:
 - The n-th ejection lasts n times the base; each DECAY seconds back in service take one off.
 - Who comes back is on probation: asked one request at a time until PROVEN answers were good, and out again
   after the first failure or AGAIN slow answers.
+- An answer whose head was well may still break off. Such ones count in a row of their own, which good heads
+  end only where they are twice as many: each of them came with one.
 - Slow is relative: to the median of the others, by a factor, and by FLOOR seconds at least, after ENOUGH
   answers since it came back.
 """
@@ -31,7 +33,9 @@ PROVEN = 5
 class Ejector:
     """One origin's record. ``until``: out before then, 0 when it is not; ``ejections``: how often it was."""
 
-    __slots__ = ("_back", "_row", "_times", "ejections", "policy", "probation", "reason", "until")
+    __slots__ = (
+        "_back", "_broken", "_heads", "_row", "_times", "ejections", "policy", "probation", "reason", "until",
+    )  # fmt: skip
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -40,34 +44,46 @@ class Ejector:
         self.probation = False
         self.reason = ""
         self._row = 0
+        self._broken = self._heads = 0
         self._times = 0
         self._back = -math.inf
 
     def out(self, now: float) -> bool:
         return now < self.until
 
-    def answered(self) -> None:
+    def answered(self) -> bool:
+        """A good head. True: the next one matters too."""
         self._row = 0
+        if self._broken:
+            self._heads += 1
+            if self._heads > 2 * self._broken:
+                self._broken = self._heads = 0
+        return self._broken > 0
 
     def failed(self) -> bool:
         """Count one failure. True: it deserves to be ejected."""
         self._row += 1
         return self.policy.enabled and self._row >= (1 if self.probation else self.policy.failures)
 
+    def broke_off(self) -> bool:
+        """Count an answer that did so after its head. True: it deserves to be ejected."""
+        self._broken += 1
+        return self.policy.enabled and self._broken >= (1 if self.probation else self.policy.failures)
+
     def eject(self, now: float, why: str) -> None:
         if self._times:
             self._times = max(0, self._times - int(max(0.0, now - self._back) // DECAY))
         self._times += 1
         self.ejections += 1
-        self._row = 0
+        self._row = self._broken = self._heads = 0
         self.probation = True
         self.reason = why
         self.until = self._back = now + min(self.policy.longest, self.policy.base * self._times)
 
     @property
     def row(self) -> int:
-        """Failures in a row."""
-        return self._row
+        """Failures in a row, of the one kind or the other."""
+        return max(self._row, self._broken)
 
 
 def may_eject(policy: Policy, members: int, out: int, usable_others: int) -> bool:

@@ -149,9 +149,8 @@ class Member:
             window.roll(now)
         window.current += 1
         if self._blemished:
-            self._blemished = False
             self.breaker.answered(now)
-            self.ejector.answered()
+            self._blemished = self.ejector.answered()
         seconds = now - reply.request_time
         answers = self.answers = self.answers + 1
         if answers < 10:
@@ -174,7 +173,7 @@ class Member:
         self.requests += 1
         self.errors += 1
         if self.spare(self, now):
-            self._count(now, f"status {status}", connect=False, trial=trial)
+            self._count(now, f"status {status}", trial=trial)
             return
         self.window.add(now, answered=1, spared=1)
         self.breaker.answered(now, trial=trial)
@@ -195,16 +194,21 @@ class Member:
         if trial:
             self.breaker.abandoned()
 
-    def _count(self, now: float, why: str, *, connect: bool, trial: bool) -> None:
+    def _count(
+        self, now: float, why: str, *, connect: bool = False, trial: bool = False, broken: bool = False
+    ) -> None:
         self._blemished = True
         self.window.add(now, failed=1)
-        opened = self.breaker.failed(now, why, connect=connect, trial=trial)
+        alone = trial and not self.spare(self, now)
+        opened = self.breaker.failed(now, why, connect=connect, trial=trial, alone=alone)
         if opened:
             self.changed(self, now)
         if connect and self.breaker.policy.enabled:
             return  # the breaker's, which finds out sooner when one can connect again
-        if self.ejector.failed() and not self.ejector.out(now) and self.may_go(self, now):
-            self.eject(now, f"{self.ejector.row} failures in a row: {why}")
+        ejector = self.ejector
+        out = ejector.broke_off() if broken else ejector.failed()
+        if out and not ejector.out(now) and self.may_go(self, now):
+            self.eject(now, f"{ejector.row} failures in a row: {why}")
 
     def eject(self, now: float, why: str) -> None:
         self.ejector.eject(now, why)
@@ -224,7 +228,7 @@ class Member:
     def _broke_off(self, error: OriginError) -> None:
         if error.failure not in LOCAL:
             self.failures += 1
-            self._count(self._clock.now(), str(error), connect=False, trial=False)
+            self._count(self._clock.now(), str(error), broken=True)
 
     def may_resend(self) -> bool:
         """Whether the budget has room for one that is sent again; it is charged."""

@@ -403,7 +403,7 @@ class Pools:
         if not self._turns.take(member.name):
             breaker.postpone(now + _ASK_AGAIN)
             return None
-        breaker.try_one()
+        breaker.try_one(now)
         return Attempt(pool, member, trial=True, extra=False)
 
     def _nothing_usable(self, pool: OriginPool, now: float) -> OriginError:

@@ -129,11 +129,12 @@ def _in_place_of_error(
     if freshness.must_validate or (freshness.never_stale and not freshness.is_fresh(now)):
         return None
     asked = request_directives(request.headers) if overrides.honour_request_directives else NO_DIRECTIVES
-    if now < freshness.fresh_until + max(freshness.stale_if_error, asked.stale_if_error or 0):
+    limit = overrides.stale_limit
+    if now < freshness.fresh_until + min(limit, max(freshness.stale_if_error, asked.stale_if_error or 0)):
         return ServeStaleOnError(stored, StaleReason.ON_ERROR)
     if (
         failure in DISCONNECTED
-        and now < freshness.fresh_until + freshness.stale_if_disconnected
+        and now < freshness.fresh_until + min(limit, freshness.stale_if_disconnected)
         and not (asked.no_cache or asked.max_age is not None or asked.min_fresh is not None)
     ):
         # Nobody asked for this copy, so a client that wants nothing stale is not given it (§5.2.1).

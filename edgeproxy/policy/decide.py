@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["bypass", "conclude", "decide", "deliver", "insists"]
 
 CACHED_METHODS = frozenset({"GET", "HEAD"})
+_PRECONDITIONS = frozenset({"if-match", "if-unmodified-since"})
+_NOT_FOR_A_CACHE = _PRECONDITIONS | {"upgrade"}
 
 
 def bypass(request: RequestHead, overrides: Overrides) -> Pass | None:
@@ -45,13 +47,18 @@ def bypass(request: RequestHead, overrides: Overrides) -> Pass | None:
         return Pass(request.unkeyed or PassReason.METHOD, Forwarded.METHOD)
     if overrides.pass_:
         return Pass(PassReason.RULE, Forwarded.BYPASS)
-    if _asks_for_upgrade(request.headers):
+    special = not request.headers.isdisjoint(_NOT_FOR_A_CACHE)
+    if special and _asks_for_upgrade(request.headers):
         return Pass(PassReason.UPGRADE, Forwarded.BYPASS)
     if request.has_body and not request.content_key:
         return Pass(PassReason.REQUEST_BODY, Forwarded.BYPASS)
     asked = _asked(request, overrides)
-    if asked.no_store and not asked.only_if_cached:
+    if asked.only_if_cached:
+        return None
+    if asked.no_store:
         return Pass(PassReason.REQUEST_NO_STORE, Forwarded.REQUEST)
+    if special and not request.headers.isdisjoint(_PRECONDITIONS):
+        return Pass(PassReason.PRECONDITION, Forwarded.REQUEST)
     return None
 
 
@@ -116,6 +123,8 @@ def _from_stored(
     staleness = now - freshness.fresh_until
     if freshness.never_stale or (asked.max_age is not None and asked.max_stale is None):
         # With max-age alone the client does not want a stale answer (RFC 9111 §5.2.1.1).
+        return None
+    if staleness >= overrides.stale_limit:
         return None
     refresh = staleness < freshness.stale_while_revalidate
     if not refresh and (asked.max_stale is None or staleness > asked.max_stale):

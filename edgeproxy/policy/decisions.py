@@ -35,8 +35,6 @@ class Form(Enum):
     """206, one part or several (§15.3.7)."""
     NOT_SATISFIABLE = "not-satisfiable"
     """416 (§15.5.17)."""
-    PRECONDITION_FAILED = "precondition-failed"
-    """412 (§15.5.13)."""
 
 
 class Asked(Enum):

@@ -1,4 +1,4 @@
-"""In which form a client gets a stored answer: whole, 304, 206, 416 or 412, and in which coding.
+"""In which form a client gets a stored answer: whole, 304, 206 or 416, and in which coding.
 
 Rules of this file:
 
@@ -18,7 +18,7 @@ from edgeproxy.policy.coding import choose_coding, coded_etag, compressible
 from edgeproxy.policy.decisions import Form, Serve
 from edgeproxy.policy.parts import within
 from edgeproxy.policy.ranges import UNSATISFIABLE, if_range_matches, parse_ranges
-from edgeproxy.policy.validate import Verdict, evaluate
+from edgeproxy.policy.validate import not_modified
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import RequestHead
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _RANGED = frozenset({"GET", "QUERY"})
 """RFC 9110 §14.2, RFC 10008: of no other method is it said what a part of its answer is."""
-_CONDITIONAL = frozenset({"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"})
+_CONDITIONAL = frozenset({"if-none-match", "if-modified-since"})
 
 
 def deliver(
@@ -37,7 +37,7 @@ def deliver(
     not one that was made to another."""
     age = int(stored.freshness.age(now))
     coding = selected_coding(request, stored, overrides)
-    form = _by_conditions(request, stored, overrides, coding)
+    form = _by_conditions(request, stored, coding)
     if form is not Form.FULL:
         return Serve(stored, age, form, coding)
     if stored.part is not None:
@@ -63,26 +63,13 @@ def selected_coding(request: RequestHead, stored: Stored, overrides: Overrides) 
     return choose_coding(request.headers.get("accept-encoding"), compression.codings)
 
 
-def _by_conditions(request: RequestHead, stored: Stored, overrides: Overrides, coding: str) -> Form:
+def _by_conditions(request: RequestHead, stored: Stored, coding: str) -> Form:
     headers = request.headers
     if stored.status // 100 != 2 or headers.isdisjoint(_CONDITIONAL):
         return Form.FULL
-    etag = stored.etag
-    verdict = evaluate(
-        headers,
-        stored.headers,
-        None if etag is None else coded_etag(etag, coding),
-        stored.freshness.received,
-        () if etag is None else [coded_etag(etag, c) for c in ("", *overrides.compression.codings)],
-    )
-    return _FORMS[verdict]
-
-
-_FORMS = {
-    Verdict.PROCEED: Form.FULL,
-    Verdict.NOT_MODIFIED: Form.NOT_MODIFIED,
-    Verdict.FAILED: Form.PRECONDITION_FAILED,
-}
+    etag = None if stored.etag is None else coded_etag(stored.etag, coding)
+    same = not_modified(headers, stored.headers, etag, stored.freshness.received)
+    return Form.NOT_MODIFIED if same else Form.FULL
 
 
 def _parts(request: RequestHead, stored: Stored) -> Parts:

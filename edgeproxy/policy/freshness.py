@@ -8,6 +8,7 @@ Rules of this file:
   Age that clients see stays the true one.
 - A rule's ``ttl`` and ``ttl_min`` are for answers below 400. How long an error is kept is said by
   ``status_ttl`` or by the answer itself: else fifteen minutes for a page were fifteen minutes for its 500.
+- No window is longer than the cap on staleness (``Overrides.stale_limit``), whoever gives it.
 - A rule's lifetime lifts no prohibition: no-cache, must-revalidate and their kin hold until the rule says
   the ``unsafe`` word (no-store and private are storable.py's).
 """
@@ -54,15 +55,16 @@ def freshness_of(
     source, lifetime = _lifetime(head, directives, age, response_time, overrides)
     # A rule's windows are meant for the answers its ttl is meant for, not for errors it says nothing of.
     meant = head.status < 400 or status_ttl(head.status, overrides) is not None
+    limit = overrides.stale_limit
     return Freshness(
         received=response_time,
         initial_age=age,
         lifetime=lifetime,
         stale_while_revalidate=_window(
-            overrides.stale_while_revalidate if meant else None, directives.stale_while_revalidate
+            overrides.stale_while_revalidate if meant else None, directives.stale_while_revalidate, limit
         ),
-        stale_if_error=_window(overrides.stale_if_error if meant else None, directives.stale_if_error),
-        stale_if_disconnected=_disconnected(directives, overrides) if meant else 0.0,
+        stale_if_error=_window(overrides.stale_if_error if meant else None, directives.stale_if_error, limit),
+        stale_if_disconnected=min(limit, _disconnected(directives, overrides)) if meant else 0.0,
         keep=_keep(head.headers, overrides),
         must_validate=directives.no_cache and Unsafe.NO_CACHE not in overrides.unsafe,
         never_stale=_never_stale(directives, source, overrides),
@@ -153,9 +155,9 @@ def _heuristic(
     return LifetimeSource.HEURISTIC, min(unchanged * HEURISTIC_FRACTION, HEURISTIC_MAXIMUM)
 
 
-def _window(rule: float | None, answer: int | None) -> float:
+def _window(rule: float | None, answer: int | None, limit: float) -> float:
     """A stale window: the rule's where it gives one, else the answer's (RFC 5861), else none."""
-    return rule if rule is not None else float(answer or 0)
+    return min(limit, rule if rule is not None else float(answer or 0))
 
 
 def _disconnected(directives: Directives, overrides: Overrides) -> float:

@@ -87,7 +87,7 @@ TABLE: dict[str, Row] = {
     # A 304 confirms the stored answer by its validator (validate.py), so the same one, or a weak one
     # for a strong one: the stored one stays.
     "etag": Row(update=False, kept=True),
-    # Of one client's request: the edge evaluates them itself (RFC 9111 §4.3.2).
+    # Of one client's request: what may be stored is asked for without them (RFC 9111 §4.3.2).
     "if-match": _CONDITION,
     "if-none-match": _CONDITION,
     "if-modified-since": _CONDITION,

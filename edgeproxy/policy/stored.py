@@ -179,6 +179,10 @@ class Unsafe(StrEnum):
     """Serve answers that say must-revalidate or proxy-revalidate when stale."""
 
 
+LONGEST_STALE = 24 * 3600.0
+"""Seconds that an answer may be stale for, where no rule says how long: whatever it and clients say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Overrides:
     """What a rule changes of plain HTTP caching. ``Overrides()`` is plain RFC 9111.
@@ -195,6 +199,8 @@ class Overrides:
     stale_while_revalidate: float | None = None
     stale_if_error: float | None = None
     stale_if_disconnected: float | None = None
+    max_stale: float | None = None
+    """The cap on all of these, and on what clients accept; see ``stale_limit``."""
     keep: float | None = None
     unsafe: frozenset[Unsafe] = frozenset()
     honour_request_directives: bool = True
@@ -210,6 +216,15 @@ class Overrides:
     no_store: bool = False
     parts: bool = True
     """A request for one range of what is not stored asks the origin for that range, not for the whole."""
+
+    @property
+    def stale_limit(self) -> float:
+        """Seconds: what has been stale for as long is never sent. The rule's cap; where it has none a day, or
+        as long as its own windows say."""
+        if self.max_stale is not None:
+            return self.max_stale
+        own = (self.stale_while_revalidate, self.stale_if_error, self.stale_if_disconnected)
+        return max(LONGEST_STALE, *(window or 0.0 for window in own))
 
     @property
     def shares_authorized(self) -> bool:

@@ -3,22 +3,20 @@
 Rules of this file:
 
 - Strong comparison where octets are joined or overwritten, weak comparison elsewhere (RFC 9110 §8.8.3.2).
-- Conditions are evaluated in the order of RFC 9110 §13.2.2.
+- If-Match and If-Unmodified-Since are the origin's to evaluate (RFC 9111 §4.3.2): decide.py has them passed.
+  The others in the order of RFC 9110 §13.2.2.
 - A 304 that does not fit the stored answer confirms nothing (RFC 9111 §4.3.4).
 """
 
 from __future__ import annotations
 
 import re
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.http_date import parse_http_date
 from edgeproxy.policy.lists import OWS, split_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from edgeproxy.policy.head import Headers, RawField, ResponseHead
     from edgeproxy.policy.stored import Stored
 
@@ -26,14 +24,6 @@ _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"\Z')
 _STRONG_AFTER = 60.0
 """Seconds between Last-Modified and Date from which on the date is strong. RFC 9110 §8.8.2.2 asks for one;
 a minute allows for the two having been taken by different clocks."""
-
-
-class Verdict(Enum):
-    """What the client's conditions make of the answer."""
-
-    PROCEED = "proceed"
-    NOT_MODIFIED = "not-modified"
-    FAILED = "failed"
 
 
 def is_entity_tag(value: str) -> bool:
@@ -74,44 +64,21 @@ def strong_validator(headers: Headers) -> str | None:
     return headers.get("last-modified") if last_modified_is_strong(headers) else None
 
 
-def evaluate(
-    request: Headers, stored: Headers, etag: str | None, received: float, every_etag: Iterable[str] = ()
-) -> Verdict:
-    """The client's preconditions against a stored answer to GET or HEAD, without If-Range.
+def not_modified(request: Headers, stored: Headers, etag: str | None, received: float) -> bool:
+    """Whether the client has what is stored already: its conditions against a stored answer to GET or HEAD.
 
-    ``etag`` belongs to the representation selected for this client. ``every_etag`` are those of all
-    representations the edge has of it: If-Match asks about the state of the resource, and a client that
-    got one coding may name it when another is selected. ``received`` stands in for a missing Date.
+    ``etag`` belongs to the representation selected for this client. ``received`` stands in for a missing
+    Date.
     """
-    if_match = request.get("if-match")
-    if if_match is not None:
-        if not _if_match(if_match, tuple(every_etag)):
-            return Verdict.FAILED
-    elif not _unmodified_since(request.get("if-unmodified-since"), stored):
-        return Verdict.FAILED
     if_none_match = request.get("if-none-match")
     if if_none_match is not None:
-        matches = _if_none_match(if_none_match, etag)
-    else:
-        matches = _not_modified_since(request.get("if-modified-since"), stored, received)
-    return Verdict.NOT_MODIFIED if matches else Verdict.PROCEED
-
-
-def _if_match(value: str, etags: tuple[str, ...]) -> bool:
-    members = split_list(value)
-    return "*" in members or any(strong_match(m, etag) for m in members for etag in etags)
+        return _if_none_match(if_none_match, etag)
+    return _not_modified_since(request.get("if-modified-since"), stored, received)
 
 
 def _if_none_match(value: str, etag: str | None) -> bool:
     members = split_list(value)
     return "*" in members or (etag is not None and any(weak_match(m, etag) for m in members))
-
-
-def _unmodified_since(value: str | None, stored: Headers) -> bool:
-    """True as well where the condition cannot be evaluated: it is ignored then (§13.1.4)."""
-    since = None if value is None else parse_http_date(value)
-    modified = _date(stored, "last-modified")
-    return since is None or modified is None or modified <= since
 
 
 def _not_modified_since(value: str | None, stored: Headers, received: float) -> bool:

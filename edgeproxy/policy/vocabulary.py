@@ -79,6 +79,8 @@ class PassReason(StrEnum):
     """The request asks for ranges and nothing whole is stored or may be stored."""
     UPGRADE = "upgrade"
     """The request asks to change the protocol."""
+    PRECONDITION = "precondition"
+    """If-Match and If-Unmodified-Since are the origin's to evaluate, never a cache's (RFC 9111 §4.3.2)."""
 
 
 class NotStored(StrEnum):
@@ -218,9 +220,9 @@ class OriginFailure(StrEnum):
 DISCONNECTED = frozenset({
     OriginFailure.DNS, OriginFailure.REFUSED, OriginFailure.CONNECT_TIMEOUT, OriginFailure.TLS,
     OriginFailure.TLS_TIMEOUT, OriginFailure.RESET, OriginFailure.FIRST_BYTE_TIMEOUT,
-    OriginFailure.BREAKER_OPEN,
+    OriginFailure.READ_TIMEOUT, OriginFailure.TRUNCATED, OriginFailure.BREAKER_OPEN,
 })  # fmt: skip
-"""The origin could not be reached, or gave no answer at all (RFC 9111 §4.2.4)."""
+"""The origin could not be reached, or gave no whole answer (RFC 9111 §4.2.4)."""
 
 _FAILURE_STATUS = {
     OriginFailure.CONNECT_TIMEOUT: 504,

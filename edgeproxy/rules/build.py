@@ -107,6 +107,7 @@ def _overrides(read: Read) -> Overrides:
             "stale_while_revalidate",
             "stale_if_error",
             "stale_if_disconnected",
+            "max_stale",
             "keep",
             "heuristic",
             "max_object",

@@ -293,6 +293,7 @@ FIELDS: tuple[Field, ...] = (
     Field("stale_while_revalidate", lambda rule: rule.overrides.stale_while_revalidate, _time),
     Field("stale_if_error", lambda rule: rule.overrides.stale_if_error, _time),
     Field("stale_if_disconnected", lambda rule: rule.overrides.stale_if_disconnected, _time),
+    Field("max_stale", lambda rule: rule.overrides.max_stale, _time),
     Field("keep", lambda rule: rule.overrides.keep, _time),
     Field("key", lambda rule: rule.key, show_key),
     Field("tags", lambda rule: rule.tags, _tag_policy),

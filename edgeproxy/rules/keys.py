@@ -411,9 +411,13 @@ RULE = Table(
             default="as the answer says", example="stale_if_error: 1h"),
         Key("stale_if_disconnected", DURATION,
             "How long after its ttl an answer may be sent when the origin cannot be reached at all (refused, "
-            "reset, silent, not found), where neither `stale_if_error` nor the answer's own is there. Never "
-            "for a 5xx, nor against must-revalidate and its kin; `0` turns it off.",
+            "reset, silent, not found, broken off), where neither `stale_if_error` nor the answer's own is "
+            "there. Never for a 5xx, nor against must-revalidate and its kin; `0` turns it off.",
             default=values.show_duration(DEFAULT_DISCONNECTED), example="stale_if_disconnected: 5m"),
+        Key("max_stale", DURATION,
+            "The cap on all of these: nothing that has been stale for longer is sent, whatever this rule, "
+            "the answer or a client's `max-stale` says.",
+            default="a day, or this rule's longest window", example="max_stale: 1h"),
         Key("keep", DURATION, "How long a stale answer is kept so that the origin can confirm it with 304.",
             default="as long as is useful", example="keep: 1d"),
         Key("cache_control", CACHE_CONTROL,

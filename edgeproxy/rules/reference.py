@@ -208,13 +208,15 @@ rules:
 
 - A reload keeps what it can: an origin whose URL, timeouts, limits and TLS are as before keeps its
   connections, its state and its counters. One that is gone gets no new requests; those under way end in
-peace. - An origin is usable unless its breaker is open, it is ejected, or its health checks fail. Where none
+  peace.
+- An origin is usable unless its breaker is open, it is ejected, or its health checks fail. Where none
   is, the fallback pool is asked; where that has none either, an origin that only its health checks or an
   ejection keep out is asked all the same (a check that is wrong must not take a site down), and without one
   the answer is stale where a rule allows it, else 503 with Retry-After, at once.
 - A breaker that opened because nobody could connect is watched: once a second it is tried whether one can,
   and then one request goes through. Only one at a time does while a breaker is half-open, on the whole
-machine. - What clients do wrong (leaving, a bad body), 404, and a full queue never count against an origin.
+  machine.
+- What clients do wrong (leaving, a bad body), 404, and a full queue never count against an origin.
   A 5xx does not open the breaker of, nor eject, the last usable origin: it is passed on.
 - State is kept by each worker for itself; so are the limits.
 """

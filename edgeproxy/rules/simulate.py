@@ -38,6 +38,7 @@ MEMO = 65_536
 
 _PASSED = frozenset({
     PassReason.UPGRADE, PassReason.REQUEST_BODY, PassReason.REQUEST_NO_STORE, PassReason.RANGE_TOO_COMPLEX,
+    PassReason.PRECONDITION,
 })  # fmt: skip
 """Reasons that lie in the request: it passes under any rules."""
 _AGED = frozenset({CacheWord.HIT, CacheWord.UPDATING, CacheWord.STALE})

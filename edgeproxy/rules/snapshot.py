@@ -6,56 +6,75 @@ Rules of this file:
 - An operator edits the files at leisure: until the next reload, a worker that has to be replaced starts with
   the rules that the others have.
 - The copy before the present one is kept: a worker that was started a moment ago may be reading it.
+- A candidate that is tried beside them is where the history keeps it, which is as unchanging.
 """
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgeproxy.rules.load import load_bytes, read_files, version_of
-from edgeproxy.rules.model import RuleSet
+from edgeproxy.rules.history import InForce, Order
+from edgeproxy.rules.taken import NOTHING, take
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edgeproxy.rules.history import RuleHistory
+    from edgeproxy.rules.model import RuleSet
+    from edgeproxy.rules.taken import Wanted
 
 
 class RuleSnapshot:
     """``source`` None: no rules, and nothing is ever copied. ``place``: a directory for the copies."""
 
-    def __init__(self, source: Path | None, place: Path) -> None:
+    def __init__(self, source: Path | None, place: Path, history: RuleHistory | None = None) -> None:
         self.source = source
-        self.ruleset = RuleSet()
+        self.in_force = None if source is None else InForce(source, history)
+        self.taken = NOTHING
         """What is in force."""
+        self.wanted: Wanted | None = None
+        """The files that this was made of."""
         self.directory: Path | None = None
-        """Where its copy is."""
+        """Where their copy is."""
+        self.candidate: Path | None = None
+        """Where the candidate's files are."""
         self._place = place
         self._before: Path | None = None
 
-    def take(self, source: Path | None = None) -> RuleSet:
-        """Read the files (of ``source``, where one is given, and from then on), check and copy them. Blocks.
-        Raises RuleError and OSError, and then what was in force still is."""
-        source = source or self.source
-        if source is None:
+    @property
+    def ruleset(self) -> RuleSet:
+        return self.taken.ruleset
+
+    @property
+    def order(self) -> Order | None:
+        """What each worker is to be under."""
+        if self.directory is None or self.wanted is None:
+            return None
+        return Order(self.directory, self.candidate, self.wanted.percent, self.wanted.sample)
+
+    def take(self) -> RuleSet:
+        """Read the files, check and copy them. Blocks. Raises RuleError and OSError, and then what was in
+        force still is."""
+        if self.in_force is None:
             return self.ruleset
-        files = read_files(source)
-        if self.directory is not None and version_of(files) == self.ruleset.version:
-            self.source = source
-            return self.ruleset
-        ruleset = load_bytes(files, source=str(source))
-        directory = self._place / f"rules-{ruleset.version}"
+        wanted = self.in_force.wanted()
+        taken = take(wanted, self.taken)
+        directory = self._place / f"rules-{taken.ruleset.version}"
         if directory != self.directory:
             if not directory.exists():
                 fresh = self._place / "rules.new"
                 shutil.rmtree(fresh, ignore_errors=True)
                 fresh.mkdir()
-                for name, octets in files:
+                for name, octets in wanted.files:
                     (fresh / name).write_bytes(octets)
                 fresh.rename(directory)
             if self._before is not None and self._before != directory:
                 shutil.rmtree(self._before, ignore_errors=True)
             self._before, self.directory = self.directory, directory
-        self.source = source
-        self.ruleset = replace(ruleset, source=str(source))
+        history = self.in_force.history
+        self.candidate = None
+        if taken.candidate is not None and history is not None:
+            self.candidate = history.directory(taken.candidate.version)
+        self.taken, self.wanted = taken, wanted
         return self.ruleset

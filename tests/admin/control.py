@@ -20,6 +20,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+class SmallRuleLife:
+    """Remembers what it was asked, and says what it is told to."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[object, ...]] = []
+        self.result = ReloadResult("v2", 4)
+        self.told: Mapping[str, Any] = {"versions": []}
+        self.differs: Mapping[str, Any] = {"compared": 0, "differing": 0, "pairs": []}
+
+    async def history(self) -> Mapping[str, Any]:
+        return self.told
+
+    async def candidate(self) -> Mapping[str, Any] | None:
+        return None
+
+    async def rollback(self, to: str, by: str) -> ReloadResult:
+        self.done.append(("rollback", to, by))
+        return self.result
+
+    async def shadow(self, files: list[tuple[str, bytes]], sample: int, by: str) -> ReloadResult:
+        self.done.append(("shadow", files, sample, by))
+        return self.result
+
+    async def promote(self, percent: float, by: str) -> ReloadResult:
+        self.done.append(("promote", percent, by))
+        return self.result
+
+    async def differences(self) -> Mapping[str, Any]:
+        return self.differs
+
+
 class SmallControl:
     def __init__(self) -> None:
         self.state = State.READY
@@ -44,6 +75,8 @@ class SmallControl:
         """While closed, questions about entries hang."""
         self.gate_all.set()
         self.reloads = 0
+        self.reloaded_by: list[tuple[str, str]] = []
+        self.rule_life = SmallRuleLife()
         self.last_reload: ReloadResult | None = None
         self.errors: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
@@ -63,7 +96,8 @@ class SmallControl:
     async def rules(self) -> Mapping[str, object]:
         return {"version": "v1", "rules": [{"name": "pitches", "at": "a.yaml:2"}]}
 
-    async def reload_rules(self) -> ReloadResult:
+    async def reload_rules(self, *, how: str = "reload", by: str = "") -> ReloadResult:
+        self.reloaded_by.append((how, by))
         self.reloads += 1
         self.last_reload = ReloadResult("v1" if self.errors else "v2", 4, self.errors, self.missing)
         return self.last_reload

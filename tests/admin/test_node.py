@@ -23,6 +23,7 @@ from edgeproxy.admin.node import Member, Node, WorkerLink
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.problem import Problem
 from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.rules.history import RuleHistory
 from edgeproxy.rules.snapshot import RuleSnapshot
 from tests.admin.control import SmallControl
 from tests.support.driven import DrivenClock
@@ -30,6 +31,8 @@ from tests.support.driven import DrivenClock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
+
+    from edgeproxy.rules.history import Order
 
 RULES = "rules: [{{name: {name}, match: {{path: /a}}, ttl: 1m}}]\n"
 
@@ -40,6 +43,8 @@ class SmallWorker(SmallControl):
     def __init__(self, clock: DrivenClock) -> None:
         super().__init__()
         self.directories: list[Path] = []
+        self.orders: list[Order] = []
+        self.differs: Mapping[str, object] = {"compared": 1, "differing": 0, "pairs": []}
         self.own_version: str | None = None
         self.percentiles = Percentiles(clock.now)
         self.shared_store = False
@@ -47,10 +52,13 @@ class SmallWorker(SmallControl):
     async def latencies(self) -> Mapping[str, object]:
         return self.percentiles.dump()
 
-    async def reload_rules(self, directory: Path | None = None) -> ReloadResult:
-        assert directory is not None
-        self.directories.append(directory)
-        return ReloadResult(self.own_version or directory.name.removeprefix("rules-"), 1)
+    async def take_rules(self, order: Order) -> ReloadResult:
+        self.directories.append(order.directory)
+        self.orders.append(order)
+        return ReloadResult(self.own_version or order.wanted().mark, 1)
+
+    async def differing(self) -> Mapping[str, object]:
+        return self.differs
 
     async def stats(self) -> Mapping[str, object]:
         return {"requests": 3, "store": {"l2_name": "x"} if self.shared_store else {}}
@@ -99,9 +107,10 @@ class Setting:
         self.source = directory / "source"
         self.source.mkdir()
         self.write("one")
-        snapshot = RuleSnapshot(self.source, directory)
+        snapshot = RuleSnapshot(self.source, directory, RuleHistory(directory / "kept"))
         snapshot.take()
         self.node = Node(self.team, snapshot, self.clock)
+        self.node.record("start")
 
     def write(self, name: str) -> None:
         (self.source / "one.yaml").write_text(RULES.format(name=name))
@@ -216,6 +225,30 @@ async def test_wrong_rules_reach_no_worker(setting: Setting) -> None:
     assert "\nedgeproxy_config_reload_failed_total 1.0\n" in told
     assert "\nedgeproxy_config_last_reload_successful 0.0\n" in told
     assert setting.node.last_reload == result
+
+
+async def test_rules_that_are_tried_are_told_to_all_and_brought_back_from_all(setting: Setting) -> None:
+    life = setting.node.rule_life
+    tried = [("one.yaml", RULES.format(name="tried").encode())]
+    assert not (await life.shadow(tried, 7, "ada")).lines
+    assert not (await life.promote(25.0, "ada")).lines
+    for worker in setting.workers:
+        shadow, promoted = worker.orders
+        assert (shadow.percent, promoted.percent, promoted.sample) == (0, 25, 7)
+        assert promoted.candidate is not None
+        assert (promoted.candidate / "one.yaml").read_bytes() == tried[0][1]
+    told = await life.differences()
+    assert (told["compared"], told["candidate"]["by"]) == (2, "ada")
+    await life.promote(100, "ada")
+    assert (await setting.node.rules())["rules"] == [{"name": "tried", "at": "one.yaml:1"}]
+    assert setting.workers[0].orders[-1].candidate is None
+    await life.rollback("", "bob")
+    assert (await setting.node.rules())["rules"] == [{"name": "one", "at": "one.yaml:1"}]
+    history = await life.history()
+    assert [(v["how"], v["by"]) for v in history["versions"]] == [
+        ("start", ""), ("promote", "ada"), ("rollback", "bob"),
+    ]  # fmt: skip
+    assert history["held"] is None
 
 
 async def test_who_does_not_take_the_rules_over_is_named_and_replaced(setting: Setting) -> None:

@@ -27,7 +27,7 @@ def test_good_rules(run: Run, written: Written) -> None:
     done = run("check", str(directory))
     assert done == (0, f"{directory}: 1 rule, 0 examples, all good\n", "")
     done = run("check", str(directory), "--format", "json")
-    assert json.loads(done.out) == {"ok": True, "rules": 1, "examples": 0, "problems": []}
+    assert json.loads(done.out) == {"ok": True, "rules": 1, "examples": 0, "problems": [], "findings": []}
 
 
 def test_wrong_rules_name_file_line_and_what_was_expected(run: Run, written: Written) -> None:
@@ -88,3 +88,57 @@ def test_schema(run: Run) -> None:
     done = run("check", "--schema")
     assert done.code == 0
     assert "rules" in json.loads(done.out)["properties"]
+
+
+SHADOWED = """rules:
+  - {name: api, match: {path: "/api/**"}, ttl: 1m, unsafe: [set_cookie]}
+  - {name: items, match: {path: "/api/items/{id}"}, ttl: 5m}
+"""
+
+
+def test_warnings_are_told_and_count_where_that_is_wanted(run: Run, written: Written) -> None:
+    directory = written(a=SHADOWED)
+    done = run("check", str(directory))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "a.yaml:3: warning: items: never reached: api (a.yaml:2) takes all it matches",
+        f"{directory}: 2 rules, 0 examples, 1 warning",
+    ]
+    assert run("check", str(directory), "--strict").code == 1
+    told = json.loads(run("check", str(directory), "--format", "json").out)
+    assert told["findings"] == [
+        {
+            "kind": "dead-rule", "rule": "items", "at": "a.yaml:3",
+            "message": "never reached: api (a.yaml:2) takes all it matches",
+            "others": [{"name": "api", "at": "a.yaml:2"}],
+        }
+    ]  # fmt: skip
+
+
+def test_sarif(run: Run, written: Written) -> None:
+    directory = written(a=SHADOWED)
+    log = json.loads(run("check", str(directory), "--format", "sarif").out)
+    (result,) = log["runs"][0]["results"]
+    assert (log["version"], result["ruleId"], result["level"]) == ("2.1.0", "dead-rule", "warning")
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == f"{directory}/a.yaml"
+    assert place["region"]["startLine"] == 3
+    assert {each["id"] for each in log["runs"][0]["tool"]["driver"]["rules"]} >= {"dead-rule", "refused"}
+
+    directory = written(a="rules:\n  - {name: a, match: {path: /a}, ttl: soon}\n")
+    done = run("check", str(directory), "--format", "sarif")
+    (result,) = json.loads(done.out)["runs"][0]["results"]
+    assert (done.code, result["ruleId"], result["level"]) == (1, "refused", "error")
+    assert result["locations"][0]["physicalLocation"]["region"]["startLine"] == 2
+
+
+def test_what_a_log_shows(run: Run, written: Written, tmp_path: Path) -> None:
+    directory = written(a=SHADOWED)
+    record = {
+        "time": "2026-01-01T00:00:00.000Z", "method": "GET", "host": "h", "target": "/api/x", "status": 200,
+        "reason": "set-cookie",
+    }  # fmt: skip
+    (tmp_path / "log").write_text(json.dumps(record) + "\n")
+    out = run("check", str(directory), "--log", str(tmp_path / "log")).out
+    assert "a.yaml:2: warning: api: unsafe: [set_cookie] gives all clients one answer, and 1 request" in out
+    assert run("check", str(directory), "--log", "/no/such").code == 2

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.origin.breaker import FORGIVEN, Breaker, State
+from edgeproxy.origin.breaker import FORGIVEN, SOON, Breaker, State
 from edgeproxy.origin.window import SECONDS, Window
 from edgeproxy.rules.pools import Breaker as Policy
 
@@ -65,7 +65,7 @@ def test_one_trial_at_a_time_and_its_outcome_decides() -> None:
     b, w = breaker(connects=1)
     fail(b, w, AT, connect=True)
     assert b.ready(AT + 1)
-    b.try_one()
+    b.try_one(AT + 1)
     assert b.state is State.HALF_OPEN
     assert not b.ready(AT + 100)
     answer(b, w, AT + 1)  # one that was under way before: says nothing of now
@@ -74,7 +74,7 @@ def test_one_trial_at_a_time_and_its_outcome_decides() -> None:
     b.abandoned()
     assert b.state.value == "open"
     assert b.ready(AT + 1)
-    b.try_one()
+    b.try_one(AT + 1)
     answer(b, w, AT + 1.5, trial=True)
     assert b.state.value == "closed"
     assert (w.failed, w.answered) == (0, 0), "what was before does not open it again"
@@ -87,19 +87,35 @@ def test_the_pause_doubles_to_its_longest_and_is_forgiven() -> None:
     for _ in range(8):
         pauses.append(b.until - now)
         now = b.until
-        b.try_one()
+        b.try_one(now)
         assert fail(b, w, now, connect=True, trial=True)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    b.try_one()
+    b.try_one(now)
     answer(b, w, now, trial=True)
     now += 3 * FORGIVEN
     fail(b, w, now, connect=True)
     assert b.until - now == 60  # nine doublings less three
-    b.try_one()
+    b.try_one(now)
     answer(b, w, now, trial=True)
     now += 20 * FORGIVEN
     fail(b, w, now, connect=True)
     assert b.until - now == 1
+
+
+@pytest.mark.parametrize(("took", "alone", "pause"), [(0.0, True, SOON), (0.0, False, 60), (5.0, True, 60)])
+def test_a_trial_that_cost_nobody_anything_is_soon_followed_by_another(
+    took: float, alone: bool, pause: float
+) -> None:
+    b, w = breaker(connects=1)
+    fail(b, w, AT, connect=True)
+    now = AT
+    for _ in range(8):
+        now = b.until
+        b.try_one(now)
+        now += took
+        w.add(now, failed=1)
+        b.failed(now, "why", connect=False, trial=True, alone=alone)
+    assert b.until - now == pytest.approx(pause)
 
 
 def test_jitter_takes_a_tenth_at_most() -> None:
@@ -142,7 +158,7 @@ def test_whatever_happens(events: list[tuple[str, float]], chance: float) -> Non
         now += after
         if what == "try" and b.state is not State.CLOSED and b.ready(now):
             assert not trial
-            b.try_one()
+            b.try_one(now)
             trial = True
         elif what == "leave" and trial:
             b.abandoned()

@@ -24,6 +24,24 @@ def test_failures_in_a_row() -> None:
     assert not any(off.failed() for _ in range(50))
 
 
+def test_answers_that_break_off_after_a_good_head() -> None:
+    ejector = Ejector(Ejection())
+
+    def head_then(broken: bool) -> bool:
+        ejector.answered()
+        return broken and ejector.broke_off()
+
+    assert [head_then(broken=True) for _ in range(5)] == [False] * 4 + [True]
+    ejector.eject(AT, "why")
+    assert ejector.broke_off(), "on probation, once is enough"
+    ejector = Ejector(Ejection())
+    assert not any(head_then(broken=n % 4 == 0) for n in range(100)), "one in four is no reason to go"
+    ejector = Ejector(Ejection())
+    for _ in range(8):  # all at once: the heads first
+        ejector.answered()
+    assert [ejector.broke_off() for _ in range(5)][-1]
+
+
 def test_each_time_longer_and_time_in_service_takes_it_off_again() -> None:
     ejector = Ejector(Ejection(base=1.0, longest=60.0))
     now, lasted = AT, []

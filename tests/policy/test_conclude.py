@@ -243,7 +243,8 @@ def test_where_the_rule_says_the_word_or_gives_the_window() -> None:
 
 
 DISCONNECTED = [
-    "dns", "refused", "connect-timeout", "tls", "tls-timeout", "reset", "first-byte-timeout", "breaker-open",
+    "dns", "refused", "connect-timeout", "tls", "tls-timeout", "reset", "first-byte-timeout", "read-timeout",
+    "truncated", "breaker-open",
 ]  # fmt: skip
 
 
@@ -277,6 +278,21 @@ def test_the_rule_gives_the_window_of_a_disconnection() -> None:
         assert entry.freshness.storage_ttl(NOW) == 60 + seconds
     before = concluded(entry, Failed(OriginFailure.DNS), at=at - 0.1)
     assert before == ServeStaleOnError(entry, StaleReason.DISCONNECTED)
+
+
+@pytest.mark.parametrize("failure", [OriginFailure.REFUSED, OriginFailure.OVERLOADED])
+def test_the_cap_on_staleness(failure: OriginFailure) -> None:
+    entry = stored({CC: "max-age=60, stale-if-error=600"})
+    capped = Overrides(max_stale=5)
+    for asked in (request(), request({CC: "stale-if-error=600"})):
+        within, past = (
+            concluded(entry, Failed(failure), at=NOW + 60 + s, asked=asked, overrides=capped)
+            for s in (4.9, 5)
+        )
+        assert isinstance(within, ServeStaleOnError)
+        assert past == GiveUp(failure)
+    disconnected = concluded(OLD, Failed(OriginFailure.REFUSED), at=NOW + 66, overrides=capped)
+    assert disconnected == GiveUp(OriginFailure.REFUSED)
 
 
 @pytest.mark.parametrize("asks", ["no-cache", "max-age=600", "min-fresh=1"])

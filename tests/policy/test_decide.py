@@ -41,6 +41,9 @@ def asking(directive: str, method: str = "GET") -> RequestHead:
         (request(has_body=True), PLAIN, PassReason.REQUEST_BODY, Forwarded.BYPASS),
         (request(has_body=True, method="HEAD"), PLAIN, PassReason.REQUEST_BODY, Forwarded.BYPASS),
         (asking("no-store"), PLAIN, PassReason.REQUEST_NO_STORE, Forwarded.REQUEST),
+        (request({"If-Match": "*"}), PLAIN, PassReason.PRECONDITION, Forwarded.REQUEST),
+        (request({"If-Unmodified-Since": "x"}, method="HEAD"), DEAF, PassReason.PRECONDITION,
+         Forwarded.REQUEST),
     ],
 )  # fmt: skip
 def test_bypass(asked: RequestHead, overrides: Overrides, reason: PassReason, forwarded: Forwarded) -> None:
@@ -55,6 +58,8 @@ def test_bypass(asked: RequestHead, overrides: Overrides, reason: PassReason, fo
         (asking("no-cache"), PLAIN),
         (asking("no-store"), DEAF),
         (asking("no-store, only-if-cached"), PLAIN),
+        (request({CC: "only-if-cached", "If-Match": "*"}), PLAIN),
+        (request({"If-None-Match": "*", "If-Modified-Since": "x"}), PLAIN),
         (request({"Upgrade": "websocket"}), PLAIN),
         (request({"Upgrade": "websocket", "Connection": "keep-alive"}), PLAIN),
         (request({"Upgrade": "h2c", "Connection": "Upgrade, HTTP2-Settings"}), PLAIN),
@@ -152,6 +157,18 @@ def test_not_stale_enough_for_the_request(directive: str) -> None:
 
 def test_max_stale_is_not_heard_where_the_rule_says_so() -> None:
     assert isinstance(decide(asking("max-stale"), ENTRY, DEAF, NOW + 70), Revalidate)
+
+
+def test_the_cap_holds_against_clients_and_for_what_is_stored_already() -> None:
+    """A day where nobody says more; a rule's own cap at once, whatever was stored with the answer."""
+    within, past = (decide(asking("max-stale"), ENTRY, PLAIN, NOW + 60 + s) for s in (86_399, 86_400))
+    assert isinstance(within, ServeStale)
+    assert isinstance(past, Revalidate)
+    capped = Overrides(max_stale=5)
+    for asked in (request(), asking("max-stale")):
+        within, past = (decide(asked, REVALIDATING, capped, NOW + 60 + s) for s in (4.9, 5))
+        assert isinstance(within, ServeStale)
+        assert isinstance(past, Revalidate)
 
 
 REVALIDATING = stored({CC: "max-age=60, stale-while-revalidate=30", "ETag": '"a"'})

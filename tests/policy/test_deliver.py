@@ -65,13 +65,6 @@ def test_if_modified_since(method: str) -> None:
     assert deliver(asked, ENTRY, PLAIN, NOW).form is Form.NOT_MODIFIED
 
 
-@pytest.mark.parametrize(
-    ("tag", "form"), [('"a-gzip"', Form.FULL), ('"a"', Form.FULL), ('"b"', Form.PRECONDITION_FAILED)]
-)
-def test_if_match_is_against_every_coding(tag: str, form: Form) -> None:
-    assert deliver(request({"If-Match": tag}), ENTRY, PLAIN, NOW).form is form
-
-
 def test_conditions_are_for_answers_that_are_2xx() -> None:
     gone = stored({"Cache-Control": "max-age=60", "ETag": '"a"'}, status=410)
     assert deliver(request({"If-None-Match": '"a"'}), gone, PLAIN, NOW).form is Form.FULL
@@ -80,7 +73,6 @@ def test_conditions_are_for_answers_that_are_2xx() -> None:
 def test_an_answer_without_an_etag_matches_none() -> None:
     bare = stored({"Cache-Control": "max-age=60"})
     assert deliver(request({"If-None-Match": '"a"'}), bare, PLAIN, NOW).form is Form.FULL
-    assert deliver(request({"If-Match": '"a"'}), bare, PLAIN, NOW).form is Form.PRECONDITION_FAILED
 
 
 def test_parts_are_of_the_identity_body() -> None:

@@ -291,3 +291,27 @@ def test_a_rules_windows_are_for_the_answers_it_speaks_of(
     overrides = Overrides(stale_while_revalidate=60.0, stale_if_error=60.0, status_ttl=status_ttl)
     freshness = of([], overrides, status=status)
     assert (freshness.stale_while_revalidate, freshness.stale_if_error) == (window, window)
+
+
+DAY = 24 * 3600.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "limit"),
+    [
+        (PLAIN, DAY),
+        (Overrides(stale_if_error=60.0), DAY),
+        (Overrides(stale_if_error=7 * DAY), 7 * DAY),
+        (Overrides(stale_if_error=7 * DAY, max_stale=3600.0), 3600.0),
+        (Overrides(max_stale=0.0), 0.0),
+        (Overrides(max_stale=30 * DAY), 30 * DAY),
+    ],
+)
+def test_no_window_is_longer_than_the_cap(overrides: Overrides, limit: float) -> None:
+    """A year, says the answer; whoever runs the edge says what that is worth."""
+    year = f"max-age=1, stale-while-revalidate={365 * 24 * 3600}, stale-if-error={365 * 24 * 3600}"
+    freshness = of({"Cache-Control": year}, overrides)
+    assert freshness.stale_while_revalidate == limit
+    own = limit if overrides.stale_if_error is None else min(limit, overrides.stale_if_error)
+    assert freshness.stale_if_error == own
+    assert of({"Cache-Control": "max-age=1"}, overrides).stale_if_disconnected <= limit

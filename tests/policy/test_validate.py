@@ -3,13 +3,12 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.policy.validate import (
-    Verdict,
     conditions_for,
     confirms,
-    evaluate,
     has_validator,
     is_entity_tag,
     last_modified_is_strong,
+    not_modified,
     same_date,
     strong_match,
     weak_match,
@@ -43,8 +42,8 @@ def test_not_entity_tags(value: str) -> None:
     assert not is_entity_tag(value)
 
 
-def verdict(asked: dict[str, str], held: dict[str, str], etag: str | None = None) -> Verdict:
-    return evaluate(fields(asked), fields(held), etag, NOW, () if etag is None else (etag, '"a-br"'))
+def matches_stored(asked: dict[str, str], held: dict[str, str], etag: str | None = None) -> bool:
+    return not_modified(fields(asked), fields(held), etag, NOW)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +64,7 @@ def verdict(asked: dict[str, str], held: dict[str, str], etag: str | None = None
     ],
 )
 def test_if_none_match(value: str, etag: str | None, *, matches: bool) -> None:
-    expected = Verdict.NOT_MODIFIED if matches else Verdict.PROCEED
-    assert verdict({"If-None-Match": value}, {}, etag) is expected
+    assert matches_stored({"If-None-Match": value}, {}, etag) is matches
 
 
 @pytest.mark.parametrize(
@@ -84,40 +82,14 @@ def test_if_none_match(value: str, etag: str | None, *, matches: bool) -> None:
     ],
 )
 def test_if_modified_since(since: str, held: dict[str, str], *, matches: bool) -> None:
-    expected = Verdict.NOT_MODIFIED if matches else Verdict.PROCEED
-    assert verdict({"If-Modified-Since": since}, held) is expected
+    assert matches_stored({"If-Modified-Since": since}, held) is matches
 
 
 def test_if_none_match_comes_before_if_modified_since() -> None:
     asked = {"If-None-Match": '"b"', "If-Modified-Since": date(0)}
-    assert verdict(asked, MODIFIED, '"a"') is Verdict.PROCEED
+    assert not matches_stored(asked, MODIFIED, '"a"')
     asked = {"If-None-Match": '"a"', "If-Modified-Since": date(-9000)}
-    assert verdict(asked, MODIFIED, '"a"') is Verdict.NOT_MODIFIED
-
-
-@pytest.mark.parametrize(
-    ("asked", "etag", "expected"),
-    [
-        ({"If-Match": '"a"'}, '"a"', Verdict.PROCEED),
-        ({"If-Match": '"a-br"'}, '"a"', Verdict.PROCEED),
-        ({"If-Match": "*"}, None, Verdict.PROCEED),
-        ({"If-Match": '"b"'}, '"a"', Verdict.FAILED),
-        ({"If-Match": 'W/"a"'}, 'W/"a"', Verdict.FAILED),
-        ({"If-Match": '"a"'}, None, Verdict.FAILED),
-        ({"If-Unmodified-Since": date(-3000)}, None, Verdict.PROCEED),
-        ({"If-Unmodified-Since": date(-3001)}, None, Verdict.FAILED),
-        ({"If-Unmodified-Since": "junk"}, None, Verdict.PROCEED),
-        ({"If-Match": "*", "If-Unmodified-Since": date(-9000)}, None, Verdict.PROCEED),
-        ({"If-Match": '"b"', "If-None-Match": '"a"'}, '"a"', Verdict.FAILED),
-        ({"If-Match": '"a"', "If-None-Match": '"a"'}, '"a"', Verdict.NOT_MODIFIED),
-    ],
-)
-def test_preconditions(asked: dict[str, str], etag: str | None, expected: Verdict) -> None:
-    assert verdict(asked, MODIFIED, etag) is expected
-
-
-def test_if_unmodified_since_needs_a_date_to_compare_with() -> None:
-    assert verdict({"If-Unmodified-Since": date(-9000)}, {}) is Verdict.PROCEED
+    assert matches_stored(asked, MODIFIED, '"a"')
 
 
 def test_same_date_in_any_format() -> None:

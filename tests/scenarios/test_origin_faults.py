@@ -180,6 +180,29 @@ async def test_a4_disconnected(
         assert ((await edge.get("/soft")).status, edge.traces[-1].reason) == (503, "breaker-open")
 
 
+@pytest.mark.parametrize("failure", ["reset", "503"])
+async def test_a4_who_follows_is_given_what_its_own_request_allows(
+    origin: LedgerOrigin, clock: DrivenClock, failure: str
+) -> None:
+    """The one that led took a stale answer; who said max-age gets none because nobody could be reached."""
+    explicit = ", stale-if-error=60" if failure == "503" else ""
+    origin.reply("/a", headers=[("Cache-Control", f"max-age=1{explicit}")], times=1)
+    origin.script("/a", [Gate("g"), *([RST] if failure == "reset" else [head(503), FIN])])
+    async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/a")
+        await clock.advance(5)
+        leader = asyncio.create_task(edge.get("/a"))  # noqa: TID251
+        await origin.arrived("/a", 2)
+        asks = [(), (("Cache-Control", "max-age=2"),)]
+        others = [asyncio.create_task(edge.get("/a", *fields)) for fields in asks]  # noqa: TID251
+        await edge.waiting(2)
+        origin.gate("g").open()
+        assert ((await leader).status, (await leader)["X-Cache-Status"]) == (200, "STALE")
+        statuses = [(await other).status for other in others]
+        # Who gave a stale-if-error has said that errors are worse than age (RFC 5861 §4).
+        assert statuses == [200, 502 if failure == "reset" else 200]
+
+
 @pytest.mark.parametrize("framing", [("Content-Length", "5"), ("Transfer-Encoding", "FOO")])
 async def test_a12_what_is_framed_oddly_is_delivered_and_stored_as_one_body(
     origin: LedgerOrigin, clock: DrivenClock, framing: tuple[str, str]

@@ -90,6 +90,7 @@ async def running_edge(
         "store": store,
         "access_log": "off",
         "warm_start": "off",
+        "rule_history": "0",
         **{name: str(value) for name, value in flags.items()},
     }
     chosen = edge_settings.load(given, {"EDGEPROXY_ADMIN_TOKEN": TOKEN, "HOME": "/nonexistent"})

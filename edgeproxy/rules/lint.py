@@ -1,0 +1,314 @@
+"""Rules that are right and do not mean what they seem to: never reached, crossing, sharing too much.
+
+Rules of this file:
+
+- No false alarms. A rule is called dead only where it is proven that earlier rules take every request that it
+  matches (cover.py); what cannot be proven is not said.
+- A rule is taken apart by path, host and method; each part must be covered by the paths, together, of earlier
+  rules whose other conditions all follow from its own.
+- Crossing rules are worth a note only where they decide otherwise, and where none is the narrower one: the
+  particular before the general is how rules are meant to be written.
+- What shares answers is suspicious only with evidence: requests that were seen.
+- Bounded: MOST_PAIRS pairs of rules, and it is said when that was not enough.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+from typing import TYPE_CHECKING
+
+from edgeproxy.policy.head import RequestHead
+from edgeproxy.policy.stored import Unsafe
+from edgeproxy.policy.vocabulary import NotStored
+from edgeproxy.rules.compare import FIELDS
+from edgeproxy.rules.cover import ANYTHING, covered, shared
+from edgeproxy.rules.match import Matcher, host_matches
+from edgeproxy.rules.possible import possible
+from edgeproxy.rules.safe_regex import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from edgeproxy.rules.model import Match, PathPattern, Rule, RuleSet, ValueCondition
+    from edgeproxy.rules.seen import Seen
+
+MOST_PAIRS = 100_000
+MOST_TOGETHER = 16
+"""Earlier patterns that are taken together to cover one."""
+MOST_CROSSINGS = 50
+MOST_BEFORE = 2000
+"""Earlier patterns that are looked at for one; with more beginnings alike, nothing is claimed of the rest."""
+
+
+class Kind(StrEnum):
+    """What is found. The words are those of ``check --format json`` and of SARIF."""
+
+    DEAD = "dead-rule"
+    DEAD_PATH = "dead-path"
+    CROSSING = "overlapping-rules"
+    SUSPICIOUS = "suspicious-rule"
+    UNFINISHED = "not-all-compared"
+
+
+WARNINGS = frozenset({Kind.DEAD, Kind.DEAD_PATH, Kind.SUSPICIOUS})
+"""The rest are notes."""
+
+Place = tuple[str, str]
+"""Name and "file.yaml:2"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``at``: where it stands ("" for the whole rule set); ``others``: the rules it has to do with."""
+
+    kind: Kind
+    rule: str
+    at: str
+    message: str
+    others: tuple[Place, ...] = ()
+
+    def __str__(self) -> str:
+        level = "warning" if self.kind in WARNINGS else "note"
+        said = f"{level}: {self.rule}: {self.message}" if self.rule else f"{level}: {self.message}"
+        return f"{self.at}: {said}" if self.at else said
+
+
+def lint(ruleset: RuleSet) -> list[Finding]:
+    """What the files alone show, in rule order."""
+    found: list[Finding] = []
+    dead: set[str] = set()
+    for finding in _never_reached(ruleset.rules):
+        found.append(finding)
+        if finding.kind is Kind.DEAD:
+            dead.add(finding.rule)
+    found += _crossings([rule for rule in ruleset.rules if rule.name not in dead])
+    return found
+
+
+# -- never reached ------------------------------------------------------------------------------------------
+
+
+def _never_reached(rules: Sequence[Rule]) -> Iterator[Finding]:
+    by_start: dict[str, list[tuple[Rule, PathPattern]]] = {}
+    for rule in rules:
+        if _contradicts(rule.match):
+            yield Finding(
+                Kind.DEAD, rule.name, rule.at, "never reached: its conditions contradict each other"
+            )
+            continue
+        parts = rule.match.paths or (ANYTHING,)
+        shadows = [_shadow(rule.match, path, _before(by_start, path)) for path in parts]
+        if all(shadow is not None for shadow in shadows):
+            places = tuple(dict.fromkeys(place for shadow in shadows for place in shadow or ()))
+            said = f"never reached: {_named(places)} {'take' if len(places) > 1 else 'takes'} all it matches"
+            yield Finding(Kind.DEAD, rule.name, rule.at, said, places)
+        else:
+            for path, shadow in zip(parts, shadows, strict=True):
+                if shadow is not None:
+                    said = f'its path "{path.source}" is never reached: {_named(shadow)} before it'
+                    yield Finding(Kind.DEAD_PATH, rule.name, rule.at, said, shadow)
+        for path in rule.match.paths or (ANYTHING,):
+            by_start.setdefault(path.literal, []).append((rule, path))
+
+
+def _before(
+    by_start: Mapping[str, list[tuple[Rule, PathPattern]]], path: PathPattern
+) -> list[tuple[Rule, PathPattern]]:
+    """Those that could cover ``path``: what they begin with, it begins with too."""
+    start = path.literal
+    found = [each for end in range(len(start) + 1) for each in by_start.get(start[:end], ())]
+    return found[-MOST_BEFORE:]
+
+
+def _shadow(
+    match: Match, path: PathPattern, before: list[tuple[Rule, PathPattern]]
+) -> tuple[Place, ...] | None:
+    """The rules that take every request of ``match`` on ``path``; None where that is not proven."""
+    weaker = [(rule, each) for rule, each in before if _follows(rule.match, match)]
+    places: list[Place] = []
+    for host, method in product(match.hosts or (None,), _methods(match)):
+        fitting = [
+            (rule, each)
+            for rule, each in weaker
+            if _takes_host(rule.match, host) and _takes_method(rule.match, method)
+        ]
+        used = _covering(path, fitting)
+        if used is None:
+            return None
+        places += used
+    return tuple(dict.fromkeys(places))
+
+
+def _covering(path: PathPattern, fitting: list[tuple[Rule, PathPattern]]) -> list[Place] | None:
+    for rule, each in fitting:
+        if covered(path, [each]):
+            return [(rule.name, rule.at)]
+    several = fitting[:MOST_TOGETHER]
+    if len(several) < 2 or not covered(path, [each for _, each in several]):
+        return None
+    for one in list(several):  # no more of them than it takes
+        rest = [each for each in several if each is not one]
+        if rest and covered(path, [each for _, each in rest]):
+            several = rest
+    return [(rule.name, rule.at) for rule, _ in several]
+
+
+def _methods(match: Match) -> tuple[str | None, ...]:
+    """None: any. GET covers HEAD."""
+    if not match.methods:
+        return (None,)
+    return tuple(sorted(match.methods | ({"HEAD"} if "GET" in match.methods else set())))
+
+
+def _takes_method(match: Match, method: str | None) -> bool:
+    return not match.methods or (method is not None and method in _methods(match))
+
+
+def _takes_host(match: Match, host: str | None) -> bool:
+    if not match.hosts or host is None:
+        return not match.hosts
+    if not host.startswith("*"):
+        return host_matches(match.hosts, host)
+    return any(each.startswith("*") and host[1:].endswith(each[1:]) for each in match.hosts)
+
+
+def _conditions(match: Match) -> list[tuple[str, ValueCondition]]:
+    return [(kind, each) for kind in ("headers", "cookies", "query") for each in getattr(match, kind)]
+
+
+def _follows(wide: Match, narrow: Match) -> bool:
+    """Whether each of the fields, cookies and parameters that ``wide`` asks for is there wherever those of
+    ``narrow`` are."""
+    given = _conditions(narrow)
+    return all(
+        any(kind == other and _implies(has, asks) for other, has in given) for kind, asks in _conditions(wide)
+    )
+
+
+def _implies(has: ValueCondition, asks: ValueCondition) -> bool:
+    if has.name != asks.name or has.present != asks.present:
+        return False
+    if not asks.present or not (asks.values or asks.regex):
+        return True
+    if asks.regex is not None:
+        if has.regex is not None:
+            return has.regex == asks.regex
+        return bool(has.values) and all(matches(asks.regex, each) for each in has.values)
+    return has.regex is None and bool(has.values) and has.values <= asks.values
+
+
+def _contradicts(match: Match) -> bool:
+    """Something must be there and must not."""
+    there = {(kind, each.name) for kind, each in _conditions(match) if each.present}
+    return any((kind, each.name) in there for kind, each in _conditions(match) if not each.present)
+
+
+# -- crossing -----------------------------------------------------------------------------------------------
+
+
+def _crossings(rules: Sequence[Rule]) -> Iterator[Finding]:
+    left, told = MOST_PAIRS, 0
+    placed = sorted(
+        ((path.literal, number, path) for number, rule in enumerate(rules) for path in rule.match.paths),
+        key=lambda each: each[:2],
+    )
+    crossing: dict[tuple[int, int], str] = {}
+    for at, (start, number, path) in enumerate(placed):
+        for literal, other, theirs in placed[at + 1 :]:
+            if not literal.startswith(start):
+                break  # in order: nothing further on begins so
+            left -= 1
+            if left < 0 or told >= MOST_CROSSINGS:
+                break
+            pair = (min(number, other), max(number, other))
+            if number == other or pair in crossing or not _may_meet(rules[number], rules[other]):
+                continue
+            if covered(path, [theirs]) or covered(theirs, [path]):
+                continue
+            met = shared(path, theirs)
+            if met is not None:
+                crossing[pair] = met
+                told += 1
+    for (first, second), met in sorted(crossing.items()):
+        one, late = rules[first], rules[second]
+        yield Finding(
+            Kind.CROSSING, one.name, one.at,
+            f"overlaps {late.name} ({late.at}), which decides otherwise: {met} matches both, and "
+            f"{one.name} answers",
+            ((late.name, late.at),),
+        )  # fmt: skip
+    if left < 0 or told >= MOST_CROSSINGS:
+        yield Finding(Kind.UNFINISHED, "", "", "too many rules to look for all overlaps")
+
+
+def _may_meet(one: Rule, other: Rule) -> bool:
+    """Whether some request may fall under either, by all but the path, and it matters which. Where one asks
+    for more than the other, it is the particular one."""
+    a, b = one.match, other.match
+    if _conditions(a) != _conditions(b) or a.methods != b.methods or a.hosts != b.hosts:
+        return False
+    return any(f.of(one) != f.of(other) for f in FIELDS)
+
+
+# -- suspicious ---------------------------------------------------------------------------------------------
+
+_SHARED = {
+    NotStored.AUTHORIZATION.value: (Unsafe.AUTHORIZATION, "had Authorization"),
+    NotStored.RESPONSE_PRIVATE.value: (Unsafe.PRIVATE, "had answers that say private"),
+    NotStored.SET_COOKIE.value: (Unsafe.SET_COOKIE, "had answers that set cookies"),
+    NotStored.RESPONSE_NO_STORE.value: (Unsafe.NO_STORE, "had answers that say no-store"),
+}
+"""Why an answer was not stored, as the log has it: the word with which a rule shares it all the same."""
+
+
+def suspicious(ruleset: RuleSet, seen: Iterable[Seen], mask: str = "") -> list[Finding]:
+    """Rules that would share, with all clients, what traffic shows to have been for one. Where a URL does not
+    tell which rule answers, nothing is said. ``mask``: a query value that stands for any other."""
+    matcher = Matcher(ruleset)
+    counts: Counter[tuple[str, str]] = Counter()
+    for each in seen:
+        word = _SHARED.get(each.reason)
+        if word is None or each.method not in ("GET", "HEAD"):
+            continue
+        found = possible(matcher, RequestHead("GET", "http", each.host, each.target), mask)
+        rule = found[0][1].rule
+        if len(found) == 1 and word[0] in rule.overrides.unsafe and shares_with_all(rule):
+            counts[rule.name, each.reason] += 1
+    return _told(ruleset, counts, "in the log")
+
+
+def seen_live(ruleset: RuleSet, authorized: Mapping[str, int]) -> list[Finding]:
+    """The same of a running edgeproxy, which counts answers stored to requests with Authorization by rule."""
+    counts = {(name, NotStored.AUTHORIZATION.value): n for name, n in authorized.items()}
+    return _told(ruleset, counts, "that were answered")
+
+
+def shares_with_all(rule: Rule) -> bool:
+    """Whether all clients get the same: nothing about them is in the key."""
+    overrides = rule.overrides
+    return not (overrides.pass_ or overrides.no_store or rule.key.headers or rule.key.cookies)
+
+
+def _told(ruleset: RuleSet, counts: Mapping[tuple[str, str], int], where: str) -> list[Finding]:
+    rules = {rule.name: rule for rule in ruleset.rules}
+    found = []
+    for (name, reason), n in sorted(counts.items()):
+        rule = rules.get(name)
+        if rule is None or not shares_with_all(rule):
+            continue
+        unsafe, said = _SHARED[reason]
+        found.append(
+            Finding(
+                Kind.SUSPICIOUS, name, rule.at,
+                f"unsafe: [{unsafe.value}] gives all clients one answer, and {n:,} "
+                f"request{'' if n == 1 else 's'} on its paths {where} {said}",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _named(places: Iterable[Place]) -> str:
+    return ", ".join(f"{name} ({at})" for name, at in places)

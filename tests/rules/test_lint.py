@@ -1,0 +1,173 @@
+"""What ``check`` says of rules beside their faults: nothing that is not so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.policy.head import Headers, RequestHead
+from edgeproxy.rules.lint import MOST_CROSSINGS, Finding, Kind, lint, seen_live, suspicious
+from edgeproxy.rules.load import load_text
+from edgeproxy.rules.match import Matcher
+from edgeproxy.rules.model import ValueCondition
+from edgeproxy.rules.seen import Seen
+
+
+def found(*rules: str) -> list[Finding]:
+    return lint(load_text("rules:\n" + "\n".join(f"  - {rule}" for rule in rules)))
+
+
+def dead(*rules: str) -> dict[str, str]:
+    return {each.rule: each.message for each in found(*rules) if each.kind is Kind.DEAD}
+
+
+def test_a_rule_behind_a_wider_one_is_dead_and_says_behind_which() -> None:
+    told = found(
+        '{name: api, match: {path: "/api/**"}, ttl: 1m}',
+        '{name: items, match: {path: "/api/items/{id}"}, ttl: 5m}',
+    )
+    assert [(each.kind, each.rule, each.at) for each in told] == [(Kind.DEAD, "items", "rules.yaml:3")]
+    assert str(told[0]) == (
+        "rules.yaml:3: warning: items: never reached: api (rules.yaml:2) takes all it matches"
+    )
+    assert told[0].others == (("api", "rules.yaml:2"),)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('{path: "/**", method: [GET, POST]}', '{path: "/a", method: HEAD}'),
+        ('{path: "/**", host: "*.example"}', '{path: "/a", host: [a.example, "*.b.example"]}'),
+        ("{host: a.example}", '{path: "/a", host: a.example}'),
+        ('{path: "/a", headers: {x-beta: true}}', '{path: "/a", headers: {x-beta: "1"}}'),
+        ('{path: "/a", headers: {x-beta: ["1", "2"]}}', '{path: "/a", headers: {x-beta: "1", x-more: true}}'),
+        ('{path: "/a", cookies: {s: "~[ab]"}}', '{path: "/a", cookies: {s: [a, b]}}'),
+        ('{path: "/a", query: {q: false}}', '{path: "/a", query: {q: false, r: true}}'),
+    ],
+)  # fmt: skip
+def test_what_follows_from_the_conditions(first: str, second: str) -> None:
+    assert list(dead(f"{{name: one, match: {first}}}", f"{{name: two, match: {second}}}")) == ["two"]
+    assert dead(f"{{name: two, match: {second}}}", f"{{name: one, match: {first}}}") == {}
+
+
+def test_several_rules_together_take_all_of_one() -> None:
+    told = dead(
+        '{name: get, match: {path: "/api/**", method: GET}}',
+        '{name: other, match: {path: "/other"}}',
+        '{name: post, match: {path: "/api/**", method: POST}}',
+        '{name: late, match: {path: "/api/a", method: [GET, POST]}}',
+        '{name: here, match: {path: "/{p}/{q}"}}',
+        '{name: deep, match: {path: "/**/x/*"}}',
+        '{name: both, match: {path: ["/x/{q}", "/y/x/{q}"]}}',
+    )
+    assert list(told) == ["late", "both"]
+    assert "get (rules.yaml:2), post (rules.yaml:4) take all" in told["late"]
+    assert "other" not in told["late"]
+
+
+def test_one_path_of_several() -> None:
+    told = found('{name: a, match: {path: "/a/**"}}', '{name: b, match: {path: ["/a/b", "/c"]}}')
+    assert [each.kind for each in told] == [Kind.DEAD_PATH]
+    assert '"/a/b" is never reached: a (rules.yaml:2)' in told[0].message
+
+
+def test_conditions_that_contradict_each_other() -> None:
+    ruleset = load_text("rules: [{name: a, match: {path: /a, query: {q: true}}}]")
+    rule = ruleset.rules[0]
+    absent = ValueCondition("q", present=False)
+    broken = replace(rule, match=replace(rule.match, query=(*rule.match.query, absent)))
+    told = lint(replace(ruleset, rules=(broken,)))
+    assert [each.message for each in told] == ["never reached: its conditions contradict each other"]
+
+
+def test_overlaps_that_matter_are_noted_with_a_path() -> None:
+    told = found(
+        '{name: css, match: {path: "/static/*.css"}, ttl: 1m}',
+        '{name: new, match: {path: "/static/new-*"}, ttl: 5m}',
+        '{name: api, match: {path: "/api/{id}"}, ttl: 5m}',
+        '{name: rest, match: {path: "/api/**"}, ttl: 1m}',
+        '{name: same, match: {path: "/static/old-*"}, ttl: 1m}',
+    )
+    assert [(each.kind, each.rule, each.others[0][0]) for each in told] == [(Kind.CROSSING, "css", "new")]
+    assert "/static/new-.css matches both, and css answers" in told[0].message
+    assert str(told[0]).startswith("rules.yaml:2: note: css: overlaps new (rules.yaml:3)")
+
+
+def test_too_many_overlaps_are_not_all_told() -> None:
+    rules = [f'{{name: r{i}, match: {{path: "/*-{i}-*"}}, ttl: {i}s}}' for i in range(1, 40)]
+    told = found(*rules)
+    assert [each.kind for each in told[-1:]] == [Kind.UNFINISHED]
+    assert len(told) == MOST_CROSSINGS + 1
+
+
+PATHS = st.sampled_from(["/a", "/a/**", "/a/*", "/**", "*.css", "/a/*.css", "/b/{x}", "/*/c", "/a/**/c"])
+HOSTS = st.sampled_from(["", "a.example", "*.example", "*.a.example"])
+METHODS = st.sampled_from(["", "GET", "HEAD", "[GET, POST]", "POST"])
+CONDITIONS = st.sampled_from(["", "true", "false", '"1"', '["1", "2"]', '"~[12]"', '"~1.*"'])
+RULES = st.lists(st.tuples(st.lists(PATHS, min_size=1, max_size=2), HOSTS, METHODS, CONDITIONS), max_size=5)
+
+
+@given(RULES)
+def test_what_is_called_dead_answers_nothing(made: list[tuple[list[str], str, str, str]]) -> None:
+    """And nothing is called dead that answers: tried with requests of every kind there is here."""
+    lines = []
+    for number, (paths, host, method, condition) in enumerate(made):
+        match = ["path: [" + ", ".join(f'"{path}"' for path in paths) + "]"]
+        match += [f'host: "{host}"'] * bool(host) + [f"method: {method}"] * bool(method)
+        match += [f"headers: {{x-a: {condition}}}"] * bool(condition)
+        lines.append(f"  - {{name: r{number}, match: {{{', '.join(match)}}}, ttl: {number + 1}s}}")
+    if not lines:
+        return
+    ruleset = load_text("rules:\n" + "\n".join(lines))
+    said = {each.rule for each in lint(ruleset) if each.kind is Kind.DEAD}
+    matcher = Matcher(ruleset)
+    answered = {
+        matcher.match(RequestHead(method, "http", host, path, Headers.of(fields))).rule.name
+        for method in ("GET", "HEAD", "POST", "PUT")
+        for host in ("a.example", "b.a.example", "other")
+        for path in (
+            "/a",
+            "/a/x",
+            "/a/x.css",
+            "/a/.css",
+            "/x.css",
+            "/b/c",
+            "/b/x",
+            "/a/c",
+            "/a/b/c",
+            "/a/",
+            "/x",
+        )
+        for fields in ([], [("x-a", "1")], [("x-a", "2")], [("x-a", "1z")], [("x-a", "q")])
+    }
+    assert not said & answered
+
+
+SHARING = """
+rules:
+  - {name: own, match: {path: "/me"}, ttl: 1m, unsafe: [authorization], key: {headers: [authorization]}}
+  - {name: all, match: {path: "/all/**"}, ttl: 1m, unsafe: [authorization], key: {headers: []}}
+  - {name: beta, match: {path: "/x", headers: {x-beta: true}}, ttl: 1m, unsafe: [set_cookie]}
+  - {name: set, match: {path: "/x"}, ttl: 1m, unsafe: [set_cookie]}
+  - {name: set2, match: {path: "/y"}, ttl: 1m, unsafe: [set_cookie]}
+"""
+
+
+def seen(target: str, reason: str) -> Seen:
+    return Seen(0.0, "GET", "h", target, 200, 1, "", "", reason, "", 0.0, None, 0.0, False, False)
+
+
+def test_what_was_for_one_client_and_would_be_for_all() -> None:
+    ruleset = load_text(SHARING)
+    log = [
+        seen("/all/1", "authorization"), seen("/all/2", "authorization"), seen("/me", "authorization"),
+        seen("/all/2", "set-cookie"), seen("/x", "set-cookie"), seen("/y", "set-cookie"), seen("/y", ""),
+    ]  # fmt: skip
+    told = suspicious(ruleset, log)
+    assert [(each.rule, each.kind) for each in told] == [("all", Kind.SUSPICIOUS), ("set2", Kind.SUSPICIOUS)]
+    assert "2 requests on its paths in the log had Authorization" in told[0].message
+    assert "1 request on its paths in the log had answers that set cookies" in told[1].message
+    assert [each.rule for each in seen_live(ruleset, {"own": 3, "all": 2, "gone": 9})] == ["all"]
