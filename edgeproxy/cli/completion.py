@@ -10,6 +10,7 @@ import argparse
 import re
 from typing import Any
 
+_NAME = "completion"
 _FILES = frozenset({"FILE", "LIST", "FILE|-|off", "ACCESSLOG"})
 _DIRECTORIES = frozenset({"DIR", "DIR|none", "OLD", "NEW"})
 _WORDS = re.compile(r"[a-z]+(\|[a-z]+)+")
@@ -22,29 +23,32 @@ _WHERE = {
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
-        "completion",
+        _NAME,
         help="a script for the shell's completion",
         description="Print a script that has the shell complete edgeproxy's commands and flags.",
         epilog="Where it goes: " + "; ".join(f"{shell}: {where}" for shell, where in _WHERE.items()) + ".",
     )
     parser.add_argument("shell", choices=sorted(_WHERE))
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    import shtab  # noqa: PLC0415 - what only this command needs
+def complete(parser: argparse.ArgumentParser) -> None:
+    """``parser`` is the whole command line, of which this command is a part."""
 
-    from edgeproxy.__main__ import make_parser  # noqa: PLC0415 - which imports this file
+    def run(args: argparse.Namespace) -> int:
+        import shtab  # noqa: PLC0415 - what only this command needs
 
-    parser = make_parser()
-    _annotate(parser, shtab)
-    print(shtab.complete(parser, args.shell))
-    return 0
+        _annotate(parser, shtab)
+        print(shtab.complete(parser, args.shell))
+        return 0
+
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to walk it, and shtab goes it too
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            action.choices[_NAME].set_defaults(run=run)
 
 
 def _annotate(parser: argparse.ArgumentParser, shtab: Any) -> None:
     """Say of each flag what may follow it."""
-    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to walk it, and shtab goes it too
+    for action in parser._actions:  # noqa: SLF001 - as above
         metavar = action.metavar
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for each in action.choices.values():

@@ -160,7 +160,7 @@ async def test_a_circle_of_two_ends_where_it_began(lane: str, names: tuple[str, 
                 assert answer.status == 508
                 assert b"CDN-Loop" in answer.body
                 assert answer["cache-control"] == "no-store"
-        assert "detail=loop-detected" in ", ".join(answer.all("cache-status"))
+        assert "error=proxy_loop_detected" in ", ".join(answer.all("proxy-status"))
         # There, and back, and no further.
         assert len(a.traces) == 6
         assert len(b.traces) == 3
