@@ -22,6 +22,7 @@ from edgeproxy.cli import (
     serve,
     stats,
     store,
+    top,
     warm,
 )
 
@@ -37,6 +38,7 @@ COMMANDS = (
     reload,
     rules,
     stats,
+    top,
     store,
     demo,
     completion,

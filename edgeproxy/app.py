@@ -12,6 +12,7 @@ import random
 import resource
 import secrets
 import socket
+from functools import partial
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,7 @@ from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
 from edgeproxy.engine.overload import Overload
+from edgeproxy.front.arrival import Arrivals
 from edgeproxy.front.compress import Compressor
 from edgeproxy.front.doors import Doors, Terms, affordable
 from edgeproxy.front.handler import Handler
@@ -38,16 +40,21 @@ from edgeproxy.front.respond import EdgeFields, Responder
 from edgeproxy.front.sampled import SampledLane
 from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
+from edgeproxy.front.tls import Certificates
+from edgeproxy.front.traced import Sampling, TracedLane, TracedShortWay
 from edgeproxy.front.trust import Trust
 from edgeproxy.front.websockets import WebSockets
+from edgeproxy.networks import Networks
 from edgeproxy.observe.access_log import AccessLog, mask
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.observe.troubles import Troubles
 from edgeproxy.operate import Operator
+from edgeproxy.origin.board import Board
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.history import InForce, Order, RuleHistory
-from edgeproxy.rules.networks import Networks
+from edgeproxy.rules.model import RateLimit
 from edgeproxy.rules.pools import Given, Timeouts
 from edgeproxy.rules.taken import NOTHING, take
 from edgeproxy.settings import SettingsError
@@ -58,6 +65,7 @@ from edgeproxy.warm.wanted_file import WantedFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeproxy.observe.spans import Spans
     from edgeproxy.observe.trace import Trace
     from edgeproxy.origin.base import Purpose
     from edgeproxy.rules.taken import Taken
@@ -103,6 +111,8 @@ class Worker:
         in_force = None
         if settings.rules is not None and self._handed is None:
             in_force = InForce(settings.rules, rule_history(settings))
+        self.certificates = tls_of(settings)
+        admin_certificates = admin_tls(settings) if self._handed is None else None
         with considerate():
             taken = self._first_rules(in_force)
         listen = self._listen or bind(settings.listen.host, settings.listen.port, "--listen")
@@ -122,12 +132,14 @@ class Worker:
         if self._handed is not None and not self.store.table.is_shared:
             raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
         self.given = given(settings)
+        self._board = self._open_board()
         self.origin = Pools(
             self.given.completed(taken.pools),
             clock=clock,
             spawn=self.background.spawn,
             turns=Turns(None if self._handed is None else self._handed.directory),
             chance=self._chance,
+            board=self._board,
         )
         forward = ForwardBuilder(settings.name, settings.origin_host, node_id(settings))
         trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
@@ -144,8 +156,10 @@ class Worker:
             overload=overload,
         )
         self.metrics = Metrics(clock)
-        self.percentiles = Percentiles(clock.now)
+        self.percentiles = Percentiles(clock.now, self.metrics.tally.counted)
+        self.troubles = Troubles(clock.now)
         self.access_log = self._open_log()
+        self.spans, self.sampling = self._tracing()
         self.compressor = Compressor(self.background, self.store.update)
         self.handler = Handler(
             engine=self.engine,
@@ -159,13 +173,17 @@ class Worker:
             terms=self._terms(),
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
+        self.handler.sampling = self.sampling
         overload.in_flight = self._requests_under_way
         self.warming = self._warming()
         self.handler.asked = self.warming.asked
         self._whole_lane = self._lane()
         self.under(taken)
         if settings.lane:
-            self.handler.short = ShortWay(
+            short: Callable[..., ShortWay] = ShortWay
+            if self.sampling is not None:
+                short = partial(TracedShortWay, self.sampling)
+            self.handler.short = short(
                 handler=self.handler,
                 engine=self.engine,
                 forward=forward,
@@ -198,16 +216,33 @@ class Worker:
         if self.access_log is not None:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()
+        factory: Callable[[], asyncio.BaseProtocol] = self.server
+        if self.certificates is not None or settings.proxy_protocol:
+            factory = self.arrivals = Arrivals(
+                self.server,
+                spawn=self.background.spawn,
+                certificates=self.certificates,
+                proxies=Networks(settings.proxy_protocol),
+                seconds=settings.head_timeout,
+            )
+            self.metrics.add_source("arrivals", self.arrivals.numbers)
+        if self.certificates is not None:
+            self.certificates.watch(clock)
+            self.metrics.add_source("tls", self.certificates.numbers)
         if self._handed is not None:
             self.admin = AdminListener(make_private(self.operator, clock))
             await self.admin.serve_path(Path(self._handed.control))
         else:
-            self.admin = AdminListener(make_admin(self.operator, auth, clock))
+            self.admin = AdminListener(
+                make_admin(
+                    self.operator, auth, clock, background=self.background, purges=purge_limit(settings)
+                )
+            )
         if admin is not None:
-            await self.admin.serve(admin)
+            await self.admin.serve(admin, admin_certificates, clock)
             self.admin_port = self.admin.port
         self._socket = listen
-        self._listening = await loop.create_server(self.server, sock=listen, backlog=BACKLOG)
+        self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
         self.state = State.READY
         self.background.spawn(self.warming.start(), "warm start")
@@ -216,6 +251,7 @@ class Worker:
         settings = self.settings
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = settings.max_connections
+        proxies = (*settings.trusted_proxies, *settings.proxy_protocol)
         if descriptors != resource.RLIM_INFINITY:
             most = affordable(most, descriptors, settings.origin_connections)
         if most < settings.max_connections:
@@ -228,8 +264,8 @@ class Worker:
         return Terms(
             most=most,
             each=settings.client_connections,
-            exempt=Networks((*settings.unlimited_clients, *settings.trusted_proxies)),
-            allow=Networks((*settings.allow, *(settings.trusted_proxies if settings.allow else ()))),
+            exempt=Networks((*settings.unlimited_clients, *proxies)),
+            allow=Networks((*settings.allow, *(proxies if settings.allow else ()))),
             deny=Networks(settings.deny),
         )
 
@@ -293,7 +329,8 @@ class Worker:
     def _lane(self) -> Lane | None:
         if not self.settings.lane or "x-response-time" in self.settings.show_fields:
             return None
-        return Lane(
+        make: Callable[..., Lane] = Lane if self.sampling is None else partial(TracedLane, self.sampling)
+        return make(
             clock=self.clock,
             memory=self.store.memory,
             words=self.store.table.words,
@@ -301,7 +338,7 @@ class Worker:
             metrics=self.metrics,
             percentiles=self.percentiles,
             next_id=request_ids(),
-            log=None if self.access_log is None else self.access_log.write,
+            log=self.access_log,
             hot=self.compressor.hot,
             asked=self.warming.asked,
         )
@@ -319,6 +356,16 @@ class Worker:
             return None
         return self.settings.cache_dir
 
+    def _open_board(self) -> Board | None:
+        """What the workers of a node tell one another of origins; none where there is one worker."""
+        if self._handed is None:
+            return None
+        try:
+            return Board.open(self._handed.directory, self._handed.slot)
+        except OSError as error:
+            log.warning("each worker finds out for itself which origins fail: %s", error.strerror)
+            return None
+
     def _open_log(self) -> AccessLog | None:
         where = self.settings.access_log
         if where == "off" or self.settings.access_log_sample == 0:
@@ -331,16 +378,34 @@ class Worker:
             raise SettingsError(f"--access-log: {where}: {error.strerror}") from None
 
     def _observers(self) -> list[Callable[[Trace], None]]:
-        percentiles = self.percentiles
+        percentiles, troubles = self.percentiles, self.troubles
 
         def timed(trace: Trace) -> None:
             if trace.status != 101:  # how long a WebSocket was open is no latency
                 percentiles.observe(trace.rule, trace.seconds, trace.hit)
+            if trace.status > 499 or trace.failure is not None:
+                troubles.note(trace)
 
-        observers = [self.metrics.observe, timed]
+        # The percentiles take over what the metrics had counted before this request.
+        observers = [timed, self.metrics.observe]
         if self.access_log is not None:
             observers.append(self.access_log.write)
+        if self.spans is not None:
+            observers.append(self.spans.finish)
         return observers
+
+    def _tracing(self) -> tuple[Spans | None, Sampling | None]:
+        """Raises SettingsError where spans are wanted and cannot be made."""
+        settings = self.settings
+        if not settings.otlp:
+            return None, None
+        try:
+            from edgeproxy.observe.spans import Spans  # noqa: PLC0415 - an extra, and dear to import
+        except ImportError:
+            raise SettingsError(
+                "--otlp: OpenTelemetry is not installed here: pip install 'edgeproxy[otel]'"
+            ) from None
+        return Spans(self.clock, settings.otlp, settings.name), Sampling(settings.trace_sample, random.random)
 
     @property
     def memory_alone(self) -> bool:
@@ -376,6 +441,8 @@ class Worker:
         for name, ending in (
             ("_listening", lambda x: x.close()),
             # Who was to have time to end has had it (drain); aiohttp waits this long twice.
+            ("certificates", lambda x: x.close()),
+            ("arrivals", lambda x: x.close()),
             ("server", lambda x: x.shutdown(0.1)),
             ("warming", lambda x: x.close()),
             ("admin", lambda x: x.close()),
@@ -383,12 +450,14 @@ class Worker:
             ("compressor", lambda x: x.close()),
             ("store", lambda x: x.close()),
             ("background", lambda x: x.close()),
+            ("_board", lambda x: x.close()),
             ("access_log", lambda x: x.close()),
+            ("spans", lambda x: asyncio.to_thread(x.close)),
         ):
             part = getattr(self, name, None)
             if part is not None:
                 try:
-                    result = ending(part)  # type: ignore[no-untyped-call]
+                    result = ending(part)
                     if asyncio.iscoroutine(result):
                         await result
                 except Exception:
@@ -430,6 +499,32 @@ def check_store(settings: Settings) -> None:
         check_store_url(settings.store)
     except ValueError as error:
         raise SettingsError(f"--store: {error}") from None
+
+
+def purge_limit(settings: Settings) -> RateLimit | None:
+    """Of the admin port."""
+    return RateLimit(settings.purge_rate, settings.purge_rate * 10) if settings.purge_rate else None
+
+
+def tls_of(settings: Settings) -> Certificates | None:
+    """Of the listener; None: HTTP. Raises SettingsError."""
+    return _certificates("--tls", settings.tls_certificate, settings.tls_client_ca)
+
+
+def admin_tls(settings: Settings) -> Certificates | None:
+    """Of the admin port. Raises SettingsError."""
+    return _certificates("--admin-tls", settings.admin_tls_certificate, settings.admin_tls_client_ca)
+
+
+def _certificates(flag: str, files: tuple[tuple[Path, Path], ...], client_ca: str) -> Certificates | None:
+    if not files:
+        if client_ca:
+            raise SettingsError(f"{flag}-client-ca: means nothing without {flag}-certificate")
+        return None
+    try:
+        return Certificates(files, Path(client_ca) if client_ca else None)
+    except ValueError as error:
+        raise SettingsError(f"{flag}-certificate: {error}") from None
 
 
 def admin_auth(settings: Settings) -> Auth:

@@ -31,6 +31,9 @@ FIXED = {
     "cache_dir": "--cache-dir",
     "rules": "--rules",
     "rule_history": "--rule-history",
+    "admin_tls_certificate": "--admin-tls-certificate",
+    "admin_tls_client_ca": "--admin-tls-client-ca",
+    "purge_rate": "--purge-rate",
     "admin_token": "--admin-token-file",
     "read_token": "--read-token-file",
 }

@@ -20,11 +20,13 @@ from edgeproxy.admin.rule_keeper import RuleKeeper
 from edgeproxy.engine.aside import aside, let_go
 from edgeproxy.engine.invalidate import url_order
 from edgeproxy.key import build_key
+from edgeproxy.observe import pulse
 from edgeproxy.observe.access_log import mask
 from edgeproxy.origin import report
-from edgeproxy.policy.head import Headers, RequestHead
+from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 from edgeproxy.policy.joining import content_range
 from edgeproxy.rules.differences import Differences
+from edgeproxy.rules.explain import explain
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.rules.taken import take
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -33,7 +35,7 @@ from edgeproxy.warm.warmer import ENDED, Busy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from edgeproxy.admin.control import PurgeRequest, Replaced, State, WarmRequest
+    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.app import Worker
     from edgeproxy.rules.history import InForce, Order
     from edgeproxy.rules.taken import Taken, Wanted
@@ -191,6 +193,21 @@ class Operator:
             "variants": [describe(e, now) for e in entries.values()],
         }
 
+    async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
+        host, target = split_url(request.url)
+        scheme = "https" if request.url.lower().startswith("https:") else "http"
+        try:
+            head = RequestHead(
+                request.method, scheme, host or "localhost", target, Headers.of(request.headers)
+            )
+            answer = None
+            if request.status or request.answer_headers:
+                answer = ResponseHead(request.status or 200, "", Headers.of(request.answer_headers))
+            found = explain(self._worker.engine.matcher, head, answer)
+        except ValueError as error:  # letters that no field or target can carry
+            raise Refused(str(error)) from None
+        return {"explanation": found.to_json(), "text": found.text()}
+
     # -- warm-ups ---------------------------------------------------------------------------------------
 
     async def warm(self, request: WarmRequest) -> Mapping[str, object]:
@@ -259,6 +276,22 @@ class Operator:
         """What ``performance`` is made of, to be added to other workers'."""
         self._fold()
         return self._worker.percentiles.dump()
+
+    async def pulse(self, after: int, window: str, *, tables: bool) -> Mapping[str, Any]:
+        self._fold()
+        worker = self._worker
+        told = await pulse.gather(worker.percentiles, after, window, tables=tables)
+        if tables:
+            wanted, matcher = worker.warming.wanted, worker.engine.matcher
+            await wanted.work_out(matcher)
+            told["wanted"] = [[w.again.url, w.rule, w.weight] for w in wanted.top(pulse.WANTED, matcher)]
+            told["troubles"] = worker.troubles.told()
+            told["facts"] = {
+                **worker.metrics.facts(),
+                "connections": len(worker.server.connections),
+                "in_flight": worker.handler.in_flight,
+            }
+        return told
 
     async def metrics(self) -> bytes:
         self._fold()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.cluster.redis_url import is_redis, with_password
-from edgeproxy.rules.networks import Network, networks_in
+from edgeproxy.networks import Network, networks_in
 
 if TYPE_CHECKING:
     import argparse
@@ -192,6 +192,13 @@ def split_origins(value: str) -> tuple[str, ...]:
 _BETWEEN_ORIGINS = re.compile(r",\s*(?=unix:/|https?://)", re.IGNORECASE)
 
 
+def collector(value: str) -> str:
+    """The base URL of a collector; "" for none."""
+    if value and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value, re.ASCII | re.IGNORECASE):
+        raise ValueError("expected a URL, such as http://127.0.0.1:4318")
+    return value
+
+
 def host(value: str) -> str:
     if not value:
         return ""
@@ -199,6 +206,17 @@ def host(value: str) -> str:
     if found is None or (found[2] is not None and not 0 < int(found[2]) <= 65535):
         raise ValueError("expected a host, such as api.example or api.example:8443")
     return value.lower()
+
+
+def certificates(value: str) -> tuple[tuple[Path, Path], ...]:
+    """Chain and key of each, the same file where only one is given."""
+    pairs = []
+    for each in filter(None, (part.strip() for part in value.split(","))):
+        chain, _, key = each.partition(":")
+        if not chain:
+            raise ValueError("expected FILE or FILE:KEYFILE")
+        pairs.append((Path(chain), Path(key or chain)))
+    return tuple(pairs)
 
 
 FIELDS = (
@@ -272,6 +290,14 @@ OPTIONS = (
     Option("admin", address, "127.0.0.1:8081", "HOST:PORT", "where operators connect"),
     Option("trusted_proxies", networks_in, "", "CIDR,…",
            "proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed; default: none"),
+    Option("proxy_protocol", networks_in, "", "CIDR,…",
+           "proxies that begin each connection with a PROXY protocol head (1 or 2); default: none"),
+    Option("tls_certificate", certificates, "", "FILE[:KEY]",
+           "serve HTTPS: certificate chain and key in PEM, in one file or two; of several, by the name "
+           "asked for; new files are taken within 10 s"),
+    Option("tls_client_ca", text, "", "FILE", "clients have to show a certificate of these authorities"),
+    Option("admin_tls_certificate", certificates, "", "FILE[:KEY]", "the same for the admin port"),
+    Option("admin_tls_client_ca", text, "", "FILE", "the same for the admin port"),
     Option("allow", networks_in, "", "CIDR,…", "answer only these clients; default: all"),
     Option("deny", networks_in, "", "CIDR,…", "do not answer these clients; default: none"),
     Option("store", text, "", "URL",
@@ -318,6 +344,10 @@ OPTIONS = (
     Option("drain_grace", seconds, "2s", "TIME", "how long idle connections are still answered meanwhile"),
     Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
     Option("access_log_sample", rate, "1", "RATE", "share of the requests that is logged, 0 to 1"),
+    Option("otlp", collector, "", "URL",
+           "export spans to this OpenTelemetry collector (OTLP/HTTP), such as http://127.0.0.1:4318"),
+    Option("trace_sample", rate, "0.01", "RATE",
+           "share of the requests without a trace of their own (traceparent) that is recorded, 0 to 1"),
     Option("lane", switch, "on", "on|off",
            "the faster path for hits from memory; off only to look for faults"),
     Option("hide_fields", fields, "", "NAMES", f"response fields not to add, of {', '.join(FIELDS)}"),
@@ -326,11 +356,13 @@ OPTIONS = (
            "holds the token that state changes need (or EDGEPROXY_ADMIN_TOKEN)"),
     Option("read_token_file", text, "", "FILE",
            "holds the token that reads need (or EDGEPROXY_READ_TOKEN); default: none"),
+    Option("purge_rate", limit, "100", "N",
+           "purges a second that the admin port takes, ten seconds' worth at once; 0: any number"),
     Option("log_level", level, "info", "LEVEL", "debug, info, warning or error"),
 )  # fmt: skip
 
 
-SEVERAL = frozenset(("origin",))
+SEVERAL = frozenset(("origin", "tls_certificate", "admin_tls_certificate"))
 """Flags that may be given several times."""
 
 
@@ -346,6 +378,12 @@ class Settings:
     listen: Address
     admin: Address
     trusted_proxies: tuple[Network, ...]
+    proxy_protocol: tuple[Network, ...]
+    tls_certificate: tuple[tuple[Path, Path], ...]
+    """Chain and key of each."""
+    tls_client_ca: str
+    admin_tls_certificate: tuple[tuple[Path, Path], ...]
+    admin_tls_client_ca: str
     allow: tuple[Network, ...]
     deny: tuple[Network, ...]
     store: str = field(repr=False)
@@ -378,9 +416,12 @@ class Settings:
     drain_grace: float
     access_log: str
     access_log_sample: float
+    otlp: str
+    trace_sample: float
     lane: bool
     hide_fields: frozenset[str]
     show_fields: frozenset[str]
+    purge_rate: int
     log_level: str
     admin_token: str | None = field(default=None, repr=False)
     read_token: str | None = field(default=None, repr=False)

@@ -32,7 +32,16 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import Refused, State
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import HEALTH_LIMIT, Node
-from edgeproxy.app import BACKLOG, admin_auth, bind, check_store, rule_history
+from edgeproxy.app import (
+    BACKLOG,
+    admin_auth,
+    admin_tls,
+    bind,
+    check_store,
+    purge_limit,
+    rule_history,
+    tls_of,
+)
 from edgeproxy.child import Child, start_child, within
 from edgeproxy.clock import Clock
 from edgeproxy.engine.background import Background
@@ -115,6 +124,8 @@ class Supervisor:
         settings = self._settings
         check_store(settings)
         auth = admin_auth(settings)
+        tls_of(settings)
+        self._admin_tls = admin_tls(settings)
         with run_directory(settings) as directory:
             self._directory = directory
             settings = self._settings = self._given.told(self._config.take(directory))
@@ -138,13 +149,22 @@ class Supervisor:
 
     async def _run(self, auth: Auth, admin_socket: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        admin = AdminListener(make_admin(self._node, auth, self._clock, limit=HEALTH_LIMIT))
+        admin = AdminListener(
+            make_admin(
+                self._node,
+                auth,
+                self._clock,
+                limit=HEALTH_LIMIT,
+                background=self._background,
+                purges=purge_limit(self._settings),
+            )
+        )
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._end)
             loop.add_signal_handler(signal.SIGHUP, self._spawn_reload)
             loop.add_signal_handler(signal.SIGUSR2, self._spawn_roll)
-            await admin.serve(admin_socket)
+            await admin.serve(admin_socket, self._admin_tls, self._clock)
             self._background.spawn(self._manager.keep_alive(), "watchdog")
             for slot in range(self._settings.workers):
                 self._background.spawn(self._keep(slot), f"start of worker {slot + 1}")

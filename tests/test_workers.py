@@ -417,6 +417,24 @@ async def test_groups_that_a_write_names_are_gone_in_both_workers_when_it_is_ans
         assert told == [["MISS", "MISS"], ["HIT", "HIT"], ["MISS", "MISS"]]
 
 
+def test_what_one_worker_finds_out_of_an_origin_the_other_knows(tmp_path: Path) -> None:
+    """A8: the breaker is the machine's. The other worker's own failures would not open its own."""
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "pools.yaml").write_text("pools: {default: {breaker: {base: 1m}}}")
+    dead = f"http://127.0.0.1:{free_port()}"
+    with (
+        edgeproxy_process(dead, tmp_path, rules=tmp_path / "rules", arguments=["--workers", "2"]) as edge,
+        pinned(edge) as (one, other),
+    ):
+        until(lambda: one.get("/a").status == 503, "the breaker of one to open")
+        clock = Clock()
+        began = clock.monotonic()
+        until(lambda: clock.monotonic() > began + 1, "the other one to look")
+        answer = other.get("/a")
+        assert answer.status == 503
+        assert "destination_unavailable" in (answer.get("Proxy-Status") or "")
+
+
 def refused(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:

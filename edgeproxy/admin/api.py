@@ -3,6 +3,7 @@
 Rules of this file:
 
 - ROUTES is all there is: path, method, who may, what is done. Reads never change anything.
+- The page at / holds no data, so whoever can connect may have it; what it shows it asks for like everybody.
 - A handler translates between HTTP and Control and decides nothing else. Answers are JSON, errors RFC 9457.
 - /healthz asks nobody. /readyz is 503 while starting or draining, without asking any part, and 200
   otherwise, whatever the parts say.
@@ -12,32 +13,38 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from enum import Enum
+from math import ceil
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from edgeproxy import __version__
-from edgeproxy.admin import purge_body, rule_life
+from edgeproxy.admin import explain_query, page, purge_body, rule_life
+from edgeproxy.admin.attempts import Attempts
+from edgeproxy.admin.audit import DETAIL, Audit
 from edgeproxy.admin.control import PurgeRequest, State
 from edgeproxy.admin.health import LIMIT, HealthBoard, word
+from edgeproxy.admin.live import Live
 from edgeproxy.admin.problem import Problem, problems, to_json
 from edgeproxy.admin.rule_life import RuleLifeApi
 from edgeproxy.admin.warm_api import WarmApi
 from edgeproxy.clock import Clock
+from edgeproxy.engine.background import Background
+from edgeproxy.engine.gates import Buckets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from edgeproxy.admin.auth import Auth
     from edgeproxy.admin.control import Control, PurgeAnswer
+    from edgeproxy.rules.model import RateLimit
 
 LARGEST_BODY = 64 * 1024
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+LIVE = web.AppKey("live", Live)
 
-_LOG = logging.getLogger("edgeproxy.admin")
 _FIELDS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -51,6 +58,7 @@ class Access(Enum):
     """Who may."""
 
     PROBE = "anyone"
+    PAGE = "anyone, with a browser"
     READ = "readers"
     WRITE = "writers"
 
@@ -67,12 +75,30 @@ class Route:
 class AdminApi:
     """The handlers. One object for each application."""
 
-    def __init__(self, control: Control, clock: Clock, limit: float = LIMIT) -> None:
+    def __init__(
+        self,
+        control: Control,
+        clock: Clock,
+        live: Live,
+        limit: float = LIMIT,
+        purges: RateLimit | None = None,
+    ) -> None:
         self._control = control
+        self._live = live
+        self._clock = clock
+        self._purges = purges
+        self._buckets = Buckets(2)
+        self.changes = Audit(clock)
         self._health = HealthBoard(control, clock, limit)
         self._reloading = asyncio.Lock()
         self._warm = WarmApi(control)
         self._life = RuleLifeApi(control.rule_life)
+
+    async def front(self, request: web.Request) -> web.Response:
+        return page.answer(page.INDEX) if page.wanted(request) else await self.index(request)
+
+    async def page(self, request: web.Request) -> web.Response:
+        return page.answer(request.match_info["name"])
 
     async def index(self, _: web.Request) -> web.Response:
         return _json(
@@ -115,6 +141,17 @@ class AdminApi:
 
     async def performance(self, _: web.Request) -> web.Response:
         return _json(await self._control.performance())
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        return await self._live.once(request)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        return await self._live.events(request)
+
+    async def explain(self, request: web.Request) -> web.Response:
+        wanted = explain_query.decode(request.query)
+        told = await self._control.explain(wanted)
+        return _json({**told, "entry": await self._control.entry(wanted.url, wanted.headers)})
 
     async def rules(self, _: web.Request) -> web.Response:
         return _json({**await self._control.rules(), "last_reload": self._last_reload()})
@@ -176,10 +213,29 @@ class AdminApi:
         wanted = purge_body.decode(await request.read())
         if wanted.dry_run:
             return _json(_receipt(wanted, await self._control.count(wanted)))
+        asked = {"kind": wanted.kind, "value": wanted.value, "soft": wanted.soft}
+        request[DETAIL] = asked
+        self._mind_the_rate()
         answer = await self._control.purge(wanted)
-        _LOG.info("purge %s by %s", answer.number, wanted.kind)
+        request[DETAIL] = {
+            **asked,
+            "number": answer.number,
+            "objects": answer.objects,
+            "layers": answer.layers,
+        }
         # A layer that was not told may still serve what was to be purged: that is no success.
         return _json(_receipt(wanted, answer), status=200 if answer.complete else 503)
+
+    def _mind_the_rate(self) -> None:
+        if self._purges is not None:
+            wait = self._buckets.wait("purge", "", self._purges, self._clock.monotonic(), take=True)
+            if wait:
+                raise Problem(
+                    429, "too many purges in a short time (--purge-rate)", {"Retry-After": str(ceil(wait))}
+                )
+
+    async def audit(self, _: web.Request) -> web.Response:
+        return _json({"changes": self.changes.last()})
 
     async def warm(self, request: web.Request) -> web.StreamResponse:
         return await self._warm.begin(request)
@@ -195,7 +251,12 @@ class AdminApi:
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/", Access.READ, AdminApi.index, "this list"),
+    Route("GET", "/", Access.PAGE, AdminApi.front, "the page, for browsers; for others this list"),
+    Route("GET", "/page/{name}", Access.PROBE, AdminApi.page, "what the page is made of"),
+    Route("GET", "/api", Access.READ, AdminApi.index, "this list"),
+    Route("GET", "/api/live", Access.READ, AdminApi.live, "all that the page shows"),
+    Route("GET", "/api/events", Access.READ, AdminApi.events, "the same, as server-sent events"),
+    Route("GET", "/api/explain", Access.READ, AdminApi.explain, "what would become of ?url=, and why"),
     Route("GET", "/healthz", Access.PROBE, AdminApi.alive, "alive"),
     Route("GET", "/readyz", Access.PROBE, AdminApi.ready, "ready for traffic, or 503"),
     Route("GET", "/metrics", Access.READ, AdminApi.metrics, "the numbers, for Prometheus"),
@@ -217,6 +278,7 @@ ROUTES: tuple[Route, ...] = (
     Route("PUT", "/api/rules/shadow", Access.WRITE, AdminApi.shadow, "compare others, on live traffic"),
     Route("GET", "/api/rules/shadow", Access.READ, AdminApi.differences, "what these decide otherwise"),
     Route("POST", "/api/rules/promote", Access.WRITE, AdminApi.promote, "answer a share of the keys by them"),
+    Route("GET", "/api/audit", Access.READ, AdminApi.audit, "the last changes: who, what, when"),
     Route(
         "POST",
         "/api/workers/replace",
@@ -230,34 +292,60 @@ ROUTES: tuple[Route, ...] = (
 
 
 def make_admin(
-    control: Control, auth: Auth | None, clock: Clock | None = None, *, limit: float = LIMIT
+    control: Control,
+    auth: Auth | None,
+    clock: Clock | None = None,
+    *,
+    limit: float = LIMIT,
+    background: Background | None = None,
+    purges: RateLimit | None = None,
 ) -> web.Application:
     """The application of one admin listener. Run it with ``access_log=None``. ``auth`` None: whoever can
-    connect may do everything. ``limit``: seconds that a check of the parts may take."""
-    api = AdminApi(control, clock or Clock(), limit)
+    connect may do everything. ``limit``: seconds that a check of the parts may take. ``background``: whose
+    end ends what runs for listeners. ``purges``: how many there may be."""
+    clock = clock or Clock()
+    live = Live(control, clock, (background or Background()).spawn)
+    api = AdminApi(control, clock, live, limit, purges)
+    attempts = Attempts(clock)
     app = web.Application(middlewares=[problems], client_max_size=LARGEST_BODY)
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _guarded(api, auth, route))
+        app.router.add_route(route.method, route.path, _guarded(api, auth, route, attempts))
         if route.method == "GET":
-            app.router.add_route("HEAD", route.path, _guarded(api, auth, route))
+            app.router.add_route("HEAD", route.path, _guarded(api, auth, route, attempts))
     app.on_response_prepare.append(_add_fields)
+
+    app[LIVE] = live
+
+    async def let_go(_: web.Application) -> None:
+        live.close()
+
+    app.on_shutdown.append(let_go)
     return app
 
 
 def _guarded(
-    api: AdminApi, auth: Auth | None, route: Route
+    api: AdminApi, auth: Auth | None, route: Route, attempts: Attempts
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     check = None
     if auth is not None:
-        checks = {Access.PROBE: None, Access.READ: auth.check_read, Access.WRITE: auth.check_write}
+        checks = {
+            Access.PROBE: None,
+            Access.PAGE: lambda request: None if page.wanted(request) else auth.check_read(request),
+            Access.READ: auth.check_read,
+            Access.WRITE: auth.check_write,
+        }
         check = checks[route.access]
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if check is not None:
-            check(request)
+            attempts.check(request, check)
         return await route.handle(api, request)
 
-    return handle
+    async def told(request: web.Request) -> web.StreamResponse:
+        return await api.changes.told(request, handle(request))
+
+    # What the parent asks of its workers it has told itself.
+    return told if route.access is Access.WRITE and auth is not None else handle
 
 
 async def _add_fields(_: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -115,6 +115,18 @@ class WarmRequest:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ExplainRequest:
+    """``url`` is a path or an http URL; ``headers`` are the request's. ``status`` 0: a plain answer is
+    assumed, else it has ``answer_headers``."""
+
+    url: str
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+    status: int = 0
+    answer_headers: tuple[tuple[str, str], ...] = ()
+
+
 class Control(Protocol):
     @property
     def state(self) -> State: ...
@@ -169,6 +181,14 @@ class Control(Protocol):
 
     async def performance(self) -> Mapping[str, object]:
         """Percentiles.report()."""
+
+    async def pulse(self, after: int, window: str, *, tables: bool) -> Mapping[str, Any]:
+        """How it is doing now (observe/pulse.py): the slots behind number ``after``, with ``tables`` all that
+        pulse.view() shows."""
+
+    async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
+        """What would become of the request under the rules in force: ``explanation`` (data) and ``text``.
+        Nothing is asked of anybody. Raises Refused."""
 
     async def metrics(self) -> bytes:
         """Metrics.render()."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
+    from edgeproxy.clock import Clock
+    from edgeproxy.front.tls import Certificates
+
 PATIENCE = 1.0
 """Seconds that answers under way get at the end."""
 
@@ -25,13 +28,21 @@ class AdminListener:
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=PATIENCE)
         self._paths: list[Path] = []
+        self._certificates: Certificates | None = None
         self.port = 0
         """Of the TCP socket, once there is one."""
 
-    async def serve(self, sock: socket.socket) -> None:
-        """Listen on a bound TCP socket, which then is ours to close."""
+    async def serve(
+        self, sock: socket.socket, certificates: Certificates | None = None, clock: Clock | None = None
+    ) -> None:
+        """Listen on a bound TCP socket, which then is ours to close. ``certificates``: speak TLS."""
         await self._begin()
-        await web.SockSite(self._runner, sock).start()
+        context = None
+        if certificates is not None:
+            self._certificates, context = certificates, certificates.context
+            if clock is not None:
+                certificates.watch(clock)
+        await web.SockSite(self._runner, sock, ssl_context=context).start()
         self.port = int(sock.getsockname()[1])
 
     async def serve_path(self, path: Path) -> None:
@@ -45,6 +56,8 @@ class AdminListener:
             await self._runner.setup()
 
     async def close(self) -> None:
+        if self._certificates is not None:
+            self._certificates.close()
         await self._runner.cleanup()
         for path in self._paths:
             with contextlib.suppress(OSError):

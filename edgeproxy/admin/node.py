@@ -22,20 +22,23 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from edgeproxy.admin import warm_body
+from edgeproxy.admin import explain_query, warm_body
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
-from edgeproxy.admin.private import DIFFERENCES, LATENCIES, RULES
+from edgeproxy.admin.private import DIFFERENCES, LATENCIES, PULSE, RULES
 from edgeproxy.admin.problem import Problem, to_json
 from edgeproxy.admin.rule_keeper import RuleKeeper
 from edgeproxy.observe import merge
+from edgeproxy.observe.catalogue_parts import NODE
+from edgeproxy.observe.metrics import derived
 from edgeproxy.observe.percentiles import Percentiles
+from edgeproxy.observe.pulse import merged as merged_pulses
 from edgeproxy.rules.problems import RuleError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from edgeproxy.admin.control import PurgeRequest, Replaced, State, WarmRequest
+    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.clock import Clock
     from edgeproxy.rules.snapshot import RuleSnapshot
 
@@ -44,6 +47,7 @@ PATIENCE = 5.0
 """Seconds for a worker's answer; the slow questions have more."""
 PURGE_PATIENCE = 15.0
 COUNT_PATIENCE = 60.0
+PULSE_PATIENCE = 1.0
 RULES_PATIENCE = 60.0
 HEALTH_PATIENCE = 1.5
 """More than a worker takes to find that a part hangs (health.py)."""
@@ -311,6 +315,21 @@ class Node:
                 return told
         return None
 
+    async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
+        query = explain_query.encode(request)
+        for member in self._team.ready():
+            try:
+                reply = await member.link.ask("GET", "/api/explain", query=query)
+                told: dict[str, Any] = reply.json()
+            except NoAnswer as error:
+                _LOG.warning("%s did not answer: %s", member.name, error)
+                continue
+            if reply.status == 400:
+                raise Refused(str(told.get("detail")))
+            if reply.status == 200:
+                return told
+        raise Problem(503, "no worker could be asked")
+
     # -- warm-ups ---------------------------------------------------------------------------------------
 
     async def warm(self, request: WarmRequest) -> Mapping[str, object]:
@@ -392,6 +411,24 @@ class Node:
                 _LOG.warning("%s told no latencies: %r", member.name, error)
         return together.report()
 
+    async def pulse(self, after: int, window: str, *, tables: bool) -> Mapping[str, Any]:
+        query = [("after", str(after)), ("window", window), ("tables", "yes" if tables else "no")]
+
+        async def ask(member: Member) -> dict[str, Any]:
+            reply = await member.link.ask("GET", PULSE, query=query, patience=PULSE_PATIENCE)
+            told: dict[str, Any] = reply.json()
+            if reply.status != 200 or "slots" not in told:
+                raise NoAnswer(f"{reply.status}: {told.get('detail', '')}")
+            return told
+
+        told = merged_pulses([one for _, one in await self._each(ask)])
+        if tables:
+            told["facts"] |= {
+                "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
+                "node": {**self._team.numbers(), "each": self._team.describe()},
+            }
+        return told
+
     async def metrics(self) -> bytes:
         members = self._team.ready()
         await asyncio.gather(*(self._scrape(member) for member in members))
@@ -406,10 +443,9 @@ class Node:
             told = total.setdefault(name, merge.Family("", kind))
             told.samples = {name: float(value)}
         for key, number in self._team.numbers().items():
-            name = f"edgeproxy_node_{key}"
-            kind = "counter" if key.endswith("_total") else "gauge"
-            told = total[name] = merge.Family(f"{key.replace('_', ' ')}, as the node counts it.", kind)
-            told.samples[name] = float(number)
+            described = NODE.get(key) or derived("node", key)
+            told = total[described.name] = merge.Family(described.help, described.kind)
+            told.samples[described.name] = float(number)
         return merge.write(total).encode()
 
     async def _scrape(self, member: Member) -> None:

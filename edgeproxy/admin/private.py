@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeproxy.clock import Clock
 
 LATENCIES = "/worker/latencies"
+PULSE = "/worker/pulse"
 RULES = "/worker/rules"
 DIFFERENCES = "/worker/differences"
 
@@ -55,6 +56,11 @@ def make_private(control: WorkerControl, clock: Clock) -> web.Application:
     async def differences(_: web.Request) -> web.Response:
         return web.Response(body=to_json(await control.differing()), content_type="application/json")
 
+    async def pulse(request: web.Request) -> web.Response:
+        asked = request.query
+        told = await control.pulse(int(asked["after"]), asked["window"], tables=asked["tables"] == "yes")
+        return web.Response(body=to_json(told), content_type="application/json")
+
     async def rules(request: web.Request) -> web.Response:
         try:
             order = msgspec.json.decode(await request.read(), type=RulesOrder)
@@ -70,5 +76,6 @@ def make_private(control: WorkerControl, clock: Clock) -> web.Application:
     app = make_admin(control, None, clock)
     app.router.add_get(LATENCIES, latencies)
     app.router.add_get(DIFFERENCES, differences)
+    app.router.add_get(PULSE, pulse)
     app.router.add_post(RULES, rules)
     return app

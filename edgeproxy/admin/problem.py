@@ -77,7 +77,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             405, f"{request.method} is not for {request.path}; it takes {allowed}", {"Allow": allowed}
         )
     except web.HTTPNotFound:
-        return problem(404, f"there is no {request.path} here; GET / lists what there is")
+        return problem(404, f"there is no {request.path} here; GET /api lists what there is")
     except web.HTTPException as error:
         return problem(error.status, error.reason)
     except Exception:  # noqa: BLE001 - the last line of defence

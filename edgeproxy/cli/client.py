@@ -23,6 +23,7 @@ from edgeproxy import settings
 
 if TYPE_CHECKING:
     import argparse
+    import ssl
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from http.client import HTTPResponse
 
@@ -50,6 +51,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file", metavar="FILE",
         help="holds the admin token (or EDGEPROXY_ADMIN_TOKEN; default ~/.cache/edgeproxy/admin-token)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--admin-ca", metavar="FILE",
+        help="the admin port speaks TLS; its certificate is of this authority (PEM), or is this one",
     )  # fmt: skip
     parser.add_argument(
         "--cache-dir", metavar="DIR",
@@ -141,6 +146,12 @@ def _asked(
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection(address.host, address.port, timeout=patience)
+    authority = getattr(args, "admin_ca", None)
+    if authority is not None:
+        context = _trusting(authority)
+        connection = http.client.HTTPSConnection(
+            address.host, address.port, timeout=patience, context=context
+        )
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         yield connection.getresponse(), _Target(address, whence if token is not None else "")
@@ -155,6 +166,15 @@ def _said(status: int, told: object) -> str:
     if isinstance(told, dict) and isinstance(told.get("detail"), str):
         return f"refused ({status}): {told['detail']}"
     return f"refused ({status})"
+
+
+def _trusting(authority: str) -> ssl.SSLContext:
+    import ssl  # noqa: PLC0415 - what only a call needs
+
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except (OSError, ssl.SSLError) as error:
+        raise Usage(f"--admin-ca: {authority}: {error.strerror or error}") from None
 
 
 def _default_address() -> str:

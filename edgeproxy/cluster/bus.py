@@ -8,8 +8,8 @@ Rules of this file:
   own; if either is missing (a flushed, evicted or replaced Redis), both are made anew, every node drops what
   it has and nobody reads what was stored under the old name.
 - A node that comes back reads on from where it was. If the log has been trimmed beyond that point, or begins
-  later than it should, everything older counts as purged. A record that cannot be read is a purge of
-  everything.
+  later than it should, everything older counts as purged. If the log has lost its end, it is made anew
+  (lost_log.py). A record that cannot be read is a purge of everything.
 - ``ready`` says that this node has caught up: until then, what other nodes have stored is not to be trusted.
 - Without Redis a purge is applied on this node, under a number between two positions of the log, and kept to
   be told later; the receipt says so.
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 from redis.exceptions import RedisError
 
+from edgeproxy.cluster import lost_log
 from edgeproxy.cluster.epoch import number_of
 from edgeproxy.cluster.redis_link import connect
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -178,6 +179,7 @@ class RedisBus:
             raise LogLost("the purge log's name is not one")
         if name != self._table.incarnation:
             self._table.adopt(name, self._clock.now())
+            await lost_log.lift(self._redis, self._keys, name, self._table.current)
 
     async def _catch_up(self) -> None:
         """Apply everything between this node's place and the end of the log, in order.
@@ -188,10 +190,13 @@ class RedisBus:
         while True:
             seen = self._table.seen
             records = await self._range(seen)
-            if not records:
+            first = _position(records[0][0]) if records else None
+            missing = seen not in {(0, 0), first}
+            if missing and await lost_log.made_anew(self._redis, self._keys, self._table.incarnation, seen):
+                raise LogLost("the purge log has lost its end and is made anew")
+            if first is None:
                 raise LogLost("the purge log is empty")
-            first = _position(records[0][0])
-            if seen not in {(0, 0), first}:
+            if missing:
                 last = _position(records[-1][0])
                 self.gaps += 1
                 self._table.raise_floor(number_of(last))

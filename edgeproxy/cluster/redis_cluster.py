@@ -9,8 +9,8 @@ Rules of this file:
   PACE; who finds it old reads it, the others go by the old one meanwhile.
 - A node has a breaker of its own: while one is away, the slots of the others are asked as ever. NodeDown says
   so without asking.
-- A command has one key, or keys with one hash tag. There are no commands without a key but those to
-  ``primaries``.
+- A command has one key, or keys with one hash tag. Of those without a key there is SCRIPT LOAD, to all; what
+  else there is goes to each of ``primaries``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PACE = 1.0
 """Seconds between two looks at which node holds what."""
 _HOPS = 3
 _KEY_AT = {"EVAL": 3, "EVALSHA": 3, "EVAL_RO": 3, "EVALSHA_RO": 3}
-_KEYLESS = frozenset(("SCRIPT LOAD", "INFO", "DBSIZE", "PING", "TIME", "KEYS", "SCAN", "FLUSHALL", "FLUSHDB"))
+_KEYLESS = frozenset(("INFO", "DBSIZE", "PING", "TIME", "KEYS", "SCAN", "FLUSHALL", "FLUSHDB"))
 _LOST = (ConnectionError, TimeoutError, OSError)
 
 
@@ -99,6 +99,8 @@ class ClusterRedis(Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Raises RedisError or OSError; NodeDown where the key's node is not asked at the moment."""
+        if args[0] == "SCRIPT LOAD":  # whatever node a script's key is at
+            return [await _send(redis, args, options) for redis in await self.primaries()][-1]
         slot = key_slot(_octets(_key_of(args)))
         await self._refresh()
         for _ in range(_HOPS):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
+from zlib import crc32
 
 from edgeproxy.cluster.base import UNCACHEABLE
 from edgeproxy.engine.body import SharedBody, pump
@@ -84,6 +85,13 @@ def _again(exchange: Exchange, rule: Rule, decision: d.Fetch | d.Revalidate) -> 
         return (), d.Asked.WHOLE
     fetch = fetch_missing(exchange.head, decision.reason, rule.overrides)
     return fetch.conditions, fetch.asked
+
+
+def _jittered(ask: Ask, stored: Stored, start: Start) -> Stored:
+    """Expiring a little earlier, by chance: of key and moment, so that it is another one each time."""
+    chance = crc32(b"%d %b" % (start.stamp, ask.key.primary.encode())) / 2**32
+    share = ask.rule.overrides.ttl_jitter * chance
+    return replace(stored, freshness=stored.freshness.shortened(share))
 
 
 def _spliced(reply: Received, entry: Entry, join: d.Join) -> Received:
@@ -224,6 +232,8 @@ class Fetcher:
             assert entry is not None  # noqa: S101
             reply, start = _spliced(reply, entry, conclusion), start.no_later_than(entry)
             conclusion = conclusion.then
+        if isinstance(conclusion, d.Store | d.Refresh) and ask.rule.overrides.ttl_jitter:
+            conclusion = replace(conclusion, stored=_jittered(ask, conclusion.stored, start))
         match conclusion:
             case d.Store():
                 return self._store_answer(ask, conclusion, reply, start, flight, asked)

@@ -7,6 +7,8 @@ Rules of this file:
 - What is passed goes as it came, less what belongs to the connection (RFC 9110 §7.6.1).
 - Host goes as the client sent it, in the letters that the key has too: an origin that minds its case must not
   be made to answer differently under one key. Where the operator has set another one, that goes instead.
+- A request that is recorded as a span goes on under an id of ours (traceparent); otherwise those fields are
+  like any others.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
   method) are dropped unless the rule's key holds them, and ours are set: an origin may reflect them.
 """
@@ -102,6 +104,8 @@ class ForwardBuilder:
             (b"X-Request-ID", exchange.trace.request_id.encode("latin-1")),
             (b"X-Forwarded-Proto", head.scheme.encode("latin-1")),
         )
+        if exchange.trace.span is not None:
+            raw = exchange.trace.span.onto(raw)
         if exchange.client:
             raw.append((b"X-Forwarded-For", exchange.client.encode("latin-1")))
         headers = Headers(raw)

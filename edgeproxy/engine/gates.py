@@ -17,8 +17,8 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from edgeproxy.engine.exchange import FromEdge
+from edgeproxy.networks import one_client
 from edgeproxy.policy.vocabulary import Tier, Unsatisfied
-from edgeproxy.rules.networks import one_client
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock

@@ -218,7 +218,9 @@ def _storing(
 ) -> Mould | None:
     rule, head = ask.rule, known.head(values)
     names = [lower(name) for name, _ in head.headers.raw]
-    recipe = None if came.variant or rule.key.body is not None else store.recipe(came.stored)
+    # (A lifetime that is another one each time is no recipe's.)
+    own_way = came.variant or rule.key.body is not None or rule.overrides.ttl_jitter
+    recipe = None if own_way else store.recipe(came.stored)
     own = [names[at] for at in known.own]
     if recipe is None or own.count("date") != 1 or len(set(own)) != len(own):
         return None

@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeproxy.rules.networks import NOBODY, Networks, one_client
+from edgeproxy.networks import NOBODY, Networks, one_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

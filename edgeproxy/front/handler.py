@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from edgeproxy.front.respond import Responder
     from edgeproxy.front.server import EdgeProtocol
     from edgeproxy.front.short import ShortWay
+    from edgeproxy.front.traced import Sampling
     from edgeproxy.front.trust import Trust
     from edgeproxy.front.websockets import WebSockets
     from edgeproxy.front.wire import Wire
@@ -96,6 +97,8 @@ class Handler:
         self.rules_version = ""
         self.lane: Lane | None = None
         self.short: ShortWay | None = None
+        self.sampling: Sampling | None = None
+        """Chooses the requests that are recorded as spans; None: none is."""
         self.asked: Callable[[Entry], None] | None = None
         """Called with each stored entry that is answered from."""
         self.in_flight = 0
@@ -198,6 +201,8 @@ class Handler:
                 trace.tier, trace.unsatisfied = Tier.EDGE, Unsatisfied.DENIED
                 await self._send_problem(NOT_PERMITTED, message.method, trace, sender)
                 return
+        if self.sampling is not None:
+            trace.span = self.sampling.begin(head.headers, wire.segment)
         exchange = Exchange(head=head, trace=trace, length=length, client=told)
         if has_body:
             expects = "100-continue" in split_list((head.headers.get("expect") or "").lower())

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.front.respond import Responder
     from edgeproxy.front.server import EdgeProtocol
+    from edgeproxy.observe.access_log import AccessLog, HitLine
     from edgeproxy.observe.metrics import Metrics
     from edgeproxy.observe.percentiles import Percentiles
     from edgeproxy.rules.model import Rule
@@ -76,7 +77,9 @@ class Ready:
     """One answer, ready but for the request's id. ``fixed``: the head's constant part; ``rendered``: with
     what is true ``until`` then; ``saved``: what the fetch took. It is the entry's (Entry.answers)."""
 
-    __slots__ = ("body", "entry", "fixed", "manner", "rendered", "saved", "target", "targets", "until")
+    __slots__ = (
+        "body", "entry", "fixed", "line", "manner", "rendered", "saved", "target", "targets", "until",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class Ready:
         self.fixed = fixed
         self.body = body
         self.rendered = b""
+        self.line: HitLine | None = None
         self.until = 0.0
         self.saved = 0.0
 
@@ -107,6 +111,7 @@ class Ready:
         # It may still be among the warm ones.
         del self.entry
         self.body = self.rendered = b""
+        self.line = None
 
 
 @final
@@ -121,7 +126,7 @@ class Sums:
 
 
 class Lane:
-    """Per worker. ``log`` is called with a trace per hit, if given; ``hot`` about once a second with an entry
+    """Per worker. ``log``, if given, is told of each hit; ``hot`` about once a second with an entry
     that is being hit and the coding it is sent in, ``asked`` with the entry alone."""
 
     def __init__(
@@ -134,7 +139,7 @@ class Lane:
         metrics: Metrics,
         percentiles: Percentiles,
         next_id: Callable[[], str],
-        log: Callable[[Trace], None] | None,
+        log: AccessLog | None,
         hot: Callable[[Entry, str], None],
         asked: Callable[[Entry], None],
     ) -> None:
@@ -222,7 +227,15 @@ class Lane:
             self._ticking = True
             self._clock.call_later(TICK, self.fold)
         if self._log is not None:
-            self._log(self._trace(ready, entry, protocol, data, now, request_id, seconds))
+            line = ready.line
+            if line is None:
+                trace = self._trace(ready, entry, protocol, data, now, request_id, seconds)
+                ready.line = self._log.hit_line(trace)
+                self._log.write(trace)
+            else:
+                self._log.write_hit(
+                    line, request_id, protocol.client, seconds, int(entry.age(now)), entry.fresh_until - now
+                )
         return True
 
     def _render(self, ready: Ready, entry: Entry, now: float) -> bool:
@@ -251,7 +264,7 @@ class Lane:
             self._warm.append(ready)
             if len(self._warm) > MOST_WARM:
                 cold = self._warm.popleft()
-                cold.rendered = b""
+                cold.rendered, cold.line = b"", None
                 cold.until = cold.saved = 0.0
         ready.rendered = ready.fixed + stable
         ready.until = min(now + (whole + 1 - age), now + (left - (seconds - 1)), fresh_until)

@@ -20,7 +20,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from edgeproxy.engine.exchange import FromEdge
-from edgeproxy.front.unread import FAREWELL, Unread
+from edgeproxy.front.unread import FAREWELL, Unread, unsent
 from edgeproxy.front.wire import Done, Wire
 
 if TYPE_CHECKING:
@@ -314,8 +314,9 @@ class EdgeProtocol(RequestHandler):
             payload.feed_eof()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        peer = transport.get_extra_info("peername")
-        self.client = peer[0] if isinstance(peer, tuple) else ""
+        if self.place is None:
+            peer = transport.get_extra_info("peername")
+            self.client = peer[0] if isinstance(peer, tuple) else ""
         if transport.get_extra_info("sslcontext") is not None:
             self.scheme = "https"
         if self.place is None:
@@ -341,7 +342,7 @@ class EdgeProtocol(RequestHandler):
 
     def _see_off(self, transport: asyncio.Transport | None) -> None:
         """A closed transport stays until its buffer is empty; where the client reads nothing, for ever."""
-        if transport is not None and transport.is_closing() and transport.get_write_buffer_size():
+        if transport is not None and transport.is_closing() and unsent(transport):
             Unread(self.edge.handler.clock, transport, FAREWELL)
 
     @property

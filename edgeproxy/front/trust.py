@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeproxy.rules.networks import Network, Networks, address_in
+from edgeproxy.networks import Network, Networks, address_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

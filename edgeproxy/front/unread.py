@@ -30,7 +30,10 @@ GRACE = 20.0
 
 def unsent(transport: WriteTransport) -> int:
     """Octets handed to ``transport`` that the client has not confirmed; 0 when its own buffer is empty."""
-    waiting = transport.get_write_buffer_size()
+    try:
+        waiting = transport.get_write_buffer_size()
+    except AttributeError:
+        return 0  # asyncio's TLS transport, once it is lost
     sock = transport.get_extra_info("socket")
     if not waiting or sock is None:
         return waiting

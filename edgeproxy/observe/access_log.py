@@ -14,6 +14,8 @@ Rules of this file:
 - A file is opened anew by ``reopen()``
   (SIGHUP after a rotation); lines gathered before go to the old one. The thread starts with the first
   batch: after any fork.
+- What the hit lane answers is written by a template (HitLine): a line is what ``write`` would have written,
+  but for how a number is spelled.
 - ``time`` is when the answer was out; the request came ``seconds`` before.
 """
 
@@ -30,7 +32,7 @@ import select
 import threading
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 from urllib.parse import unquote
 
 import orjson
@@ -57,6 +59,18 @@ _LOG = logging.getLogger("edgeproxy.access_log")
 _PARAMETER = re.compile(r"([?&;])([^=&;]*)=([^&;]*)")
 _UNUSUAL = frozenset("%;[].+")
 _REOPEN, _CLOSE = "reopen", "close"
+
+
+@final
+class HitLine:
+    """The parts of a line that do not differ from hit to hit of one answer, in their order."""
+
+    __slots__ = ("answer", "request", "rest")
+
+    def __init__(self, request: bytes, answer: bytes, rest: bytes) -> None:
+        self.request = request.decode("ascii", "replace")
+        self.answer = answer.decode("ascii", "replace")
+        self.rest = rest.decode("ascii", "replace")
 
 
 class AccessLog:
@@ -93,7 +107,34 @@ class AccessLog:
         """Log one finished request. Called on the loop; takes microseconds and never raises OSError."""
         if self._sample < 1 and self._random.random() >= self._sample:
             return
-        line = self._render(trace)
+        self._gather(self._render(trace))
+
+    def hit_line(self, trace: Trace) -> HitLine | None:
+        """What lines like this hit's have alike, for ``write_hit``; None where they are to be written one by
+        one."""
+        try:
+            parts = [orjson.dumps(part)[1:-1] for part in _constant(trace, self._masked)]
+        except TypeError:  # as in ``_render``
+            return None
+        if self._sample < 1:
+            parts[2] += b',"sample":' + orjson.dumps(self._sample)
+        line = HitLine(*parts)
+        return line if all(part.isascii() and b"\x7f" not in part for part in parts) else None
+
+    def write_hit(
+        self, line: HitLine, request_id: str, client: str, seconds: float, age: int, ttl: float
+    ) -> None:
+        """As ``write``, of one more hit of the line's. ``client`` is an address."""
+        if self._sample < 1 and self._random.random() >= self._sample:
+            return
+        stamp = self._time()
+        text = (
+            f'{{"time":"{stamp}","request_id":"{request_id}","client":"{client}",{line.request},'
+            f'"seconds":{seconds:.6f},{line.answer},"age":{age},"ttl":{ttl:.3f},{line.rest}}}\n'
+        )
+        self._gather(text.encode())
+
+    def _gather(self, line: bytes) -> None:
         self._lines.append(line)
         self._gathered += len(line)
         if self._gathered >= FLUSH_BYTES:
@@ -131,29 +172,17 @@ class AccessLog:
         }
 
     def _render(self, trace: Trace) -> bytes:
+        request, answer, rest = _constant(trace, self._masked)
         record: dict[str, object] = {
             "time": self._time(),
             "request_id": trace.request_id,
             "client": trace.client,
-            "method": trace.method,
-            "host": trace.host,
-            "target": mask(trace.target, self._masked),
-            "status": trace.status,
-            "bytes": trace.bytes_out,
-            "bytes_in": trace.bytes_in,
+            **request,
             "seconds": round(trace.seconds, 6),
-            "rule": trace.rule,
-            "cache": trace.word,
-            "reason": trace.reason,
-            "tier": trace.tier,
+            **answer,
             "age": trace.age,
             "ttl": None if trace.ttl is None else round(trace.ttl, 3),
-            "origin_seconds": round(trace.origin_seconds, 6),
-            "queue_seconds": round(trace.queue_seconds, 6),
-            "collapsed": trace.collapsed,
-            "stored": trace.stored,
-            "coding": trace.coding,
-            "aborted": trace.aborted,
+            **rest,
         }
         if trace.purpose:
             record["purpose"] = trace.purpose
@@ -177,6 +206,29 @@ class AccessLog:
             self._second = second
             self._stamp = f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
         return f"{self._stamp}.{int((now - second) * 1000):03d}Z"
+
+
+def _constant(trace: Trace, masked: frozenset[str]) -> tuple[dict[str, object], ...]:
+    """The parts of a record that are the same for every hit on one answer under one target."""
+    return (
+        {
+            "method": trace.method,
+            "host": trace.host,
+            "target": mask(trace.target, masked),
+            "status": trace.status,
+            "bytes": trace.bytes_out,
+            "bytes_in": trace.bytes_in,
+        },
+        {"rule": trace.rule, "cache": trace.word, "reason": trace.reason, "tier": trace.tier},
+        {
+            "origin_seconds": round(trace.origin_seconds, 6),
+            "queue_seconds": round(trace.queue_seconds, 6),
+            "collapsed": trace.collapsed,
+            "stored": trace.stored,
+            "coding": trace.coding,
+            "aborted": trace.aborted,
+        },
+    )
 
 
 def _ascii(record: dict[str, object]) -> bytes:

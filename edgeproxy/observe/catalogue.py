@@ -7,8 +7,8 @@ Rules of this file:
 - A label is a rule's name or a member of a closed enum: the number of series is bounded by the rule files.
 - metrics.py can only speak of what stands here, so whatever reads this table (dashboards, alerts, the
   reference) never names a metric that does not exist.
-- What the store, the origins and other parts count of themselves comes as ``edgeproxy_<part>_<key>`` and
-  is named where it is counted.
+- What the store, the origins and other parts tell of themselves is in catalogue_parts.py; all together is
+  its EVERY.
 """
 
 from __future__ import annotations
@@ -29,12 +29,23 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
+class Join(StrEnum):
+    """How what several workers tell becomes what their node tells."""
+
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
+    """``help`` is one line. ``join``: of counters and histograms, always the sum."""
+
     name: str
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
+    join: Join = Join.SUM
 
 
 _COUNTER, _GAUGE, _HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
@@ -101,12 +112,14 @@ CATALOGUE: dict[str, Described] = {
             ("reason",),
         ),
         *(
-            Described(name, kind, told, ("pool", "origin"))
+            Described(
+                name, kind, told, ("pool", "origin"), Join.MAX if name.endswith("_seconds") else Join.SUM
+            )
             for name, kind, told in (
                 (
                     "edgeproxy_origin_usable",
                     _GAUGE,
-                    "1 while the origin may be asked, of all workers together.",
+                    "Workers that may ask the origin now: 0 while it is left alone.",
                 ),
                 ("edgeproxy_origin_requests_total", _COUNTER, "Requests that the origin answered or failed."),
                 (
@@ -195,16 +208,23 @@ CATALOGUE: dict[str, Described] = {
             "Loads of the rule files that were refused; the rules loaded before went on.",
         ),
         Described(
-            "edgeproxy_config_last_reload_successful", _GAUGE, "1 if the last load of the rules was accepted."
+            "edgeproxy_config_last_reload_successful",
+            _GAUGE,
+            "1 if the last load of the rules was accepted.",
+            join=Join.MIN,
         ),
-        Described("edgeproxy_rules", _GAUGE, "Rules in force."),
+        Described("edgeproxy_rules", _GAUGE, "Rules in force.", join=Join.MAX),
         Described(
             "edgeproxy_source_errors_total",
             _COUNTER,
             "Times that a part failed to tell its numbers to a scrape.",
         ),
         Described(
-            "edgeproxy_build_info", _GAUGE, "Always 1; the version is in the labels.", ("version", "python")
+            "edgeproxy_build_info",
+            _GAUGE,
+            "Always 1; the version is in the labels.",
+            ("version", "python"),
+            join=Join.MAX,
         ),
     )
 }

@@ -4,7 +4,8 @@ Rules of this file:
 
 - Counters and histograms are added up. A counter of a node must not go down when a worker ends, or whoever
   computes a rate from it sees a leap: what an ended worker had counted when last asked is kept (``Ended``).
-- Gauges are added up but for those in MERGED: what all workers tell of the same thing, or what has no sum.
+- Gauges are added up unless the catalogue says otherwise: what all workers tell of the same thing, or what
+  has no sum.
 - Expositions are those that metrics.py writes, one sample a line, without timestamps: they are added line by
   line, by all that stands before the value.
 """
@@ -17,17 +18,11 @@ from typing import Any
 
 from prometheus_client.utils import floatToGoString
 
-MERGED: dict[str, Callable[[float, float], float]] = {
-    "edgeproxy_build_info": max,
-    "edgeproxy_config_last_reload_successful": min,
-    "edgeproxy_origin_latency_seconds": max,
-    "edgeproxy_process_start_time_seconds": min,
-    "edgeproxy_rules": max,
-    "edgeproxy_store_epoch": max,
-    "edgeproxy_store_l2_store_bytes": max,
-    "edgeproxy_store_l2_store_entries": max,
-    "edgeproxy_store_l2_store_max_bytes": max,
-}
+from edgeproxy.observe.catalogue import Join
+from edgeproxy.observe.catalogue_parts import EVERY
+
+_JOINS: dict[Join, Callable[[float, float], float]] = {Join.MAX: max, Join.MIN: min}
+MERGED = {name: _JOINS[d.join] for name, d in EVERY.items() if d.join is not Join.SUM}
 """Gauges that are not added up."""
 
 GROWING = frozenset(("counter", "histogram"))
@@ -117,6 +112,7 @@ class Ended:
 
 _SAME = frozenset(("version", "l2_name"))
 _LATEST: dict[str, Callable[[Any, Any], Any]] = {
+    "admitted_share": min,
     "uptime_seconds": max,
     "epoch": max,
     "latency_seconds": max,

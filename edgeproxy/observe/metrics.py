@@ -5,9 +5,9 @@ Rules of this file:
 - Requests are counted in tally.py; prometheus-client's objects are made on a scrape and thrown away. A
   registry of our own: nothing is global.
 - A part that counts for itself (the store, the origins, the access log) is a *source*: a callable that gives
-  ``{key: number or word}``. Numbers become ``edgeproxy_<part>_<key>`` (a counter if the key ends in
-  ``_total`` or in a word of COUNTED, else a gauge); words appear in the stats only. Keys come from code, so
-  their number is bounded.
+  ``{key: number or word}``. Numbers become what catalogue_parts.py says, or ``edgeproxy_<part>_<key>`` (a
+  counter if the key ends in ``_total`` or in a word of COUNTED, else a gauge); words appear in the stats
+  only. Keys come from code, so their number is bounded.
 - A source that fails costs its own numbers and is counted; it never costs the scrape.
 """
 
@@ -24,7 +24,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from edgeproxy import __version__
-from edgeproxy.observe.catalogue import BOUNDS, CATALOGUE, Kind
+from edgeproxy.observe.catalogue import BOUNDS, CATALOGUE, Described, Kind
+from edgeproxy.observe.catalogue_parts import PARTS
 from edgeproxy.observe.sockets import SocketTally
 from edgeproxy.observe.tally import CLASSES, Histogram, RuleTally, Tally
 from edgeproxy.warm.tally import Source, WarmTally
@@ -133,15 +134,7 @@ class Metrics:
             "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
             **_told(tally.everything()),
             "rules": {name: _told(slot) for name, slot in tally.rules.items()},
-            "stored": tally.stored,
-            "collapsed": tally.collapsed,
-            "aborted": tally.aborted,
-            "not_stored": _counted(tally.not_stored.items()),
-            "passes": _counted(tally.passes.items()),
-            "stale_served": _counted(tally.stale.items()),
-            "origin_failures": _counted(tally.failures.items()),
-            "lookup_misses": _counted(tally.misses.items()),
-            "edge_answers": _counted(tally.unsatisfied.items()),
+            **_outcomes(tally),
             "websockets": {
                 "open": sockets.open,
                 "opened": sockets.opened,
@@ -165,6 +158,33 @@ class Metrics:
             "origins": self.origins(),
             **self.read_sources(),
         }
+
+    def facts(self) -> dict[str, object]:
+        """Of the same, what does not grow with the number of rules."""
+        return {
+            "version": __version__,
+            "uptime_seconds": round(self._clock.monotonic() - self._started, 3),
+            **_outcomes(self.tally),
+            "websockets": {"open": self.sockets.open},
+            "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
+            "origins": self.origins(),
+            **self.read_sources(),
+        }
+
+
+def _outcomes(tally: Tally) -> dict[str, object]:
+    """What came of requests, of all rules together, and why."""
+    return {
+        "stored": tally.stored,
+        "collapsed": tally.collapsed,
+        "aborted": tally.aborted,
+        "not_stored": _counted(tally.not_stored.items()),
+        "passes": _counted(tally.passes.items()),
+        "stale_served": _counted(tally.stale.items()),
+        "origin_failures": _counted(tally.failures.items()),
+        "lookup_misses": _counted(tally.misses.items()),
+        "edge_answers": _counted(tally.unsatisfied.items()),
+    }
 
 
 def _told(slot: RuleTally) -> dict[str, object]:
@@ -325,12 +345,18 @@ def _source_families(told: Mapping[str, Mapping[str, Number | str]]) -> Iterator
         for key, value in numbers.items():
             if not isinstance(value, int | float):
                 continue
-            name = f"edgeproxy_{_NOT_A_NAME.sub('_', f'{part}_{key}'.lower())}"
-            counted = name.rpartition("_")[2] in COUNTED
-            if counted and not name.endswith("_total"):
-                name += "_total"
-            if name in seen:
+            described = PARTS.get((part, key)) or derived(part, key)
+            if described.name in seen:
                 continue
-            seen.add(name)
-            make = CounterMetricFamily if counted else GaugeMetricFamily
-            yield make(name, f"{key.replace('_', ' ')}, as the {part} counts it.", value=value)
+            seen.add(described.name)
+            make = CounterMetricFamily if described.kind is Kind.COUNTER else GaugeMetricFamily
+            yield make(described.name, described.help, value=value)
+
+
+def derived(part: str, key: str) -> Described:
+    """Of a key that the catalogue does not have."""
+    name = f"edgeproxy_{_NOT_A_NAME.sub('_', f'{part}_{key}'.lower())}"
+    kind = Kind.COUNTER if name.rpartition("_")[2] in COUNTED else Kind.GAUGE
+    if kind is Kind.COUNTER and not name.endswith("_total"):
+        name += "_total"
+    return Described(name, kind, f"{key.replace('_', ' ')}, as the {part} counts it.")

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from edgeproxy.observe.catalogue import BOUNDS
+from edgeproxy.observe.times import Counted
 from edgeproxy.policy.vocabulary import (
     CacheWord,
     LookupMiss,
@@ -167,6 +168,19 @@ class Tally:
 
     def slot(self, rule: str) -> RuleTally:
         return self.rules.get(rule, self.other)
+
+    def counted(self, rule: str) -> Counted:
+        """What the percentiles take over of a rule when they pour a slot; nothing of one without a slot. How
+        long a WebSocket was open is no latency, so its request is none of theirs (1xx)."""
+        slot = self.rules.get(rule)
+        if slot is None:
+            return Counted()
+        return Counted(
+            slot.words[CacheWord.BYPASS] - slot.classes[1],
+            slot.classes[5],
+            slot.bytes_out + slot.lane_bytes,
+            slot.saved + slot.lane_saved,
+        )
 
     def everything(self) -> RuleTally:
         """The sum over all rules, those gone included."""

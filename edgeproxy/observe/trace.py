@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.policy.vocabulary import CacheWord, Tier
 
 if TYPE_CHECKING:
+    from edgeproxy.policy.trace_context import Span
     from edgeproxy.policy.vocabulary import (
         Forwarded,
         LookupMiss,
@@ -74,6 +75,8 @@ class Trace:
     """"" for clients; "warm" where the edge asked for itself."""
     aborted: bool = False
     """The answer did not reach its end."""
+    span: Span | None = None
+    """Where it stands in a distributed trace; None: it is not recorded."""
 
     @property
     def reason(self) -> str:

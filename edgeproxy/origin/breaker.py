@@ -100,6 +100,18 @@ class Breaker:
             self._trial = False
             self.close(now)
 
+    def follow(self, until: float, *, connect: bool) -> bool:
+        """Another worker's has opened, or its trial has failed or may be made. True: this one has opened."""
+        self.until = until
+        if self.state is not State.CLOSED:
+            return False
+        self.state = State.OPEN
+        self.cannot_connect = connect
+        self.reason = "another worker's requests failed"
+        self.opens += 1
+        self._trips += 1
+        return True
+
     def close(self, now: float) -> None:
         if self.state is not State.CLOSED:
             self.state = State.CLOSED

@@ -30,6 +30,7 @@ from edgeproxy.origin.tunnel import SwitchedConnection, check_accepted
 from edgeproxy.origin.upload import Upload
 from edgeproxy.policy.events import streams_events
 from edgeproxy.policy.vocabulary import OriginFailure
+from edgeproxy.rules.pools import AGE
 
 if TYPE_CHECKING:
     import ssl
@@ -55,6 +56,7 @@ class OriginClient:
     """Implements ``Origin``. Seconds, counts and octets as in Limits; ``spawn`` starts uploads.
 
     ``url`` is ``http://host[:port]``, ``https://host[:port]`` or ``unix:/path`` (ValueError otherwise).
+    ``max_age`` None: AGE for an origin given by name, which may move, else no limit.
     ``tls`` replaces the default context, ``server_name`` the URL's host in SNI and certificate.
     Raises RuntimeError on an aiohttp it was not written for.
     """
@@ -74,6 +76,7 @@ class OriginClient:
         max_connections: int = 256,
         max_queued: int = 1024,
         queue_timeout: float = 3.0,
+        max_age: float | None = None,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
     ) -> None:
@@ -86,6 +89,8 @@ class OriginClient:
         self.heads = Heads(max_head)
         self._clock = clock
         self._spawn = spawn
+        if max_age is None:
+            max_age = AGE if address.is_name else math.inf
         self._pool = Pool(
             Dialer(address, clock, connect_timeout, tls_timeout, tls=tls, server_name=server_name),
             clock,
@@ -93,6 +98,7 @@ class OriginClient:
             max_connections=max_connections,
             max_queued=max_queued,
             queue_timeout=queue_timeout,
+            max_age=max_age,
         )
         self.resent = 0
         """Requests sent a second time."""

@@ -5,7 +5,8 @@ aiohttp has to pass ``verify_aiohttp()`` and the contract tests in tests/origin.
 
 ======================================  ==================================================================
 ``aiohttp.client_proto.ResponseHandler``  the class; ``__init__(loop)``, ``set_response_params``, ``read``,
-                                        ``should_close``, ``writing_paused``, ``transport``
+                                        ``should_close``, ``force_close``, ``writing_paused``,
+                                        ``transport``
 ``ResponseHandler.data_received``,      overridden, calling up: whether any octet came, the size of an
 ``connection_lost``, ``set_exception``,   unfinished head, a reset in a close-delimited body, the name of
 ``pause_reading``, ``resume_reading``     each failure, a silence that is ours and not the origin's
@@ -100,6 +101,7 @@ class Connection(ResponseHandler):
         "answered",
         "failure",
         "listener",
+        "of_age",
         "silence",
     )
 
@@ -118,6 +120,7 @@ class Connection(ResponseHandler):
         self._clock = clock
         self._limits = limits
         self.silence = limits.read_timeout  # seconds, of the exchange under way
+        self.of_age = math.inf  # clock.monotonic() from when on it is not used again
         self._on_lost = on_lost
         self._in_head = False
         self._head_octets = 0
@@ -296,9 +299,12 @@ class Connection(ResponseHandler):
 
     def _look(self) -> None:
         self._watch = None
+        now = self._clock.monotonic()
+        if now >= self.of_age:
+            self.force_close()  # once what is under way has ended
         if self.transport is None or self._due == math.inf:
             return
-        left = self._due - self._clock.monotonic()
+        left = self._due - now
         if left > _DUE:
             self._watch = self._clock.call_later(min(left, self._watch_every), self._look)
         elif self._due_failure is None:
@@ -314,21 +320,31 @@ class Connection(ResponseHandler):
         self.answered = True
         if self._in_head:
             listener = self.listener
-            if listener is not None and not self._pieces and listener.recognised(data):
-                return
-            self._pieces.append(data)
-            super().data_received(data)
-            if self._buffer:
-                if listener is not None:
-                    listener.arrived(*self._buffer.popleft()[0])
-            else:  # not one message yet
-                self._head_octets += len(data)
-                if self._head_octets > self._limits.max_head and self.failure is None:
-                    self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
+            if listener is None or self._pieces:
+                self.parse(data)
+            elif (left := listener.take(data)) is not None:
+                self.parse(left)
             return
         if self._due != math.inf and data:
             self._due = self._clock.monotonic() + self.silence
         super().data_received(data)
+
+    def parse(self, data: bytes) -> None:
+        """Read ``data``, of the head of an answer, and what follows it."""
+        listener = self.listener
+        self._pieces.append(data)
+        super().data_received(data)
+        if self._buffer:
+            if listener is not None:
+                listener.arrived(*self._buffer.popleft()[0])
+        else:  # not one message yet
+            self._head_octets += len(data)
+            if self._head_octets > self._limits.max_head and self.failure is None:
+                self.fail(OriginError(OriginFailure.BAD_RESPONSE, "head too large"))
+
+    def soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Call back in the loop's next turn."""
+        self._loop.call_soon(callback, *args)
 
     def pause_reading(self) -> None:
         self._due = math.inf
@@ -368,6 +384,8 @@ class Connection(ResponseHandler):
         return self._surplus
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self.listener is not None:
+            self.listener.let_parse()
         if exc is not None:
             # A reset never ends a body well. The parser would take it for the end of a close-delimited one.
             payload = self._payload
@@ -406,6 +424,7 @@ _METHODS = [
     "set_response_params",
     "read",
     "should_close",
+    "force_close",
     "writing_paused",
     "data_received",
     "connection_lost",

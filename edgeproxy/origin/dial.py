@@ -3,7 +3,8 @@
 Rules of this file:
 
 - An address is checked once, at start: a wrong one is a ValueError with one clear line.
-- Names are resolved when connecting, never before and never remembered: an origin that moves is followed.
+- Names are resolved when connecting, never before and never remembered: an origin that moves is followed, as
+  soon as connections to where it was have come of age (pool.py).
   All its addresses are tried, the families in turn, the next one beginning before the last has failed
   (RFC 8305; uvloop's own create_connection would wait for each).
 - Every way of failing has its own OriginFailure. The connect timeout covers name, TCP and TLS together,
@@ -72,6 +73,15 @@ class Address:
             host, port or _DEFAULT_PORT[parts.scheme],
             tls=parts.scheme == "https", unix=None, authority=parts.netloc,
         )  # fmt: skip
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it has to be looked up, and may be found elsewhere the next time."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return self.unix is None
+        return False
 
 
 def default_tls() -> ssl.SSLContext:

@@ -6,7 +6,8 @@ Rules of this file:
   keeps its connections, its state and its counters. One that is gone gets no new requests; what is under way
   there ends in peace.
 - A breaker that opened since nobody could connect is watched: once a second it is tried whether one can. That
-  is no request, and it brings the origin back within a second however long the breaker's pause has grown.
+  is no request, and it brings the origin back within a second however long the breaker's pause has grown. One
+  worker of a node does it for all.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeproxy.clock import Clock
+    from edgeproxy.origin.neighbours import Neighbours
+    from edgeproxy.origin.turns import Turns
     from edgeproxy.origin.upload import Spawn
     from edgeproxy.rules.pools import Health, Link, PoolSpec
 
@@ -39,7 +42,16 @@ Name = tuple[str, "Link"]
 
 
 class Keeper:
-    def __init__(self, clock: Clock, spawn: Spawn, chance: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        spawn: Spawn,
+        chance: Callable[[], float],
+        turns: Turns,
+        neighbours: Neighbours,
+    ) -> None:
+        self._turns = turns
+        self._neighbours = neighbours
         self._clock = clock
         self._spawn = spawn
         self._chance = chance
@@ -85,6 +97,7 @@ class Keeper:
             max_connections=places,
             max_queued=limits.queue,
             queue_timeout=limits.wait,
+            max_age=limits.age,
             tls=context,
             server_name=link.tls.server_name,
         )
@@ -132,16 +145,27 @@ class Keeper:
             self._watches[id(member)] = self._spawn(self._watch(member), f"watch {member.name}")
 
     async def _watch(self, member: Member) -> None:
+        turn, mine = f"watch {member.pool} {member.name}", False
         try:
-            while member.breaker.state is State.OPEN:
+            while True:
                 await self._clock.sleep(WATCH_EVERY * (0.8 + 0.2 * self._chance()))
+                mine = mine or self._turns.take(turn)
+                self._neighbours.look(self._members.values())
+                breaker = member.breaker
+                if breaker.state is not State.OPEN or breaker.ready(self._clock.now()):
+                    return  # the next request finds out
+                if not mine:
+                    continue
                 try:
                     await member.client.probe()
                 except OriginError:
                     continue
                 member.breaker.hurry(self._clock.now())
+                self._neighbours.changed(member)
                 return
         finally:
+            if mine:
+                self._turns.leave(turn)
             if self._watches.get(id(member)) is asyncio.current_task():
                 del self._watches[id(member)]
 

@@ -8,12 +8,15 @@ Rules of this file:
   most; all others are refused at once.
 - A new connection is opened only when none is idle, so open connections never outnumber the places.
 - The newest idle connection is used first, so that the others may expire.
+- A connection is used again for ``max_age`` seconds at most, up to a third less by turns, so that those made
+  together do not all go together.
 - Every change to shared state is synchronous; whoever is told, is told after.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -37,6 +40,7 @@ class Pool:
         max_connections: int,
         max_queued: int,
         queue_timeout: float,
+        max_age: float = math.inf,
     ) -> None:
         self._dialer = dialer
         self._clock = clock
@@ -44,6 +48,7 @@ class Pool:
         self._max = max_connections
         self._max_queued = max_queued
         self._queue_timeout = queue_timeout
+        self._max_age = max_age
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -137,6 +142,8 @@ class Pool:
             connection.drop()
         self._open.add(connection)
         self.connects += 1
+        # Multiples of the golden ratio fall evenly however many there are.
+        connection.of_age = self._clock.monotonic() + self._max_age * (1 - self.connects * 0.618 % 1 / 3)
         if connection.transport is None or connection.transport.is_closing():
             self._open.discard(connection)
             raise OriginError(OriginFailure.RESET, "closed as soon as it was open")

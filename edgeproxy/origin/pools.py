@@ -25,6 +25,7 @@ from edgeproxy.origin.deadline import TimedBody, TimedReply, by
 from edgeproxy.origin.group import Group
 from edgeproxy.origin.keeper import Keeper
 from edgeproxy.origin.listening import Listening
+from edgeproxy.origin.neighbours import Neighbours
 from edgeproxy.origin.retry import elsewhere_only, is_error, may_repeat, pause
 from edgeproxy.policy.vocabulary import OriginFailure
 from edgeproxy.rules.pools import DEFAULT
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.clock import Clock
     from edgeproxy.origin.base import Forward, OriginReply, Prompted, PromptListener, Route
+    from edgeproxy.origin.board import Board
     from edgeproxy.origin.member import Member
     from edgeproxy.origin.turns import Turns
     from edgeproxy.origin.upload import Spawn
@@ -100,15 +102,20 @@ class Pools:
         spawn: Spawn,
         turns: Turns,
         chance: Callable[[], float],
+        board: Board | None = None,
     ) -> None:
         self._clock = clock
         self._chance = chance
         self._turns = turns
-        self.keeper = Keeper(clock, spawn, chance)
+        self._neighbours = Neighbours(board, clock)
+        self.keeper = Keeper(clock, spawn, chance, turns, self._neighbours)
         self._pools: dict[str, OriginPool] = {}
         self._awaited: dict[Member, asyncio.Future[object]] = {}
         """Members whose trial somebody waits for."""
         self.configure(specs)
+        self._following: asyncio.Task[None] | None = None
+        if board is not None:
+            self._following = spawn(self._neighbours.follow(lambda: self._members), "what other workers know")
 
     # -- the rules --------------------------------------------------------------------------------------
 
@@ -141,7 +148,9 @@ class Pools:
                 member.spare = self._spare(pools, pool)
                 member.may_go = self._may_go(pool)
                 member.changed = self._changed(pool)
+                self._neighbours.join(member)
         self._pools = pools
+        self._neighbours.forget()
         for pool in pools.values():
             pool.review(now)
         self.keeper.keep(specs, made)
@@ -171,6 +180,7 @@ class Pools:
     def _changed(self, pool: OriginPool) -> Callable[[Member, float], None]:
         def changed(member: Member, now: float) -> None:
             pool.review(now)
+            self._neighbours.changed(member)
             self.keeper.tell(member, now)
             if member.breaker.state is State.OPEN or not member.healthy:
                 # Whoever waits for a place there would wait in vain: all are told at once.
@@ -403,6 +413,11 @@ class Pools:
         if not self._turns.take(member.name):
             breaker.postpone(now + _ASK_AGAIN)
             return None
+        self._neighbours.look(self._members)  # what another worker's trial has come to meanwhile
+        closed = member.breaker.state is State.CLOSED
+        if closed or not breaker.ready(now):
+            self._turns.leave(member.name)
+            return Attempt(pool, member, trial=False, extra=False) if closed else None
         breaker.try_one(now)
         return Attempt(pool, member, trial=True, extra=False)
 
@@ -474,8 +489,14 @@ class Pools:
     def pools(self) -> dict[str, OriginPool]:
         return self._pools
 
+    @property
+    def _members(self) -> list[Member]:
+        return [member for pool in self._pools.values() for member in pool.members]
+
     async def aclose(self) -> None:
         """End every connection, check and watch; a fetch under way fails."""
+        if self._following is not None:
+            self._following.cancel()
         self._turns.close()
         await self.keeper.aclose()
 

@@ -5,8 +5,8 @@ Rules of this file:
 - The parser reads a head, and framing.py checks it, before it is known: what is recognised is, but for the
   values of the fields in OF_EACH, to the octet a head that both have accepted. Those values are visible ASCII
   with single spaces, and Content-Length is digits: nothing the checks could refuse.
-- Only answers of HTTP/1.1 that are here whole, in one piece: status, fields, and exactly as many octets of
-  content as the one Content-Length says, on a connection that stays open. All else is the parser's.
+- Only answers of HTTP/1.1: status, fields, and exactly as many octets of content as the one Content-Length
+  says, on a connection that stays open. All else is the parser's.
 - A head is learned when it comes for the second time. Bounded.
 """
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LONGEST = 4096
 """Octets of a head; longer ones are left to the parser."""
+SHORT = 64 * 1024
+"""Octets of a body that is worth waiting for a moment."""
 MOST = 1024
 """Heads, known or come once."""
 
@@ -55,14 +57,15 @@ class _Known:
 
 @final
 class Recognised:
-    """``head``, with ``values``, and the whole ``body``."""
+    """``head``, with ``values``, and of the ``body`` all but its last ``missing`` octets."""
 
-    __slots__ = ("body", "head", "values")
+    __slots__ = ("body", "head", "missing", "values")
 
-    def __init__(self, head: KnownHead, values: list[bytes], body: bytes) -> None:
+    def __init__(self, head: KnownHead, values: list[bytes], body: bytes, missing: int) -> None:
         self.head = head
         self.values = values
         self.body = body
+        self.missing = missing
 
 
 @final
@@ -77,7 +80,8 @@ class Heads:
         return sum(known is not None for known in self._known.values())
 
     def find(self, data: bytes) -> Recognised | None:
-        """The answer in ``data``, to GET, if its head is known and it is whole."""
+        """The answer that ``data`` begins with, to GET, if its head is known and nothing follows it. One of
+        which more than SHORT octets are missing is left to the parser."""
         end = data.find(_END, 0, self._longest)
         if end < 0:
             return None
@@ -88,9 +92,12 @@ class Heads:
         if known is None:
             return None
         length = values[known.length]
-        if len(data) - end - 4 != (int(length) if _LENGTH.fullmatch(length) else -1):
+        if _LENGTH.fullmatch(length) is None:
             return None
-        return Recognised(known.head, values, data[end + 4 :])
+        missing = int(length) - len(data) + end + 4
+        if not 0 <= missing <= SHORT:
+            return None
+        return Recognised(known.head, values, data[end + 4 :], missing)
 
     def learn(self, data: bytes, message: RawResponseMessage, head: ResponseHead) -> None:
         """``data`` began with ``head``: accepted, as ``message``, and answered whole."""

@@ -73,6 +73,11 @@ class Freshness:
             windows = max(self.stale_while_revalidate, self.stale_if_error, self.stale_if_disconnected)
         return max(0.0, self.fresh_until - now) + windows + self.keep
 
+    def shortened(self, share: float) -> Freshness:
+        """With so much less of what was left of the lifetime when it came."""
+        left = max(0.0, self.lifetime - self.initial_age)
+        return replace(self, lifetime=self.lifetime - left * share)
+
     def stale_from(self, when: float) -> Freshness:
         """Soft-purged: stale from ``when``; never made to live longer than it would have. It has aged by what
         it had left to live: a cache below, which knows only Age and what the answer says, must not take what
@@ -195,6 +200,8 @@ class Overrides:
     ttl: float | None = None
     ttl_min: float | None = None
     ttl_max: float | None = None
+    ttl_jitter: float = 0.0
+    """A share: each answer's lifetime is by chance up to so much shorter."""
     status_ttl: Mapping[int, float] = field(default_factory=dict)
     stale_while_revalidate: float | None = None
     stale_if_error: float | None = None

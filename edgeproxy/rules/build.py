@@ -17,6 +17,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.key import SECRET
+from edgeproxy.networks import Networks
 from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.stored import Overrides, Unsafe
 from edgeproxy.rules.document import Mapping, Node, at
@@ -35,7 +36,6 @@ from edgeproxy.rules.model import (
     Rule,
     TagPolicy,
 )
-from edgeproxy.rules.networks import Networks
 from edgeproxy.rules.patterns import names_in
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def _overrides(read: Read) -> Overrides:
     plain = {
         name: read[name]
         for name in (
+            "ttl_jitter",
             "stale_while_revalidate",
             "stale_if_error",
             "stale_if_disconnected",

@@ -289,6 +289,7 @@ FIELDS: tuple[Field, ...] = (
     Field("ttl", lambda rule: rule.overrides.ttl, _time),
     Field("ttl_min", lambda rule: rule.overrides.ttl_min, _time),
     Field("ttl_max", lambda rule: rule.overrides.ttl_max, _time),
+    Field("ttl_jitter", lambda rule: rule.overrides.ttl_jitter, lambda share: f"{share:.0%}"),
     Field("status_ttl", lambda rule: dict(rule.overrides.status_ttl), _status),
     Field("stale_while_revalidate", lambda rule: rule.overrides.stale_while_revalidate, _time),
     Field("stale_if_error", lambda rule: rule.overrides.stale_if_error, _time),

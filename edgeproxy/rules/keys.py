@@ -398,6 +398,11 @@ RULE = Table(
             "origin's within `{min, max}`. Of errors (400 and above) only `max` is meant: how long they are "
             "kept is said by `status_ttl` or by themselves.",
             default="origin", example="ttl: {min: 10s, max: 1h}"),
+        Key("ttl_jitter", Word("a share such as 10%", values.share,
+                               {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?\s*%$"}),
+            "Each answer's lifetime here is by chance up to so much shorter, so that what was stored "
+            "together does not all expire together.",
+            default="0%", example="ttl_jitter: 10%"),
         Key("status_ttl", Pairs(Word("a status such as 404 or a class such as 5xx", values.status_or_class,
                                      {"type": "string", "pattern": "^[2-5]([0-9][0-9]|[xX][xX])$"}),
                                 DURATION, "a mapping such as {404: 1m, 5xx: 0}"),

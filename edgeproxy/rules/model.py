@@ -13,10 +13,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgeproxy.networks import NOBODY, Networks
 from edgeproxy.policy.content import ContentForm
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Overrides
-from edgeproxy.rules.networks import NOBODY, Networks
 from edgeproxy.rules.pools import DEFAULT
 from edgeproxy.value import value
 

@@ -17,6 +17,7 @@ from edgeproxy.rules.document import Mapping, Node, at
 from edgeproxy.rules.keys import DURATION, FLAG, NAME, WORD, one_of
 from edgeproxy.rules.kinds import WRONG, Either, Key, Many, Table, Word
 from edgeproxy.rules.pools import (
+    AGE,
     DEFAULT,
     Breaker,
     Canary,
@@ -214,8 +215,12 @@ LIMITS = Table(
         Key("queue", whole(0), "Requests that wait for their turn; the next one gets 503.",
             default=f"{_L.queue}"),
         Key("wait", SOME, "How long they wait before they get 503.", default=_show(_L.wait)),
+        Key("age", SOME, "How long a connection is used again (up to a third less, by turns); then there is "
+            "a new one, which finds the name's new address.",
+            default=f"{_show(AGE)} for an origin given by name, else no limit"),
     ),
-    says="a mapping with concurrent, queue, wait",
+    says="a mapping with concurrent, queue, wait, age",
+    hints=(("keepalive", 'write "age"'), ("max_age", 'write "age"')),
 )  # fmt: skip
 
 _C = Canary(())

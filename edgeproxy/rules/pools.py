@@ -39,13 +39,19 @@ class Timeouts:
         )
 
 
+AGE = 60.0
+"""Seconds: what operators and resolvers take a change of address to need."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For each origin, in each worker: requests at once, requests that wait, and seconds they wait."""
+    """For each origin, in each worker: requests at once, requests that wait, and seconds they wait. ``age``:
+    seconds that a connection is used again; None: AGE where the origin is given by name, else no limit."""
 
     concurrent: int | None = None
     queue: int = 1024
     wait: float = 3.0
+    age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

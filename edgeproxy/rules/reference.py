@@ -218,7 +218,8 @@ rules:
   machine.
 - What clients do wrong (leaving, a bad body), 404, and a full queue never count against an origin.
   A 5xx does not open the breaker of, nor eject, the last usable origin: it is passed on.
-- State is kept by each worker for itself; so are the limits.
+- The workers of a node share what their breakers found out, and the budget for repeats; latency, ejections,
+  health checks and limits are each worker's own.
 """
 
 REGEX = """\

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from edgeproxy.networks import Network, networks_in
 from edgeproxy.rules.model import SAFE_METHODS
-from edgeproxy.rules.networks import Network, networks_in
 from edgeproxy.rules.problems import did_you_mean, quoted
 
 MAX_SECONDS = 2**31  # RFC 9111 §1.2.2: the largest delta-seconds that everybody can hold.
@@ -103,6 +103,14 @@ def last_part(text: str) -> tuple[float, bool]:
     elif 0 < float(found[1]) <= 50:
         return float(found[1]) / 100, True
     raise ValueError(f"a share of up to 50%, such as 10%, or a duration such as 30s, got {quoted(text)}")
+
+
+def share(text: str) -> float:
+    """0.1 for "10%"."""
+    found = _SHARE.fullmatch(text)
+    if found is None or not 0 <= float(found[1]) <= 50:
+        raise ValueError(f"a share of up to 50%, such as 10%, got {quoted(text)}")
+    return float(found[1]) / 100
 
 
 def rate(text: str) -> float:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.admin.control import (
+    ExplainRequest,
     PartHealth,
     PurgeAnswer,
     PurgeRequest,
@@ -15,6 +16,8 @@ from edgeproxy.admin.control import (
     State,
     WarmRequest,
 )
+from edgeproxy.observe import pulse
+from edgeproxy.observe.percentiles import Percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,6 +85,8 @@ class SmallControl:
         self.missing: tuple[str, ...] = ()
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.stored: Mapping[str, object] | None = {"status": 200, "age": 7}
+        self.percentiles = Percentiles(lambda: 1_700_000_000.0)
+        self.explained: list[ExplainRequest] = []
         self.numbers: Mapping[str, object] = {"requests": 12}
 
     async def health(self) -> Mapping[str, PartHealth]:
@@ -155,6 +160,22 @@ class SmallControl:
         if self.fault is not None:
             raise self.fault
         return self.numbers
+
+    async def pulse(self, after: int, window: str, *, tables: bool) -> Mapping[str, Any]:
+        told = await pulse.gather(self.percentiles, after, window, tables=tables)
+        if not tables:
+            return told
+        return told | {
+            "wanted": [["http://h/1", "pitches", 2.0]],
+            "troubles": [],
+            "facts": {"uptime_seconds": 5.0, "connections": 1},
+        }
+
+    async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
+        if "refused" in request.url:
+            raise Refused("expected a path")
+        self.explained.append(request)
+        return {"explanation": {}, "text": "rule pitches"}
 
     async def performance(self) -> Mapping[str, object]:
         return {"unit": "seconds"}

@@ -92,7 +92,7 @@ async def test_only_the_probes_need_no_token_on_a_public_address(
 ) -> None:
     client = await aiohttp_client(make_admin(SmallControl(), PUBLIC))
     for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
-        answer = await client.request(method, route.path.replace("{job}", "w1"))
+        answer = await client.request(method, route.path.replace("{job}", "w1").replace("{name}", "app.js"))
         assert answer.status == (200 if route.access is Access.PROBE else 401)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from edgeproxy.admin import node as node_module
 from edgeproxy.admin.control import (
+    ExplainRequest,
     Kind,
     PartHealth,
     PurgeRequest,
@@ -128,6 +129,33 @@ async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
             stack.push_async_callback(link.close)
             made.team.members.append(SmallMember(f"worker {number + 1}", link))
         yield made
+
+
+async def test_a_pulse_is_the_sum_of_the_workers(setting: Setting) -> None:
+    for worker, seconds in zip(setting.workers, (0.01, 0.1), strict=True):
+        worker.percentiles.observe("a", seconds, hit=True)
+    told = await setting.node.pulse(0, "5m", tables=True)
+    assert [slot[1] for slot in told["slots"]] == [2]
+    assert told["rules"]["a"][0] == 2
+    assert told["wanted"] == [["http://h/1", "pitches", 4.0]]
+    assert told["facts"]["connections"] == 2
+    assert told["facts"]["node"]["workers_ready"] == 2
+    await setting.listeners[0].close()  # one is gone: the other one's numbers are told
+    told = await setting.node.pulse(0, "5m", tables=False)
+    assert [slot[1] for slot in told["slots"]] == [1]
+    assert "facts" not in told
+
+
+async def test_explain_is_answered_by_one_worker(setting: Setting) -> None:
+    wanted = ExplainRequest("/a?b", "PUT", (("Cookie", "a=b; c"),), 404, (("ETag", '"x"'),))
+    assert (await setting.node.explain(wanted))["text"] == "rule pitches"
+    assert [worker.explained for worker in setting.workers] == [[wanted], []]
+    with pytest.raises(Refused, match="expected a path"):
+        await setting.node.explain(ExplainRequest("/refused"))
+    for listener in setting.listeners:
+        await listener.close()
+    with pytest.raises(Problem):
+        await setting.node.explain(wanted)
 
 
 async def test_a_purge_goes_to_one_worker(setting: Setting) -> None:

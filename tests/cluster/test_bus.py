@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+import pytest
 from redis.asyncio import Redis
 
 from edgeproxy.clock import Clock
-from edgeproxy.cluster.bus import RedisBus
+from edgeproxy.cluster.bus import LogLost, RedisBus
 from edgeproxy.cluster.epoch import GONE, GOOD, PurgeTable, SoftSince
 from edgeproxy.store.open import open_store
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -17,8 +19,6 @@ from tests.support.servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
     from edgeproxy.engine.background import Background
     from tests.support.servers import Server
@@ -143,6 +143,63 @@ async def test_a_flushed_redis_never_revives_anything(redis: Server, background:
     await until(lambda: one.table.incarnation != name and one.bus.ready)
     await client.aclose()
     for node in (one, other):
+        await node.bus.close()
+
+
+@pytest.mark.parametrize("since", ["nothing", "another purge"])
+async def test_a_log_that_lost_its_end_is_made_anew(
+    redis: Server, background: Background, since: str
+) -> None:
+    # B9: a replica took over that had not been told of the newest purge. One node has read it, one has not.
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    epoch, name = other.table.current, one.table.incarnation
+    await other.bus.close()
+    number, _ = await one.bus.publish(url("/a"))
+    client = Redis.from_url(redis.url)
+    log = one.bus._keys[1]
+    newest = one.table.seen
+    assert await client.xdel(log, f"{newest[0]}-{newest[1]}") == 1
+    back = await _Node(redis, background, other.table).ready()
+    assert not back.gone("/a", epoch), "it cannot know"
+    if since == "another purge":
+        await back.bus.publish(url("/b"))
+    else:
+        with pytest.raises(LogLost, match="lost its end"):
+            await one.bus._catch_up()
+    await until(lambda: one.table.incarnation != name and one.bus.ready)
+    await until(lambda: back.table.incarnation == one.table.incarnation and back.bus.ready)
+    assert back.gone("/a", epoch)
+    assert back.gone("/any", epoch)
+    number, said = await back.bus.publish(url("/d"))
+    assert said == "ok"
+    await until(lambda: one.table.current == number)
+    await client.aclose()
+    for node in (one, back):
+        await node.bus.close()
+
+
+async def test_a_log_begun_on_a_slow_clock_is_lifted_above_the_numbers_of_its_nodes(
+    redis: Server, background: Background
+) -> None:
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    ahead = 3_000_000_000_000
+    client = Redis.from_url(redis.url)
+    await client.xadd(one.bus._keys[1], {"begin": "x"}, id=f"{ahead}-0")
+    await until(lambda: one.bus._table.seen[0] == ahead)
+    await other.bus.close()
+    fetched = one.table.current
+    await client.flushall()
+    name = one.table.incarnation
+    with contextlib.suppress(LogLost):
+        await one.bus._catch_up()
+    await until(lambda: one.table.incarnation != name and one.bus.ready)
+    number, said = await one.bus.publish(url("/a"))
+    assert said == "ok"
+    newcomer = await _Node(redis, background).ready()
+    assert newcomer.table.current == number
+    assert newcomer.gone("/a", fetched), "what was fetched before is older than the purge, on every node"
+    await client.aclose()
+    for node in (one, newcomer):
         await node.bus.close()
 
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.engine.gates import Buckets, Gates
+from edgeproxy.networks import Networks, networks_in
 from edgeproxy.observe.trace import Trace
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.policy.vocabulary import Unsatisfied
 from edgeproxy.rules.model import Clients, RateLimit, Rule
-from edgeproxy.rules.networks import Networks, networks_in
 from tests.support.driven import DrivenClock
 
 

@@ -50,7 +50,7 @@ async def test_nothing_is_measured_while_there_is_little_to_do() -> None:
     overload.in_flight = lambda: under_way
     overload.admits()
     assert clock.pending == ()
-    under_way = BUSY
+    under_way = BUSY + 1
     overload.admits()
     assert len(clock.pending) == 1
     await clock.advance(10 * TICK)

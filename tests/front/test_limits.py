@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy.engine.patience import GRACE
 from edgeproxy.front.doors import Doors, Terms, affordable
-from edgeproxy.rules.networks import Networks, networks_in
+from edgeproxy.networks import Networks, networks_in
 from tests.support.edge import running_edge
 
 if TYPE_CHECKING:

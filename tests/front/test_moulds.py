@@ -14,7 +14,7 @@ from edgeproxy.policy.http_date import format_http_date
 from tests.front.test_short import comparable, idle_connection, request
 from tests.support.driven import DrivenClock
 from tests.support.edge import Edge, running_edge
-from tests.support.ledger import Gate, LedgerOrigin, head
+from tests.support.ledger import FIN, Gate, LedgerOrigin, head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -208,6 +208,40 @@ async def test_what_a_purge_has_overtaken(origin: LedgerOrigin, casts: list[str]
         assert "stored" not in (answer["Cache-Status"] or "").split("; ")
         assert PATHS[-1] in casts
         assert (await edge.get(PATHS[-1])).body == b"new"
+
+
+@pytest.mark.parametrize("fields", [FRESH, [("Cache-Control", "no-store")]])
+async def test_head_and_body_apart(origin: LedgerOrigin, casts: list[str], fields: Fields) -> None:
+    """As most Python servers send them. The head is learned, and known again, all the same."""
+    clock = DrivenClock()
+    for number, path in enumerate(PATHS):
+        octets = answers(clock, fields + OWN, b"hello", number=number)
+        origin.script(path, [octets[:-5], octets[-5:]])
+    async with running_edge(origin.url, clock=clock) as edge:
+        await idle_connection(edge, origin)
+        for path in PATHS:
+            assert (await edge.get(path)).body == b"hello"
+        await edge.settle()
+        assert [trace.aborted for trace in edge.traces] == [False] * (len(PATHS) + 1)
+
+
+async def test_a_body_that_does_not_come(origin: LedgerOrigin, casts: list[str]) -> None:
+    """Behind a head that is known: it is sent on at once, as any, and broken off as it broke off."""
+    clock = DrivenClock()
+    for number, path in enumerate(PATHS):
+        octets = answers(clock, FRESH + OWN, b"hello", number=number)
+        origin.script(path, [octets[:-5], Gate("body"), octets[-5:-2], FIN] if number == 4 else [octets])
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        await idle_connection(edge, origin)
+        for path in PATHS[:-1]:
+            await edge.get(path)
+        assert PATHS[3] in casts
+        await client.send(request(PATHS[-1]))
+        answer = await client.read_head()
+        assert (answer.status, answer["Content-Length"]) == (200, "5")
+        origin.gate("body").open()
+        assert not (await client.read_body(answer)).complete
+        assert PATHS[-1] not in casts
 
 
 async def test_a_reload_makes_moulds_anew(origin: LedgerOrigin, tmp_path: Path, casts: list[str]) -> None:

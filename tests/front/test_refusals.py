@@ -51,7 +51,7 @@ async def test_a_rate_limit_holds_for_hits_too(
         assert answer["retry-after"] == "1"
         assert answer["ratelimit"] == '"limited";r=0;t=1'
         assert answer["ratelimit-policy"] == '"limited";q=3;w=3'
-        assert answer["cache-status"] == 'edgeproxy; rule="limited"; detail=rate-limited'
+        assert answer["proxy-status"] == 'edgeproxy; error=http_request_denied; details="rate-limited"'
         assert answer["cache-control"] == "no-store"
         assert answer["content-type"] == "application/problem+json"
         told = orjson.loads(answer.body)
@@ -113,7 +113,7 @@ async def test_who_a_rule_answers(
         for _ in range(3):
             assert (await client.get("/local", proxy)).status == 403
             assert (await client.get("/others", proxy)).status == 200
-        assert (await client.get("/others"))["cache-status"].endswith("detail=client-denied")
+        assert (await client.get("/others"))["proxy-status"].endswith('details="client-denied"')
 
 
 async def test_lists_of_the_settings_hold_behind_a_trusted_proxy_too(
@@ -164,7 +164,7 @@ async def test_above_the_most_requests_hits_are_answered_and_misses_refused(
                 assert (await client.get("/hit")).status == 200
                 refused = await client.get("/miss")
                 assert (refused.status, refused["retry-after"], refused.keep_alive) == (503, "1", True)
-                assert refused["cache-status"].endswith("detail=edge-overloaded")
+                assert refused["proxy-status"].endswith('details="edge-overloaded"')
                 stale = await client.get("/old")
                 assert (stale.status, stale["x-cache-status"]) == (200, "STALE")
             written = await client.request("POST", "/write", body=b"x")

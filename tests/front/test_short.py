@@ -110,7 +110,10 @@ async def test_both_ways_give_the_same(
                     for _ in range(3):
                         await client.send(request("/a", *fields))
                         answer = await client.read_answer()
-                        answers.append((comparable(answer.raw), answer.complete))
+                        raw = answer.raw
+                        if not answer.complete:  # how much came before the end is a matter of the moment
+                            raw = raw.partition(b"\r\n\r\n")[0]
+                        answers.append((comparable(raw), answer.complete))
                         if not answer.complete or not answer.keep_alive:
                             break
             await edge.settle()

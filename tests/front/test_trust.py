@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.front.trust import Trust
+from edgeproxy.networks import networks_in
 from edgeproxy.policy.head import Headers
-from edgeproxy.rules.networks import networks_in
 from tests.support.edge import running_edge
 
 if TYPE_CHECKING:

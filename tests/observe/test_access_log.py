@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,40 @@ async def written(log: AccessLog, count: int) -> None:
             threading.Event().wait(0.001)
 
     await asyncio.wait_for(asyncio.to_thread(wait), 10)
+
+
+HIT = Trace(
+    request_id="r-1", client="2001:db8::7", method="GET", host="api.example", rule='a "quoted" rule',
+    word=CacheWord.HIT, tier=Tier.L1, hit=True, status=200, bytes_out=1234, seconds=0.0000123, age=7,
+    ttl=52.75,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sample", [1.0, 0.999999])
+@pytest.mark.parametrize("target", ["/a?b=1", "/a?token=secret", '/"quoted"\\', "/" + "x" * 300])
+async def test_a_hit_of_a_kind_says_the_same(
+    clock: DrivenClock, path: Path, sample: float, target: str
+) -> None:
+    """The line that the lane has written by a template is the one that ``write`` makes."""
+    log = AccessLog(clock, path, sample=sample)
+    trace = replace(HIT, target=target)
+    log.write(trace)
+    line = log.hit_line(replace(trace, request_id="another", client="c", seconds=1.0, age=1, ttl=1.0))
+    assert line is not None
+    log.write_hit(line, "r-1", "2001:db8::7", 0.0000123, 7, 52.75)
+    await written(log, 2)
+    log.close()
+    one, other = lines(path)
+    assert list(one) == list(other)
+    assert one == {**other, "seconds": pytest.approx(other["seconds"], abs=1e-6)}
+    assert "secret" not in path.read_text()
+
+
+@pytest.mark.parametrize("target", ["/caf\xe9", "/a\x7f", "/\ud800"])
+async def test_what_is_no_ascii_has_no_template(clock: DrivenClock, path: Path, target: str) -> None:
+    log = AccessLog(clock, path)
+    assert log.hit_line(replace(HIT, target=target)) is None
+    log.close()
 
 
 async def test_a_line_holds_what_happened(clock: DrivenClock, path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.observe.percentiles import BUCKETS, HOURS, PERCENTILES, WINDOWS, Percentiles
+from edgeproxy.observe.percentiles import HOURS, WINDOWS, Percentiles
 from edgeproxy.observe.tally import MAX_RULES
+from edgeproxy.observe.times import BUCKETS, PERCENTILES
 
 NOON = 1_699_963_200.0  # 2023-11-14T12:00:00Z
 
