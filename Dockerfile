@@ -5,7 +5,8 @@ RUN python -m venv /opt/edgeproxy
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY edgeproxy edgeproxy
 COPY rules rules
-RUN /opt/edgeproxy/bin/pip install --no-cache-dir --disable-pip-version-check .
+# The versions that the tests run with; change them in that file.
+RUN /opt/edgeproxy/bin/pip install --no-cache-dir --disable-pip-version-check -c edgeproxy/templates/constraints.txt .
 
 # Run: Python, the virtual environment, a user without rights, and one directory to write to.
 FROM python:3.12-slim
@@ -14,7 +15,8 @@ RUN groupadd --system --gid 10001 edgeproxy \
  && install --directory --owner=edgeproxy --group=edgeproxy /var/cache/edgeproxy
 COPY --from=build /opt/edgeproxy /opt/edgeproxy
 
-# The root file system may be read-only: the cache is a volume, and nothing else is written.
+# The root file system may be read-only: the cache is a volume, and nothing else is written. With --workers 2 or
+# more, give it a little memory at /tmp for their sockets (--tmpfs /tmp); without, they are in the cache.
 # EDGEPROXY_ORIGIN has no default: give it with -e, or --origin after the image's name.
 # Clients come in at 8080. The admin port is loopback's own; to publish it, set EDGEPROXY_ADMIN to
 # 0.0.0.0:8081 and EDGEPROXY_ADMIN_TOKEN to a secret.

@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 from edgeproxy import __version__
 from edgeproxy.cli import (
     check,
+    completion,
     demo,
     diff,
     explain,
+    init,
     purge,
     reload,
     replay,
@@ -25,7 +27,24 @@ from edgeproxy.cli import (
     warm,
 )
 
-COMMANDS = (serve, check, explain, diff, replay, purge, warm, reload, rules, stats, savings, top, store, demo)
+COMMANDS = (
+    serve,
+    init,
+    check,
+    explain,
+    diff,
+    replay,
+    purge,
+    warm,
+    reload,
+    rules,
+    stats,
+    savings,
+    top,
+    store,
+    demo,
+    completion,
+)
 """Each imports what it works with when it runs: --help and --version are there at once."""
 
 
@@ -51,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(subparsers)
+    completion.complete(parser)
     return parser
 
 

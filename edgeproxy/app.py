@@ -145,7 +145,7 @@ class Worker:
             chance=self._chance,
             board=self._board,
         )
-        forward = ForwardBuilder(settings.name, settings.origin_host)
+        forward = ForwardBuilder(settings.name, settings.origin_host, node_id(settings))
         trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
         overload = Overload(clock, most=settings.max_requests, lag=settings.max_lag)
         self.engine = Engine(
@@ -571,6 +571,12 @@ def edge_fields(settings: Settings) -> EdgeFields:
         age="age" not in hidden,
         via="via" not in hidden,
     )
+
+
+def node_id(settings: Settings) -> str:
+    """What tells this node from others in a row (CDN-Loop): the same in all its workers."""
+    named = f"{socket.gethostname()}\n{settings.listen}\n{settings.origin}"
+    return blake2b(named.encode(), digest_size=6).hexdigest()
 
 
 def request_ids() -> Callable[[], str]:

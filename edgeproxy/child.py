@@ -35,9 +35,13 @@ been we who slept."""
 
 
 class Child:
-    def __init__(self, slot: int, serial: int, process: Process, channel: Channel, link: WorkerLink) -> None:
+    def __init__(
+        self, slot: int, serial: int, generation: int, process: Process, channel: Channel, link: WorkerLink
+    ) -> None:
         self.slot = slot
         self.serial = serial
+        self.generation = generation
+        """How often all workers had been replaced when it was started, from 1."""
         self.process = process
         self.link = link
         self.ready = False
@@ -49,6 +53,10 @@ class Child:
         """It could not open the store."""
         self.failed: str | None = None
         """Why it did not start, as it says."""
+        self.since = 0.0
+        """When it was started, by the parent's clock."""
+        self.hung = False
+        """Its loop does not turn; it is being ended."""
         self.settled = asyncio.Event()
         """It is ready or gone."""
         self.gone = asyncio.Event()
@@ -62,6 +70,8 @@ class Child:
     def state(self) -> str:
         if self.gone.is_set():
             return "gone"
+        if self.hung:
+            return "hanging"
         if self.retiring:
             return "retiring"
         return "ready" if self.ready else "starting"
@@ -139,12 +149,15 @@ class Channel:
 async def start_child(
     slot: int,
     serial: int,
+    generation: int,
     command: Sequence[str],
     environ: Mapping[str, str],
     listen: socket.socket,
     directory: Path,
     state: Path,
     rules: Order | None,
+    config: Path | None,
+    clock: float,
 ) -> Child:
     """Raises OSError."""
     control = directory / f"worker-{serial}.sock"
@@ -160,6 +173,8 @@ async def start_child(
         candidate=None if rules is None or rules.candidate is None else str(rules.candidate),
         percent=0.0 if rules is None else rules.percent,
         sample=0 if rules is None else rules.sample,
+        config=None if config is None else str(config),
+        clock=clock,
     )
     try:
         process = await asyncio.create_subprocess_exec(
@@ -174,7 +189,7 @@ async def start_child(
     finally:
         theirs.close()
     reader, writer = await asyncio.open_connection(sock=ours)
-    return Child(slot, serial, process, Channel(reader, writer), WorkerLink(control))
+    return Child(slot, serial, generation, process, Channel(reader, writer), WorkerLink(control))
 
 
 @contextlib.asynccontextmanager

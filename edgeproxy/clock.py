@@ -6,7 +6,8 @@ Rules of this file:
 - ``now()`` is wall time that does not jump: the wall clock is read once, when the clock is made, and the
   machine's boot-time clock is added to it. Ages, lifetimes and stored stamps use it, so an operator who
   sets the clock back an hour does not make entries immortal, and a suspended machine wakes to entries
-  that have aged (CLOCK_BOOTTIME goes on while it sleeps; CLOCK_MONOTONIC does not).
+  that have aged (CLOCK_BOOTTIME goes on while it sleeps; CLOCK_MONOTONIC does not). The workers of a node
+  share their parent's ``base``: one that is started after such a step agrees with the others on every age.
 - ``call_later()`` is the only timer, so that a driven clock drives every timeout.
 """
 
@@ -31,12 +32,12 @@ class Timer(Protocol):
 class Clock:
     """Real time. ``now()`` in seconds since the epoch, ``monotonic()`` in seconds since anything."""
 
-    def __init__(self) -> None:
-        self._base = time.time() - time.clock_gettime(_STEADY)  # noqa: TID251
+    def __init__(self, base: float | None = None) -> None:
+        self.base = time.time() - time.clock_gettime(_STEADY) if base is None else base  # noqa: TID251
 
     def now(self) -> float:
         """Seconds since 1970, steady: never steps back, goes on during suspend."""
-        return self._base + time.clock_gettime(_STEADY)
+        return self.base + time.clock_gettime(_STEADY)
 
     monotonic: Callable[[], float] = staticmethod(time.perf_counter)
     """Seconds, for measuring how long something took."""

@@ -36,7 +36,7 @@ from edgeproxy.warm.warmer import ENDED, Busy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, State, WarmRequest
+    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.app import Worker
     from edgeproxy.rules.history import InForce, Order
     from edgeproxy.rules.taken import Taken, Wanted
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgeproxy")
 
 
+NOBODY = "there is one worker and nobody to replace it: start with --workers 2 or more"
 MOST_NEWS = 1000
 """Results of a warm-up that are told at once."""
 
@@ -145,6 +146,9 @@ class Operator:
         self._worker.metrics.reloaded(ok=False)
         self.last_reload = ReloadResult(ruleset.version, len(ruleset.rules), lines)
         return self.last_reload
+
+    async def replace_workers(self) -> Replaced:
+        raise Refused(NOBODY)
 
     # -- the cache --------------------------------------------------------------------------------------
 

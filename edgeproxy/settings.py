@@ -17,6 +17,7 @@ import os
 import re
 import tomllib
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as fields_of
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,32 @@ def limit(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", value):
         raise ValueError("expected a whole number, or 0 for no limit")
     return int(value)
+
+
+def workers(value: str) -> int:
+    if value == "auto":
+        return usable_cpus()
+    try:
+        return count(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Of the container, where there is one: microseconds of CPU time, and in how many (cgroup v2)."""
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use: those it is allowed to run on, and what its container is given."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        allowed = os.cpu_count() or 1
+    try:
+        quota, _, period = CPU_LIMIT.read_text().partition(" ")
+        return max(1, min(allowed, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return allowed
 
 
 def some(value: str) -> int:
@@ -294,7 +321,7 @@ OPTIONS = (
            "remember what is most wanted, and ask for it again after a start"),
     Option("rule_history", some, "20", "N",
            "versions of the rules kept in the cache dir, for 'edgeproxy rules'; 0: none"),
-    Option("workers", count, "1", "N", "worker processes"),
+    Option("workers", workers, "1", "N|auto", "worker processes; auto: one for each CPU that we may use"),
     Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
     Option("location", printable, "", "NAME", "names this edge in X-Edge-Location"),
     Option("name", pseudonym, "edgeproxy", "NAME", "our name in Cache-Status and Via"),
@@ -433,6 +460,10 @@ class HandedDown:
     """Where the purge table is, unless the store has a place for it."""
     rules: str | None
     """The copy of the rule files in force."""
+    config: str | None = None
+    """The copy of the --config file in force."""
+    clock: float | None = None
+    """What all of them add to the machine's steady clock (clock.py), so that they agree on the time."""
     candidate: str | None = None
     """Where the rules are that are tried beside them, for ``percent`` of the keys; of the other requests one
     in ``sample`` is compared."""
@@ -451,9 +482,12 @@ class HandedDown:
 
 
 def handed_down(environ: Mapping[str, str]) -> HandedDown | None:
-    """None in a process that no parent of ours has started."""
+    """None in a process that no parent of ours has started. The parent may be older or newer than we are."""
     told = environ.get(HANDED_DOWN)
-    return None if told is None else HandedDown(**json.loads(told))
+    if told is None:
+        return None
+    known = {each.name for each in fields_of(HandedDown)}
+    return HandedDown(**{name: value for name, value in json.loads(told).items() if name in known})
 
 
 def add_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None = None) -> None:

@@ -9,8 +9,7 @@ Rules of this file:
   end the parent with the reason: whoever supervises *it* has to know.
 - A worker that does not start for its settings or rules (status 2) ends the node while that is starting;
   later the others go on with what they have, and it is tried again.
-- A replacement (SIGUSR2) serves before the one that it replaces is told to end; if it does not start, the
-  old ones go on and no further one is replaced.
+- SIGUSR2 replaces all of them, one at a time (rolling.py).
 - SIGTERM, SIGINT: not ready at once, all workers drain; what is left after the drain timeout and GRACE, or
   FORCE seconds after a second signal, is killed. SIGHUP: the rules are reloaded, access logs reopened.
 """
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.admin.api import make_admin
-from edgeproxy.admin.control import State
+from edgeproxy.admin.control import Refused, State
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import HEALTH_LIMIT, Node
 from edgeproxy.app import (
@@ -46,18 +45,23 @@ from edgeproxy.app import (
 from edgeproxy.child import Child, start_child, within
 from edgeproxy.clock import Clock
 from edgeproxy.engine.background import Background
+from edgeproxy.rolling import Rolling
 from edgeproxy.rules.snapshot import RuleSnapshot
 from edgeproxy.settings import SettingsError, environment, handed_down
 from edgeproxy.store.open import parse_store_url
+from edgeproxy.systemd import Manager, sockets, without
 from edgeproxy.worker_process import described, run_alone, run_handed
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from edgeproxy.admin.auth import Auth
+    from edgeproxy.admin.control import Replaced
     from edgeproxy.admin.node import Member
+    from edgeproxy.config_copy import ConfigCopy
     from edgeproxy.settings import Settings
+    from edgeproxy.systemd import Sockets
 
 log = logging.getLogger("edgeproxy")
 
@@ -72,26 +76,35 @@ _SOCKET_PATH = 100
 """Octets that the path of a Unix socket may have, everywhere."""
 
 
-def run_workers(settings: Settings) -> int:
+def run_workers(config: ConfigCopy) -> int:
     """Serve until told to end. Raises SettingsError, RuleError and OSError before anything is served."""
-    handed = handed_down(environment())
+    environ = environment()
+    handed = handed_down(environ)
     if handed is not None:
-        return run_handed(settings, handed)
-    if settings.workers == 1:
-        return run_alone(settings)
-    return asyncio.run(Supervisor(settings).run())
+        return run_handed(config.settings, handed)
+    given = sockets(environ)
+    try:
+        if config.settings.workers == 1:
+            return run_alone(given.told(config.settings), given, Manager(environ, Clock()))
+        return asyncio.run(Supervisor(config, given).run())
+    finally:
+        given.close()
 
 
 class Supervisor:
-    """Keeps ``settings.workers`` running. ``command`` starts one: by default what started this process."""
+    """Keeps as many workers running as the settings say. ``given``: sockets that need not be made.
+    ``command`` starts a worker: by default what started this process."""
 
-    def __init__(
-        self, settings: Settings, command: Sequence[str] | None = None, clock: Clock | None = None
-    ) -> None:
-        self._settings = settings
+    def __init__(self, config: ConfigCopy, given: Sockets, command: Sequence[str] | None = None) -> None:
+        self._config = config
+        self._given = given
+        self._settings = given.told(config.settings)
         self._command = tuple(command or (sys.executable, *sys.orig_argv[1:]))
-        self._clock = clock or Clock()
+        self._clock = Clock()
+        self._manager = Manager(environment(), self._clock)
+        self._environ = without(environment())
         self._background = Background()
+        self._rolling = Rolling(self)
         self._slots: dict[int, Child] = {}
         """The worker of each slot; none while it is being replaced after a crash."""
         self._children: set[Child] = set()
@@ -101,7 +114,6 @@ class Supervisor:
         """All were ready once."""
         self._crashes: list[float] = []
         self._crashed = self._replaced = 0
-        self._rolling = False
         self._ending = asyncio.Event()
         self._force = asyncio.Event()
         self._refused: str | None = None
@@ -116,17 +128,20 @@ class Supervisor:
         self._admin_tls = admin_tls(settings)
         with run_directory(settings) as directory:
             self._directory = directory
+            settings = self._settings = self._given.told(self._config.take(directory))
             self._state = state_directory(settings, directory)
             self._snapshot = RuleSnapshot(settings.rules, directory, rule_history(settings))
             self._snapshot.take()
             self._node = Node(self, self._snapshot, self._clock)
             self._node.record("start")
-            self._listen = bind(settings.listen.host, settings.listen.port, "--listen")
+            self._listen = self._given.listen or bind(settings.listen.host, settings.listen.port, "--listen")
             try:
                 _hold(self._listen, settings)
-                await self._run(auth, bind(settings.admin.host, settings.admin.port, "--admin"))
+                admin = self._given.admin or bind(settings.admin.host, settings.admin.port, "--admin")
+                await self._run(auth, admin)
             finally:
                 self._listen.close()
+                self._manager.close()
         if self._refused is not None:
             raise SettingsError(self._refused)
         log.info("stopped")
@@ -150,6 +165,7 @@ class Supervisor:
             loop.add_signal_handler(signal.SIGHUP, self._spawn_reload)
             loop.add_signal_handler(signal.SIGUSR2, self._spawn_roll)
             await admin.serve(admin_socket, self._admin_tls, self._clock)
+            self._background.spawn(self._manager.keep_alive(), "watchdog")
             for slot in range(self._settings.workers):
                 self._background.spawn(self._keep(slot), f"start of worker {slot + 1}")
             await self._ending.wait()
@@ -174,7 +190,13 @@ class Supervisor:
 
     def describe(self) -> list[dict[str, object]]:
         return [
-            {"worker": child.slot + 1, "pid": child.process.pid, "state": child.state}
+            {
+                "worker": child.slot + 1,
+                "pid": child.process.pid,
+                "state": child.state,
+                "generation": child.generation,
+                "up_seconds": round(self._clock.monotonic() - child.since, 3),
+            }
             for child in sorted(self._children, key=lambda child: (child.slot, child.serial))
         ]
 
@@ -184,7 +206,21 @@ class Supervisor:
             "workers_ready": len(self.ready()),
             "crashes_total": self._crashed,
             "replacements_total": self._replaced,
+            "generation": self._rolling.generation,
+            "replacement_failed": int(self._rolling.last is not None and bool(self._rolling.last.why_not)),
         }
+
+    def replacement(self) -> Mapping[str, object]:
+        return self._rolling.told()
+
+    async def replace_all(self) -> Replaced:
+        if self._rolling.under_way or not self._complete or self.ending:
+            raise Refused("the workers are being started or replaced already")
+        self._rolling.under_way = True
+        self._manager.reloading("replacing the workers")
+        replaced = await self._rolling.run()
+        self._manager.reloaded(self._told())
+        return replaced
 
     def replace(self, member: Member, why: str) -> None:
         log.error("%s is replaced: %s", member.name, why)
@@ -196,12 +232,19 @@ class Supervisor:
 
     async def _keep(self, slot: int) -> None:
         """A worker in this slot, until it is replaced or all end."""
-        while not self._ending.is_set():
+        while not self._ending.is_set() and slot < self._settings.workers:
             try:
-                child = await self._start(slot)
+                child = await self.start(slot)
             except OSError as error:
                 log.error("worker %d cannot be started: %s", slot + 1, error)  # noqa: TRY400
                 await within(self._ending, self._pause_after_crash(str(error)))
+                continue
+            if slot in self._slots or child.generation < self._rolling.generation:
+                # All were replaced meanwhile: this one is of the old kind.
+                child.retiring = True
+                self._see_off(child)
+                if slot in self._slots:
+                    return
                 continue
             self._slots[slot] = child
             if child.ready:
@@ -209,19 +252,23 @@ class Supervisor:
             if not await self._guard(child):
                 return
 
-    async def _start(self, slot: int) -> Child:
+    async def start(self, slot: int) -> Child:
         """A worker that is ready, or gone again. Raises OSError."""
         self._serial += 1
         child = await start_child(
             slot,
             self._serial,
+            self._rolling.generation,
             self._command,
-            environment(),
+            self._environ,
             self._listen,
             self._directory,
             self._state,
             self._snapshot.order,
+            self._config.path,
+            self._clock.base,
         )
+        child.since = self._clock.monotonic()
         self._children.add(child)
         self._background.spawn(self._attend(child), child.name)
         if self._ending.is_set():
@@ -250,6 +297,16 @@ class Supervisor:
             alone = any(child.memory_alone for child in self.ready())
             told = described(self._settings, memory_alone=alone)
             log.info("serving %s, %d workers", told, self._settings.workers)
+            self._manager.ready(self._told())
+        elif self._complete and not self._rolling.under_way:
+            self._manager.status(self._told())
+
+    def _told(self) -> str:
+        """For who looks on from outside, in one line."""
+        last = self._rolling.last
+        failed = f"; the last replacement failed: {last.why_not}" if last is not None and last.why_not else ""
+        ready = f"{len(self.ready())} of {self._settings.workers} workers ready"
+        return f"serving on {self._settings.listen}, {ready}{failed}"
 
     async def _tell_rules(self, child: Child) -> None:
         await self._node.tell_rules(child)
@@ -258,6 +315,7 @@ class Supervisor:
         """Until the worker is gone; whether the slot needs another one."""
         was_ready = child.ready
         if was_ready and not await child.beat():
+            child.hung = True
             log.error("%s hangs: it has not answered for five seconds", child.name)
             child.signal(signal.SIGUSR1)
             await within(child.gone, 0.2)
@@ -265,7 +323,10 @@ class Supervisor:
         await child.gone.wait()
         if child.retiring or self._ending.is_set():
             return False
-        self._slots.pop(child.slot, None)
+        if self._slots.get(child.slot) is not child:
+            return False
+        del self._slots[child.slot]
+        self._manager.status(self._told())
         code = child.process.returncode
         if code == 2 and not was_ready:
             why = child.failed or f"{child.name} did not start"
@@ -315,10 +376,13 @@ class Supervisor:
         self._background.spawn(self._reload(), "reload")
 
     async def _reload(self) -> None:
+        self._manager.reloading("reading the rules again")
         await self._node.reload_rules(how="SIGHUP")
+        self._manager.reloaded(self._told())
 
     async def _drain(self) -> None:
         """Until all workers are gone, or have to be killed."""
+        self._manager.stopping()
         self._listen.close()
         for child in self._children:
             child.retiring = True
@@ -343,61 +407,71 @@ class Supervisor:
     async def _until_forced(self) -> None:
         await self._force.wait()
 
-    # -- replacing all ----------------------------------------------------------------------------------
+    # -- replacing all (Crew, for rolling.py) ------------------------------------------------------------
 
     def _spawn_roll(self) -> None:
-        if self._rolling or not self._complete:
-            log.warning("the workers are being started or replaced already")
-            return
-        self._rolling = True
         self._background.spawn(self._roll(), "replacement of all workers")
 
     async def _roll(self) -> None:
-        log.info("replacing all workers, one at a time")
-        old = self.ready()
         try:
-            await self._node.reload_rules(how="SIGUSR2")
-            for child in old:
-                if self._ending.is_set() or self._slots.get(child.slot) is not child:
-                    continue  # it has crashed meanwhile, and what replaces it is new already
-                if not await self._succeed(child):
-                    return
-            for child in old:
-                await child.gone.wait()
-            log.info("all workers are replaced")
-        finally:
-            self._rolling = False
+            await self.replace_all()
+        except Refused as refused:
+            log.warning("%s", refused)
 
-    async def _succeed(self, old: Child) -> bool:
-        """A new worker in the place of this one; False if it does not start."""
-        try:
-            new = await self._start(old.slot)
-        except OSError as error:
-            log.error("the replacement is given up, the old workers go on: %s", error)  # noqa: TRY400
-            return False
-        if not new.ready:
-            why = new.failed or f"{new.name} {new.how}"
-            log.error("the replacement is given up, the old workers go on: %s", why)
-            return False
-        if old.gone.is_set() or self._slots.get(old.slot) is not old:
+    @property
+    def ending(self) -> bool:
+        return self._ending.is_set()
+
+    def read_settings(self) -> Settings:
+        return self._given.told(self._config.take(self._directory))
+
+    def apply(self, settings: Settings) -> None:
+        self._settings = settings
+        logging.getLogger().setLevel(settings.log_level.upper())
+
+    def give_back(self) -> None:
+        self._settings = self._given.told(self._config.give_back())
+
+    async def reload_rules(self) -> tuple[str, ...]:
+        return (await self._node.reload_rules(how="SIGUSR2")).errors
+
+    async def take_over(self, new: Child, old: Child | None) -> None:
+        present = self._slots.get(new.slot)
+        if present is not None and present is not old:
             new.retiring = True  # the old one crashed, and its slot has been filled
-            new.say("drain")
-            return True
-        await self._node.retiring(old)
-        old.retiring = True
-        self._slots[old.slot] = new
-        self._replaced += 1
+            self._see_off(new)
+            return
+        if old is not None:
+            await self._node.retiring(old)
+            old.retiring = True
+        self._slots[new.slot] = new
+        self._replaced += old is not None
         self._has_started(new)
         self._background.spawn(self._guard_and_keep(new), f"watch on {new.name}")
-        old.say("drain")
-        self._background.spawn(self._see_off(old), f"end of {old.name}")
-        return True
+        if old is not None:
+            self._see_off(old)
+
+    async def retire(self, old: Child) -> None:
+        await self._node.retiring(old)
+        old.retiring = True
+        if self._slots.get(old.slot) is old:
+            del self._slots[old.slot]
+        self._see_off(old)
+
+    async def all_gone(self, generation: int) -> None:
+        for child in list(self._children):
+            if child.generation < generation or child.slot >= self._settings.workers:
+                await child.gone.wait()
 
     async def _guard_and_keep(self, child: Child) -> None:
         if await self._guard(child):
             await self._keep(child.slot)
 
-    async def _see_off(self, child: Child) -> None:
+    def _see_off(self, child: Child) -> None:
+        child.say("drain")
+        self._background.spawn(self._until_gone(child), f"end of {child.name}")
+
+    async def _until_gone(self, child: Child) -> None:
         if not await within(child.gone, self._settings.drain_timeout + GRACE):
             log.error("%s did not end and is killed", child.name)
             child.signal(signal.SIGKILL)

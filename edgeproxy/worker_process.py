@@ -3,10 +3,10 @@
 Rules of this file:
 
 - Alone: SIGTERM and SIGINT drain, a second one ends at once, SIGHUP reloads the rules and reopens the
-  access log.
+  access log; SIGUSR2, which replaces workers where there are several, does nothing but say so.
 - With a parent the words come over the channel, a socket that is the parent's word and its life: ``drain``,
   ``force``, ``reopen``, one a line; when it ends, the parent has died, and the worker drains. SIGTERM drains
-  and does no more, however often it comes; SIGINT and SIGHUP go to the parent, who tells us.
+  and does no more, however often it comes; SIGINT, SIGHUP and SIGUSR2 go to the parent, who tells us.
 - The worker tells the parent one line of JSON: ``{"ready": VERSION, "memory_alone": BOOL}`` once it serves,
   with the version of its rules and whether the store could not be opened, or ``{"failed": TEXT}`` before it
   ends with status 2.
@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from edgeproxy.app import Worker
+from edgeproxy.clock import Clock
+from edgeproxy.operate import NOBODY
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.settings import SettingsError
 from edgeproxy.store.open import parse_store_url
@@ -41,28 +43,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeproxy.settings import HandedDown, Settings
+    from edgeproxy.systemd import Manager, Sockets
 
 log = logging.getLogger("edgeproxy")
 
 RULES_REFUSED = "the rules are refused:\n{}"
 
 
-def run_alone(settings: Settings) -> int:
+def run_alone(settings: Settings, given: Sockets, manager: Manager) -> int:
     """Serve until told to end. Raises SettingsError, RuleError and OSError before anything is served."""
     _prepare()
-    return uvloop.run(_serve(settings, None, None))
+    return uvloop.run(_alone(settings, given, manager))
 
 
 def run_handed(settings: Settings, handed: HandedDown) -> int:
     """Be one of several. 2: did not start, and the parent knows why."""
     _prepare()
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     channel = Channel(handed.channel)
     os.set_inheritable(handed.listen, False)  # noqa: FBT003
     rules = None if handed.rules is None else Path(handed.rules)
     try:
-        return uvloop.run(_serve(dataclasses.replace(settings, rules=rules), handed, channel))
+        return uvloop.run(_handed(dataclasses.replace(settings, rules=rules), handed, channel))
     except (SettingsError, OSError) as error:
         channel.tell({"failed": str(error)})
     except RuleError as error:
@@ -110,16 +113,43 @@ class Channel:
             self._socket.send(json.dumps(message).encode() + b"\n")
 
 
-async def _serve(settings: Settings, handed: HandedDown | None, channel: Channel | None) -> int:
+async def _alone(settings: Settings, given: Sockets, manager: Manager) -> int:
     loop = asyncio.get_running_loop()
-    listen = None if handed is None else socket.socket(fileno=handed.listen)
-    worker = Worker(settings, listen=listen, handed=handed)
+    worker = Worker(settings, listen=given.listen, admin=given.admin)
     stop, force = asyncio.Event(), asyncio.Event()
 
     def end() -> None:
         if stop.is_set():
             force.set()
         stop.set()
+
+    def ready() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        loop.add_signal_handler(signal.SIGHUP, reload, worker, manager)
+        loop.add_signal_handler(signal.SIGUSR2, log.warning, "SIGUSR2: %s", NOBODY)
+        log.info("serving %s", described(settings, memory_alone=worker.memory_alone))
+        manager.ready(f"serving on {settings.listen}")
+        worker.background.spawn(manager.keep_alive(), "watchdog")
+
+    def draining() -> None:
+        log.info("draining; a second signal ends at once")
+        manager.stopping()
+
+    try:
+        await _serve(worker, stop, force, ready, draining)
+    finally:
+        manager.close()
+    log.info("stopped")
+    return 0
+
+
+async def _handed(settings: Settings, handed: HandedDown, channel: Channel) -> int:
+    loop = asyncio.get_running_loop()
+    worker = Worker(
+        settings, clock=Clock(handed.clock), listen=socket.socket(fileno=handed.listen), handed=handed
+    )
+    stop, force = asyncio.Event(), asyncio.Event()
 
     def told(word: str) -> None:
         match word:
@@ -130,44 +160,53 @@ async def _serve(settings: Settings, handed: HandedDown | None, channel: Channel
             case "reopen":
                 reopen(worker)
 
+    # From the beginning: a worker that is told to end while it starts must not be deaf.
+    channel.listen(loop, told)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    await _serve(
+        worker,
+        stop,
+        force,
+        lambda: channel.tell({"ready": worker.handler.rules_version, "memory_alone": worker.memory_alone}),
+        lambda: None,
+    )
+    return 0
+
+
+async def _serve(
+    worker: Worker,
+    stop: asyncio.Event,
+    force: asyncio.Event,
+    ready: Callable[[], None],
+    draining: Callable[[], None],
+) -> None:
+    """From start to end. ``ready`` and ``draining`` are called when it comes to that."""
     try:
-        if channel is not None:
-            # From the beginning: a worker that is told to end while it starts must not be deaf.
-            channel.listen(loop, told)
-            loop.add_signal_handler(signal.SIGTERM, stop.set)
         await worker.start()
-        if channel is None:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, end)
-            loop.add_signal_handler(signal.SIGHUP, reload, worker)
-            log.info("serving %s", described(settings, memory_alone=worker.memory_alone))
-        else:
-            channel.tell({"ready": worker.handler.rules_version, "memory_alone": worker.memory_alone})
+        ready()
         # What start-up made lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         await stop.wait()
-        if channel is None:
-            log.info("draining; a second signal ends at once")
-        drained = worker.background.spawn(worker.drain(settings.drain_grace), "drain")
+        draining()
+        drained = worker.background.spawn(worker.drain(worker.settings.drain_grace), "drain")
         forced = worker.background.spawn(_until(force), "second signal")
         await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await worker.close()
-    if channel is None:
-        log.info("stopped")
-    return 0
 
 
 async def _until(event: asyncio.Event) -> None:
     await event.wait()
 
 
-def reload(worker: Worker) -> None:
+def reload(worker: Worker, manager: Manager) -> None:
     """SIGHUP, alone."""
 
     async def work() -> None:
+        manager.reloading("reading the rules again")
         await worker.operator.reload_rules(how="SIGHUP")
+        manager.reloaded(f"serving on {worker.settings.listen}")
 
     reopen(worker)
     worker.background.spawn(work(), "reload")

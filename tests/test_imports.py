@@ -29,6 +29,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeproxy.front", "edgeproxy.admin", "edgeproxy.observe", "edgeproxy.settings"),
     ("edgeproxy.app", "edgeproxy.operate"),
     (
+        "edgeproxy.systemd",
+        "edgeproxy.config_copy",
+        "edgeproxy.rolling",
         "edgeproxy.worker_process",
         "edgeproxy.child",
         "edgeproxy.supervisor",

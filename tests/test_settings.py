@@ -406,3 +406,24 @@ def test_no_flag_takes_a_secret(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_addresses_read_back(written: str, back: str) -> None:
     assert str(settings.address(written)) == back
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("max 100000", 4),
+        ("9900000 100000", 4),
+        (None, 4),
+        ("?", 4),
+    ],
+)
+def test_workers_auto_is_what_the_container_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: int
+) -> None:
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(settings, "CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    assert settings.workers("auto") == expected

@@ -29,7 +29,15 @@ import pytest
 from edgeproxy.clock import Clock
 from edgeproxy.settings import environment
 from tests.support.ledger import FIN, Gate, LedgerOrigin, head
-from tests.support.origins import Answer, EdgeProcess, Running, demo_origin, edgeproxy_process, free_port
+from tests.support.origins import (
+    Answer,
+    EdgeProcess,
+    Running,
+    demo_origin,
+    edgeproxy_process,
+    free_port,
+    request,
+)
 from tests.support.threads import threaded_origin
 
 if TYPE_CHECKING:
@@ -451,6 +459,25 @@ def test_workers_end_with_their_parent(origin: Running, tmp_path: Path) -> None:
         edge.process.wait(5)
         until(lambda: refused(edge.port), "the workers to end")
         until(lambda: not directory.exists(), "the last of them to tidy up")
+
+
+def test_a_second_instance_takes_over_when_the_parent_was_killed(origin: Running, tmp_path: Path) -> None:
+    """C11: the port is free at once; the store is shared with what still drains, and keeps what it has."""
+    store, target = f"lmdb:{tmp_path / 'store'}", "/api/pitches/1"
+    flags = ["--workers", "2"]
+    with edgeproxy_process(origin.url, tmp_path / "one", store=store, arguments=flags) as first:
+        first.get(target)
+        until(lambda: first.get(target).get("X-Cache-Status") == "HIT", "a hit")
+        until(lambda: stats(first)["store"]["l2_store_entries"] > 0, "the write")
+        os.kill(first.process.pid, signal.SIGKILL)
+        first.process.wait(5)
+        again = [*flags, "--listen", f"127.0.0.1:{first.port}"]
+        with edgeproxy_process(origin.url, tmp_path / "two", store=store, arguments=again) as second:
+            answer = request(first.port, "GET", target)
+            assert (answer.status, answer.get("X-Cache-Status")) == (200, "HIT")
+            assert len(pids(second)) == 2
+            assert purge(second, {"url": target})["number"]
+            assert request(first.port, "GET", target).get("X-Cache-Status") == "MISS"
 
 
 def test_too_many_crashes_end_the_parent_with_the_reason(origin: Running, tmp_path: Path) -> None:

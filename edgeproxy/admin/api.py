@@ -181,6 +181,14 @@ class AdminApi:
     async def promote(self, request: web.Request) -> web.StreamResponse:
         return await self._life.promote(request)
 
+    async def replace_workers(self, _: web.Request) -> web.Response:
+        replaced = await self._control.replace_workers()
+        if replaced.why_not:
+            raise Problem(
+                422, f"given up, the old workers go on: {replaced.why_not}", replaced=replaced.count
+            )
+        return _json({"replaced": replaced.count})
+
     async def entry(self, request: web.Request) -> web.Response:
         url = request.query.get("url", "")
         if not url:
@@ -280,6 +288,13 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/audit", Access.READ, AdminApi.audit, "the last changes: who, what, when"),
     Route("GET", "/api/savings", Access.READ, AdminApi.savings, "what each rule has earned"),
     Route("GET", "/api/doctor", Access.READ, AdminApi.doctor, "what splits the cache for nothing"),
+    Route(
+        "POST",
+        "/api/workers/replace",
+        Access.WRITE,
+        AdminApi.replace_workers,
+        "new workers, one at a time, with the settings read again",
+    ),
     Route("GET", "/api/performance", Access.READ, AdminApi.performance, "latency percentiles by rule"),
     Route("GET", "/api/performance/metrics", Access.READ, AdminApi.performance, "the same"),
 )

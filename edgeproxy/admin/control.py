@@ -91,6 +91,14 @@ class ReloadResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """``count`` workers were replaced; ``why_not``: what kept the others from it, "" where nothing did."""
+
+    count: int
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PartHealth:
     """``detail``: one line for an operator."""
 
@@ -145,6 +153,9 @@ class Control(Protocol):
 
     @property
     def rule_life(self) -> RuleLife: ...
+
+    async def replace_workers(self) -> Replaced:
+        """New workers for all, one at a time, with the settings read again. Raises Refused."""
 
     async def purge(self, request: PurgeRequest) -> PurgeAnswer:
         """Returns when no worker of this node serves what was purged any more. Raises Refused."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, State, WarmRequest
+    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.clock import Clock
     from edgeproxy.rules.snapshot import RuleSnapshot
 
@@ -150,8 +150,14 @@ class Team(Protocol):
     def numbers(self) -> Mapping[str, int]:
         """``workers`` wanted, ``workers_ready``, ``crashes_total``, ``replacements_total``."""
 
+    def replacement(self) -> Mapping[str, object]:
+        """How the last replacement of all went, for people."""
+
     def replace(self, member: Member, why: str) -> None:
         """End this worker at once; another one takes its place."""
+
+    async def replace_all(self) -> Replaced:
+        """One at a time, with the settings read again. Raises Refused."""
 
 
 class Node:
@@ -203,6 +209,9 @@ class Node:
             "source": ruleset.source,
             "rules": [{"name": r.name, "at": r.at} for r in ruleset.rules],
         }
+
+    async def replace_workers(self) -> Replaced:
+        return await self._team.replace_all()
 
     def record(self, how: str, by: str = "") -> None:
         """The rules in force are a version, since now. Blocks."""
@@ -421,7 +430,11 @@ class Node:
             "failed": self._reloads_failed,
             "last_ok": self._last_reload_ok,
         }
-        total["node"] = {**self._team.numbers(), "each": self._team.describe()}
+        total["node"] = {
+            **self._team.numbers(),
+            "each": self._team.describe(),
+            "replacement": self._team.replacement(),
+        }
         return total
 
     async def performance(self) -> Mapping[str, object]:

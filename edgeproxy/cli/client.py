@@ -82,9 +82,10 @@ def call(
     *,
     tokens: Sequence[str] = ("EDGEPROXY_ADMIN_TOKEN",),
     accept: Sequence[int] = (200,),
+    patience: float = TIMEOUT,
 ) -> Answer:
     """One call. Statuses not in ``accept`` raise Failed with what the server said of them."""
-    with _asked(args, method, path, body, tokens, "application/json") as (response, target):
+    with _asked(args, method, path, body, tokens, "application/json", patience) as (response, target):
         told = target.json(response.read(LARGEST_ANSWER), response.status)
     if response.status not in accept:
         raise Failed(_said(response.status, told) + target.aside(response.status))
@@ -133,6 +134,7 @@ def _asked(
     body: Mapping[str, object] | None,
     tokens: Sequence[str],
     wanted: str,
+    patience: float = TIMEOUT,
 ) -> Iterator[tuple[HTTPResponse, _Target]]:
     import http.client  # noqa: PLC0415 - what only a call needs
     import json  # noqa: PLC0415
@@ -143,11 +145,13 @@ def _asked(
     token, whence = _token(args, environ, tokens, address)
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=patience)
     authority = getattr(args, "admin_ca", None)
     if authority is not None:
         context = _trusting(authority)
-        connection = http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT, context=context)
+        connection = http.client.HTTPSConnection(
+            address.host, address.port, timeout=patience, context=context
+        )
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         yield connection.getresponse(), _Target(address, whence if token is not None else "")

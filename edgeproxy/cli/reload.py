@@ -1,4 +1,4 @@
-"""``edgeproxy reload``: have a running edgeproxy read its rule files again.
+"""``edgeproxy reload``: have a running edgeproxy read its rule files again, or replace its workers.
 
 Rules of this file: flags in, one call, text out.
 """
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from edgeproxy.cli import client
 from edgeproxy.cli.rules import caller
 
+PATIENCE = 3600.0
+"""Seconds: each worker drains, and each new one starts."""
+
 if TYPE_CHECKING:
     import argparse
 
@@ -21,14 +24,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="have the rule files read again",
         description="Have a running edgeproxy read its rule files again. Rules that are wrong are refused, "
         "each problem with file:line, and those loaded before go on.",
-        epilog="Exit codes: 0 the new rules are in force, 1 refused, 2 wrong usage.",
+        epilog="Exit codes: 0 done, 1 refused, 2 wrong usage.",
+    )
+    parser.add_argument(
+        "--workers",
+        action="store_true",
+        help="also replace the workers, one at a time, with the code and the --config file as they are now; "
+        "no connection is refused or cut meanwhile. One that does not start ends it, and the old ones go on",
     )
     client.add_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    return client.guarded(lambda: _reload(args))
+    return client.guarded(lambda: _replace(args) if args.workers else _reload(args))
 
 
 def _reload(args: argparse.Namespace) -> int:
@@ -44,3 +53,11 @@ def _reload(args: argparse.Namespace) -> int:
     for line in told.get("errors") or ():
         print(client.printable(str(line)), file=sys.stderr)
     raise client.Failed(str(told.get("detail") or f"refused ({answer.status})"))
+
+
+def _replace(args: argparse.Namespace) -> int:
+    told = client.call(args, "POST", "/api/workers/replace", patience=PATIENCE).body
+    if not isinstance(told, dict) or "replaced" not in told:
+        raise client.Failed("the answer is not what edgeproxy says of a replacement")
+    print(f"{client.counted(told['replaced'], 'worker')} replaced")
+    return 0

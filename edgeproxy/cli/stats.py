@@ -74,6 +74,7 @@ def _table(told: dict[str, Any]) -> str:
     if origin:
         lines.append("origin: " + ", ".join(f"{key} {_short(key, n)}" for key, n in origin.items()))
     lines += _origins(told.get("origins") or {})
+    lines += _workers(told.get("node") or {})
     return "\n".join(client.printable(line).rstrip() for line in lines)
 
 
@@ -93,6 +94,21 @@ def _origins(pools: dict[str, Any]) -> list[str]:
             f"{pool}: {url}: {row.get('state')}{why}{canary}, {counted}, "
             f"{1000 * row.get('latency_seconds', 0):.1f} ms"
         )
+    return lines
+
+
+def _workers(node: dict[str, Any]) -> list[str]:
+    """A line for each worker, where there are several, and one if the last replacement failed."""
+    lines = [
+        f"worker {each.get('worker')}: {each.get('state')}, pid {each.get('pid')}, "
+        f"up {_duration(each.get('up_seconds') or 0)}, generation {each.get('generation')}"
+        for each in node.get("each") or ()
+    ]
+    if node.get("crashes_total"):
+        lines.append(f"crashes: {node['crashes_total']}")
+    last = (node.get("replacement") or {}).get("last") or {}
+    if last.get("why_not"):
+        lines.append(f"the last replacement of the workers was given up: {last['why_not']}")
     return lines
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.origin.base import Forward
+from edgeproxy.policy.cdn_loop import FIELD, has_looped, loop_member, with_member
 from edgeproxy.policy.coding import with_plain_etags
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.header_table import forwardable_request
@@ -44,11 +45,18 @@ OURS = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-reques
 
 
 class ForwardBuilder:
-    """``via``: the pseudonym in Via. ``host``: the origin gets this Host; "" leaves the client's."""
+    """``via``: the pseudonym in Via. ``host``: the origin gets this Host; "" leaves the client's. ``node``
+    tells this node from others of that name in CDN-Loop."""
 
-    def __init__(self, via: str, host: str = "") -> None:
+    def __init__(self, via: str, host: str = "", node: str = "") -> None:
         self._via = f"1.1 {via}"
+        self._member = loop_member(via, node)
         self._host = host.encode("latin-1")
+
+    def loops(self, headers: Headers) -> bool:
+        """The request has passed through this node already."""
+        value = headers.get(FIELD)
+        return value is not None and has_looped(value, self._member)
 
     def passed(self, exchange: Exchange, rule: Rule) -> Forward:
         """As it came, body and all."""
@@ -95,6 +103,7 @@ class ForwardBuilder:
                 raw.append((b"X-Forwarded-Host", head.host.encode("latin-1")))
         raw += (
             (b"Via", (f"{via}, {self._via}" if via else self._via).encode("latin-1")),
+            (b"CDN-Loop", with_member(headers.get(FIELD), self._member).encode("latin-1")),
             (b"X-Request-ID", exchange.trace.request_id.encode("latin-1")),
             (b"X-Forwarded-Proto", head.scheme.encode("latin-1")),
         )
@@ -133,5 +142,5 @@ def _with_plain_etags(headers: Headers, rule: Rule) -> Headers:
     return headers
 
 
-_DROPPED = frozenset(name.encode() for name in (*SPOKEN_FOR, "via"))
-_OURS = frozenset(name.encode() for name in (*OURS, "via"))
+_DROPPED = frozenset(name.encode() for name in (*SPOKEN_FOR, "via", FIELD))
+_OURS = frozenset(name.encode() for name in (*OURS, "via", FIELD))

@@ -28,13 +28,22 @@ from edgeproxy.engine.streaming import stream_of
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError, Purpose
 from edgeproxy.policy import decisions as d
+from edgeproxy.policy.cdn_loop import FIELD
 from edgeproxy.policy.decide import bypass, conclude, decide, deliver, insists
 from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
 from edgeproxy.policy.parts import answers
 from edgeproxy.policy.vary import variant_id
-from edgeproxy.policy.vocabulary import CacheWord, Forwarded, LookupMiss, PassReason, StaleReason, Tier
+from edgeproxy.policy.vocabulary import (
+    CacheWord,
+    Forwarded,
+    LookupMiss,
+    PassReason,
+    StaleReason,
+    Tier,
+    Unsatisfied,
+)
 from edgeproxy.store.base import Found
 
 if TYPE_CHECKING:
@@ -48,6 +57,10 @@ if TYPE_CHECKING:
     from edgeproxy.store.base import Store
     from edgeproxy.store.entry import Entry
 
+LOOP = (
+    "It has passed through this edge already (CDN-Loop, RFC 8586), or through too many: look at which origin "
+    "each edge on its way has."
+)
 ROUNDS = 3
 """How often a request looks again after a flight it followed was not for it, before it goes alone."""
 
@@ -74,6 +87,7 @@ class Engine:
         self._clock = clock
         self._store = store
         self._background = background
+        self._forward = forward
         self.flights = Flights(store.after_writes)
         self.gates = Gates(clock)
         self.overload = overload or Overload(clock)
@@ -117,6 +131,10 @@ class Engine:
         head = exchange.head
         if "connection" in head.headers:
             head = exchange.head = replace(head, headers=end_to_end(head.headers))
+        if FIELD in head.headers and self._forward.loops(head.headers):
+            exchange.trace.unsatisfied = Unsatisfied.LOOP
+            exchange.trace.tier = Tier.EDGE
+            return FromEdge(508, "The request goes in a circle", LOOP)
         matched = self.matcher.match(head)
         rule = matched.rule
         trace = exchange.trace

@@ -32,6 +32,7 @@ from edgeproxy.front.trust import FIELDS
 from edgeproxy.key import plain_prefix
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.framing import request_head
+from edgeproxy.policy.cdn_loop import FIELD
 from edgeproxy.policy.coding import choose_coding, compressible
 from edgeproxy.policy.decide import bypass
 from edgeproxy.policy.decisions import Form
@@ -72,6 +73,8 @@ UNUSUAL = NOT_LEARNED | {
 }  # fmt: skip
 """Requests with one of these are answered the ordinary way. What is left, the lane may learn."""
 
+_LOOKED_INTO = UNUSUAL | {FIELD}
+"""These, and one that is usual unless it tells of a loop."""
 SHED = FromEdge(503, "Too much to do", OriginFailure.SHED.value, (("Retry-After", "1"),))
 _MAY_BYPASS = frozenset({"cache-control", "pragma", "upgrade"})
 """Without these, only the rule can send a GET past the cache (decide.bypass)."""
@@ -233,7 +236,9 @@ class ShortWay:
         except Refused:
             return False
         headers = head.headers
-        if not headers.isdisjoint(UNUSUAL):
+        if not headers.isdisjoint(_LOOKED_INTO) and (
+            not headers.isdisjoint(UNUSUAL) or self._forward.loops(headers)
+        ):
             return False
         if "connection" in headers:
             headers = end_to_end(headers)

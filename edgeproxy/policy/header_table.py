@@ -72,6 +72,7 @@ TABLE: dict[str, Row] = {
     "cookie": _KEPT,
     "cache-control": _KEPT,
     "cdn-cache-control": _KEPT,
+    "cdn-loop": _KEPT,
     "content-type": _KEPT,
     "date": _KEPT,
     "expires": _KEPT,

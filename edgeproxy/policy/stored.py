@@ -79,10 +79,13 @@ class Freshness:
         return replace(self, lifetime=self.lifetime - left * share)
 
     def stale_from(self, when: float) -> Freshness:
-        """Soft-purged: stale from ``when``; never made to live longer than it would have."""
+        """Soft-purged: stale from ``when``; never made to live longer than it would have. It has aged by what
+        it had left to live: a cache below, which knows only Age and what the answer says, must not take what
+        is stale here for fresh (RFC 9111 §4.2)."""
         if when >= self.fresh_until:
             return self
-        return replace(self, lifetime=max(0.0, when - self.received + self.initial_age))
+        born = self.received - self.initial_age
+        return replace(self, initial_age=self.initial_age + self.fresh_until - max(when, born))
 
 
 @value

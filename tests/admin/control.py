@@ -12,6 +12,7 @@ from edgeproxy.admin.control import (
     PurgeRequest,
     Refused,
     ReloadResult,
+    Replaced,
     State,
     WarmRequest,
 )
@@ -108,6 +109,9 @@ class SmallControl:
         self.reloads += 1
         self.last_reload = ReloadResult("v1" if self.errors else "v2", 4, self.errors, self.missing)
         return self.last_reload
+
+    async def replace_workers(self) -> Replaced:
+        return Replaced(1, self.errors[0] if self.errors else "")
 
     async def purge(self, request: PurgeRequest) -> PurgeAnswer:
         if request.value == "relative":

@@ -15,6 +15,7 @@ from edgeproxy.admin.control import (
     PurgeRequest,
     Refused,
     ReloadResult,
+    Replaced,
     State,
     WarmRequest,
 )
@@ -89,6 +90,12 @@ class SmallTeam:
 
     def numbers(self) -> Mapping[str, int]:
         return {"workers": self.wanted, "workers_ready": len(self.members), "crashes_total": 0}
+
+    def replacement(self) -> Mapping[str, object]:
+        return {}
+
+    async def replace_all(self) -> Replaced:
+        return Replaced(2)
 
     def replace(self, member: Member, why: str) -> None:
         self.replaced.append((member.name, why))

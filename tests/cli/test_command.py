@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_version_and_help(run: Run) -> None:
     done = run("--help")
     assert done.code == 0
     for name in NAMES:
-        assert f"\n    {name} " in done.out
+        assert re.search(rf"\n    {name}\s", done.out)
 
 
 @pytest.mark.parametrize("name", NAMES)

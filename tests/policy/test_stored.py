@@ -32,7 +32,9 @@ def test_a_soft_purge_never_lengthens() -> None:
     freshness = Freshness(received=NOW, initial_age=5, lifetime=60)
     assert freshness.stale_from(NOW + 10).fresh_until == NOW + 10
     assert freshness.stale_from(NOW + 99) is freshness
-    assert freshness.stale_from(NOW - 99).lifetime == 0
+    assert freshness.stale_from(NOW - 99).fresh_until == NOW - 5
+    # Told to a cache below by Age: as old as it may become.
+    assert freshness.stale_from(NOW + 10).age(NOW + 10) == 60
 
 
 def test_validators_at_hand() -> None:

@@ -1,0 +1,1 @@
+"""What ``edgeproxy init`` writes: package data, and the one reader of it (write.py)."""
