@@ -132,7 +132,7 @@ class Origin(asyncio.Protocol):
 async def _origin(big: int) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Origin(big), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - who started it reads the port
     ended = asyncio.Event()
     await loop.connect_read_pipe(lambda: UntilEnd(ended), sys.stdin)
     await ended.wait()
