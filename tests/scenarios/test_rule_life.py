@@ -64,7 +64,8 @@ async def test_the_version_before_comes_back_and_stays(start: Started, rules: Ru
         assert await told(edge, "/a") == "max-age=2"
         await call(edge, "POST", "rollback", {"by": "bob"})
         assert await told(edge, "/b") == "max-age=1"
-        await call(edge, "POST", "reload")  # the files are as they were
+        held = (await call(edge, "POST", "reload"))["held"]
+        assert "stays in force until they are edited" in held
         assert await told(edge, "/c") == "max-age=1"
         assert await numbers(edge) == [(1, "start"), (2, "reload"), (3, "rollback")]
         assert [v["by"] for v in (await call(edge, "GET", "history"))["versions"]] == ["", "ada", "bob"]
