@@ -129,6 +129,39 @@ async def test_a_share_of_the_keys_then_all(start: Started) -> None:
         assert await told(edge, "/z") == "max-age=1"
 
 
+async def test_the_lane_answers_as_the_ordinary_way_while_rules_are_tried(
+    origin: LedgerOrigin, rules: Rules, tmp_path: Path
+) -> None:
+    """What the candidate alone looks at (here User-Agent) must count for the lane too."""
+    origin.reply("/", body=lambda request: (request.get("user-agent") or "").encode())
+    for number in range(8):
+        origin.reply(f"/{number}", body=lambda request: (request.get("user-agent") or "").encode())
+    directory = rules('rules: [{name: all, match: {path: "/**"}, ttl: 1h}]')
+    tried = 'rules: [{name: all, match: {path: "/**"}, ttl: 1h, key: {headers: [user-agent]}}]'
+    got: list[list[bytes]] = []
+    hits = []
+    for lane in ("on", "off"):
+        async with (
+            running_edge(
+                origin.url, clock=DrivenClock(), rules=directory, rule_history=5, lane=lane,
+                cache_dir=tmp_path / lane,
+            ) as edge,
+            edge.client() as client,
+        ):  # fmt: skip
+            await call(edge, "PUT", "shadow", {"files": {"a.yaml": tried}, "sample": 5})
+            await call(edge, "POST", "promote", {"percent": 50})
+            got.append([])
+            for _ in range(5):
+                for number in range(8):
+                    for agent in ("cat", "dog", "cow"):
+                        answer = await client.request("GET", f"/{number}", headers=[("User-Agent", agent)])
+                        got[-1].append(answer.body)
+            hits.append((await edge.worker.operator.stats())["hits"])
+    assert got[0] == got[1]
+    assert {b"cat", b"dog", b"cow"} <= set(got[0])
+    assert hits[0] == hits[1]
+
+
 async def test_what_is_refused_changes_nothing(start: Started, rules: Rules) -> None:
     pools = 'pools: {{p: {{origins: ["http://127.0.0.1:{0}"]}}}}\n' + TEXT.replace("ttl", "origin: p, ttl")
     rules(pools.format(1))
