@@ -1,4 +1,4 @@
-"""Rules that are right and do not mean what they seem to: never reached, crossing, sharing too much.
+"""Rules that are right and do not mean what they seem to: never reached, or crossing.
 
 Rules of this file:
 
@@ -8,32 +8,25 @@ Rules of this file:
   rules whose other conditions all follow from its own.
 - Crossing rules are worth a note only where they decide otherwise, and where none is the narrower one: the
   particular before the general is how rules are meant to be written.
-- What shares answers is suspicious only with evidence: requests that were seen.
 - Bounded, and it is said when that was not enough.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 from typing import TYPE_CHECKING
 
-from edgeproxy.policy.head import RequestHead
-from edgeproxy.policy.stored import Unsafe
-from edgeproxy.policy.vocabulary import NotStored
 from edgeproxy.rules.compare import FIELDS
 from edgeproxy.rules.cover import ANYTHING, covered, sample, shared
-from edgeproxy.rules.match import Matcher, host_matches, path_parts
-from edgeproxy.rules.possible import possible
+from edgeproxy.rules.match import host_matches, path_parts
 from edgeproxy.rules.safe_regex import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edgeproxy.rules.model import Match, PathPattern, Rule, RuleSet, ValueCondition
-    from edgeproxy.rules.seen import Seen
 
 MOST_LOOKS = 300_000
 """Pairs of patterns that are looked at for what is never reached."""
@@ -262,63 +255,6 @@ def _may_meet(one: Rule, other: Rule) -> bool:
     if _conditions(a) != _conditions(b) or a.methods != b.methods or a.hosts != b.hosts:
         return False
     return any(f.of(one) != f.of(other) for f in FIELDS)
-
-
-# -- suspicious ---------------------------------------------------------------------------------------------
-
-_SHARED = {
-    NotStored.AUTHORIZATION.value: (Unsafe.AUTHORIZATION, "had Authorization"),
-    NotStored.RESPONSE_PRIVATE.value: (Unsafe.PRIVATE, "had answers that say private"),
-    NotStored.SET_COOKIE.value: (Unsafe.SET_COOKIE, "had answers that set cookies"),
-    NotStored.RESPONSE_NO_STORE.value: (Unsafe.NO_STORE, "had answers that say no-store"),
-}
-"""Why an answer was not stored, as the log has it: the word with which a rule shares it all the same."""
-
-
-def suspicious(ruleset: RuleSet, seen: Iterable[Seen], mask: str = "") -> list[Finding]:
-    """Rules that would share, with all clients, what traffic shows to have been for one. Where a URL does not
-    tell which rule answers, nothing is said. ``mask``: a query value that stands for any other."""
-    matcher = Matcher(ruleset)
-    counts: Counter[tuple[str, str]] = Counter()
-    for each in seen:
-        word = _SHARED.get(each.reason)
-        if word is None or each.method not in ("GET", "HEAD"):
-            continue
-        found = possible(matcher, RequestHead("GET", "http", each.host, each.target), mask)
-        rule = found[0][1].rule
-        if len(found) == 1 and word[0] in rule.overrides.unsafe and shares_with_all(rule):
-            counts[rule.name, each.reason] += 1
-    return _told(ruleset, counts, "in the log")
-
-
-def seen_live(ruleset: RuleSet, authorized: Mapping[str, int]) -> list[Finding]:
-    """The same of a running edgeproxy, which counts answers stored to requests with Authorization by rule."""
-    counts = {(name, NotStored.AUTHORIZATION.value): n for name, n in authorized.items()}
-    return _told(ruleset, counts, "that were answered")
-
-
-def shares_with_all(rule: Rule) -> bool:
-    """Whether all clients get the same: nothing about them is in the key."""
-    overrides = rule.overrides
-    return not (overrides.pass_ or overrides.no_store or rule.key.headers or rule.key.cookies)
-
-
-def _told(ruleset: RuleSet, counts: Mapping[tuple[str, str], int], where: str) -> list[Finding]:
-    rules = {rule.name: rule for rule in ruleset.rules}
-    found = []
-    for (name, reason), n in sorted(counts.items()):
-        rule = rules.get(name)
-        if rule is None or not shares_with_all(rule):
-            continue
-        unsafe, said = _SHARED[reason]
-        found.append(
-            Finding(
-                Kind.SUSPICIOUS, name, rule.at,
-                f"unsafe: [{unsafe.value}] gives all clients one answer, and {n:,} "
-                f"request{'' if n == 1 else 's'} on its paths {where} {said}",
-            )
-        )  # fmt: skip
-    return found
 
 
 def _named(places: Iterable[Place]) -> str:

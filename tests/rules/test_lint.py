@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.rules import lint as lint_module
-from edgeproxy.rules.lint import MOST_CROSSINGS, Finding, Kind, lint, seen_live, suspicious
+from edgeproxy.rules.lint import MOST_CROSSINGS, Finding, Kind, lint
 from edgeproxy.rules.load import load_text
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.model import ValueCondition
 from edgeproxy.rules.seen import Seen
+from edgeproxy.rules.suspicious import seen_live, suspicious
 
 
 def found(*rules: str) -> list[Finding]:
