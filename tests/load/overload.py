@@ -132,7 +132,8 @@ class Origin(asyncio.Protocol):
 async def _origin(big: int) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Origin(big), "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - who started it reads the port
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
     ended = asyncio.Event()
     await loop.connect_read_pipe(lambda: UntilEnd(ended), sys.stdin)
     await ended.wait()
@@ -152,12 +153,13 @@ class UntilEnd(asyncio.Protocol):
 # -- those who stand beside the load ----------------------------------------------------------------------
 
 
-async def idle_client(port: int) -> None:
+async def idle_client(port: int, connecting: asyncio.Semaphore) -> None:
     """Asks once and stays."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
+    async with connecting:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(0))
         await reader.readuntil(b"\r\n\r\n")
+    try:
         while await reader.read(65536):
             pass
     finally:
@@ -185,7 +187,7 @@ async def slow_reader(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
     try:
         writer.write(b"GET /big HTTP/1.1\r\nHost: load.test\r\n\r\n")
-        while await reader.read(1000):  # noqa: ASYNC110 - the slowness is what it is for
+        while await reader.read(1000):  # noqa: ASYNC110 - it is to be slow
             await asyncio.sleep(1)
     except OSError:
         pass
@@ -211,9 +213,14 @@ async def measured(port: int, pid: int, plan: Plan) -> Report:
     warm = Pool(port, 8)
     await warm.saturate(0.5, next_request, at_once=8)
     await warm.close()
-    beside = [idle_client(port) for _ in range(plan.idle)]
+    connecting = asyncio.Semaphore(100)
+    beside = [idle_client(port, connecting) for _ in range(plan.idle)]
     idlers = [asyncio.ensure_future(each) for each in beside]  # noqa: TID251 - no part of the product
-    await asyncio.sleep(max(1.0, plan.idle / 1000))
+    await asyncio.sleep(0)
+    for _ in range(100):  # all who wait go first
+        await connecting.acquire()
+    for _ in range(100):
+        connecting.release()
     rss_idle = resident(pid)
     others = [slow_client(port) for _ in range(plan.slow)] + [slow_reader(port) for _ in range(plan.readers)]
     idlers += [asyncio.ensure_future(each) for each in others]  # noqa: TID251
@@ -239,6 +246,9 @@ def run(plan: Plan, directory: Path) -> Report:
     """Start origin and edge, and measure. The slow readers end by the least rate, so it is one they miss."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = plan.idle + plan.slow + plan.readers + plan.connections
+    if hard != resource.RLIM_INFINITY and hard < wanted + 500:
+        raise SystemExit(f"this takes {wanted + 500} open files, and ulimit -Hn is {hard}")
     rules = directory / "rules"
     rules.mkdir()
     (rules / "rules.yaml").write_text(RULES)
@@ -270,7 +280,7 @@ def main() -> int:
         plan = Plan(**{**vars(plan), "step": args.step})
     with tempfile.TemporaryDirectory() as directory:
         report = run(plan, Path(directory))
-    print("\n".join(report.lines()))  # noqa: T201 - a command
+    sys.stdout.write("\n".join(report.lines()) + "\n")
     return 0 if report.goodput_at_three >= 0.9 and report.recovered >= 0.99 else 1
 
 
