@@ -216,7 +216,8 @@ rules:
   the answer is stale where a rule allows it, else 503 with Retry-After, at once.
 - A breaker that opened because nobody could connect is watched: once a second it is tried whether one can,
   and then one request goes through. Only one at a time does while a breaker is half-open, on the whole
-  machine.
+  machine. One that takes connections and breaks them, where there is no other, is tried every second and a
+  half.
 - What clients do wrong (leaving, a bad body), 404, and a full queue never count against an origin.
   A 5xx does not open the breaker of, nor eject, the last usable origin: it is passed on.
 - The workers of a node share what their breakers found out, and the budget for repeats; latency, ejections,

@@ -103,11 +103,12 @@ async def all_of_it(edge: EdgeProcess, keys: int, clients: int) -> int:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(180)
 async def test_d8_both_tiers_empty_under_load(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """A cold start, and a restart with nothing left. (10,000 keys say no more, and take a minute.)"""
-    keys, clients = 3_000, 64
+    keys, clients = 2_000, 64
     (tmp_path / "rules").mkdir()
     text = RULES.replace("TTL", "10m").replace("CAP", str(CAP))
     (tmp_path / "rules" / "rules.yaml").write_text(text)
