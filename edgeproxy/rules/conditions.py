@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from edgeproxy.key import cookies
+from edgeproxy.policy.lists import OWS
 from edgeproxy.rules.safe_regex import matches
 
 if TYPE_CHECKING:
@@ -76,5 +77,5 @@ def _holds(condition: ValueCondition, values: Sequence[str]) -> bool:
     if not condition.present:
         return False
     if condition.regex is not None:
-        return any(matches(condition.regex, value.strip()) for value in values)
-    return not condition.values or any(value.strip() in condition.values for value in values)
+        return any(matches(condition.regex, value.strip(OWS)) for value in values)
+    return not condition.values or any(value.strip(OWS) in condition.values for value in values)
