@@ -22,6 +22,13 @@ import yaml
 FILES = Path(__file__).parent / "cases"
 LONG = "a" * 20_000
 LINES = "\r\n".join(["X: y"] * 200)
+STORABLE = b"\r\nCache-Control: max-age=60, stale-if-error=600"
+FILLED = {
+    "{20000}": LONG,
+    "{70000}": "a" * 70_000,
+    "{lines}": LINES,
+    "{600 fields}": "\r\n".join(["X: y"] * 600),
+}
 
 
 def octets(text: str) -> bytes:
@@ -67,7 +74,9 @@ class RequestCase:
 def _filled(value: Any, item: str) -> Any:
     if isinstance(value, str):
         filled = value.replace("{each}", item)
-        return filled.replace("{20000}", LONG).replace("{lines}", LINES)
+        for mark, text in FILLED.items():
+            filled = filled.replace(mark, text)
+        return filled
     if isinstance(value, dict):
         return {_filled(name, item): _filled(of, item) for name, of in value.items()}
     if isinstance(value, list):
@@ -88,6 +97,48 @@ def _sends(case: dict[str, Any]) -> str:
     line = case.get("line", "POST /case HTTP/1.1")
     lines = [line, case.get("hosts", "Host: a"), case.get("fields", "")]
     return "\r\n".join(part for part in lines if part) + "\r\n\r\n" + str(case.get("body", ""))
+
+
+@dataclass(frozen=True)
+class AnswerCase:
+    name: str
+    item: str
+    sends: bytes
+    fin: bool
+    refused: bool
+    """The client gets 502 instead."""
+    gets: bytes | None
+    cut: bool
+    reused: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.item[:40]!r}"
+
+
+def _storable(sends: bytes) -> bytes:
+    place = sends.find(b"\r\n", max(0, sends.find(b"HTTP/1.1 200")))
+    return sends if place < 0 else sends[:place] + STORABLE + sends[place:]
+
+
+def answers() -> dict[str, list[AnswerCase]]:
+    """Name of a case -> one for each of its items."""
+    made: dict[str, list[AnswerCase]] = {}
+    for case in load("answers"):
+        for item, filled in items(case):
+            gets = filled.get("gets")
+            made.setdefault(filled["id"], []).append(
+                AnswerCase(
+                    name=filled["id"],
+                    item=item,
+                    sends=_storable(octets(filled["send"])),
+                    fin=filled.get("fin", False),
+                    refused="expect" in filled or filled.get("either", False),
+                    gets=None if gets is None else octets(gets),
+                    cut=filled.get("cut", False),
+                    reused=filled.get("reused", False),
+                )
+            )
+    return made
 
 
 def load(name: str) -> list[dict[str, Any]]:
