@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 CHUNKED = "chunked"
+MOST_HOPS = 24
+"""Members of Via: who comes through so many proxies goes round in circles."""
 HTTP_1_0 = (1, 0)
 HTTP_1_1 = (1, 1)
 MOST_FIELDS = 64 * 1024
@@ -54,6 +56,9 @@ def head_of(
     codings = headers.get_all("transfer-encoding")
     if codings and (len(codings) > 1 or codings[0].lower() != CHUNKED):
         raise Refused(501, "The only transfer coding that is spoken here is chunked, once and alone.")
+    via = headers.get("via")
+    if via is not None and via.count(",") >= MOST_HOPS:
+        raise Refused(508, f"The request has passed more than {MOST_HOPS} proxies: it is in a loop.")
     target = message.path
     if not target.isascii():
         target = target.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -1,9 +1,9 @@
-"""Answers on the wire: what is not one answer is 502, stored by nobody, and its connection's last. The cases are
+"""Answers on the wire: what is not one answer is 502, stored by nobody, and its connection's last. The cases:
 cases/answers.yaml.
 
 Rules of this file:
 
-- Each case goes three ways: to a plain GET (front/short.py), to one that takes a task (handler.py), to a POST.
+- Each case goes three ways: to a plain GET (short.py), to one that takes a task (handler.py), to a POST.
 - Behind each case another URL is asked for: it gets its own answer, and where the case was not one answer, on
   another connection.
 """

@@ -1,4 +1,4 @@
-"""Many requests on one connection: answered in order, held back where they are too many, none behind a bad one."""
+"""Many requests on one connection: answered in order, held back where too many, none behind a bad one."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ async def test_no_more_is_begun_than_may_wait(origin: LedgerOrigin, clock: Drive
 async def test_the_client_leaves_early(
     origin: LedgerOrigin, clock: DrivenClock, behind: int, asked: int
 ) -> None:
-    """What nobody is there for any more is not asked for. Where reading was held back, the next answer is what
-    shows that nobody is there."""
+    """What nobody is there for any more is not asked for. Where reading was held back, it is the next answer
+    that shows it."""
     origin.reply("/first", gate="g")
     async with running_edge(origin.url, clock=clock) as edge:
         async with edge.client() as client:

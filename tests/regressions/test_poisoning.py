@@ -94,7 +94,9 @@ async def test_who_speaks_for_the_edge_is_heard_only_where_it_is_keyed(
         origin.reply(path, headers=KEPT, body=lambda r: f"said {r.get(name)}".encode())
     async with running_edge(origin.url, clock=clock, rules=directory) as edge:
         for value in ("one", "two"):
-            fields = ((name, value), ("X-Forwarded-For", "192.0.2.66"), (name.replace("-", "_"), "three"))
+            fields = [(name, value), ("X-Forwarded-For", "192.0.2.66")]
+            if "-" in name:
+                fields.append((name.replace("-", "_"), "three"))
             assert (await edge.get("/keyed", *fields)).body == f"said {value}".encode()
             assert (await edge.get("/plain", *fields)).body == b"said None"
     assert origin.count("/plain") == 1
