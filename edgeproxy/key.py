@@ -15,6 +15,7 @@ Rules of this file:
 - A key made under one policy is never one made under another: the plain key is scheme, host and target;
   whatever changes it adds a mark of the policy. So two rules for one path, or a rule before and after an
   edit, do not answer for each other.
+- White space around a value is what HTTP calls so, SP and HTAB: to the origin, NBSP and NEL are part of it.
 - Keys are shown in logs and on pages: cookies and credentials are part of them as digests only.
 """
 
@@ -25,6 +26,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from edgeproxy.policy.lists import OWS
 from edgeproxy.value import value
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def plain_prefix(request: RequestHead, policy: KeyPolicy) -> str | None:
 def _as_sent(request: RequestHead) -> str:
     """The host in the letters the client sent, since the origin sees those and may repeat them. Purging goes
     by ``CacheKey.host``, which is in lower case, and so takes all of them."""
-    sent = (request.headers.get("host") or "").strip()
+    sent = (request.headers.get("host") or "").strip(OWS)
     return sent if sent.lower() == request.host else request.host
 
 
@@ -110,8 +112,8 @@ def _value(value: str | None, *, secret: bool) -> str:
     if value is None:
         return "-"
     if secret or len(value) > LONG:
-        return f"#{blake2b(value.strip().encode('latin-1', 'replace'), digest_size=16).hexdigest()}"
-    return f"={value.strip()}"
+        return f"#{blake2b(value.strip(OWS).encode('latin-1', 'replace'), digest_size=16).hexdigest()}"
+    return f"={value.strip(OWS)}"
 
 
 @lru_cache(maxsize=1024)
@@ -167,5 +169,5 @@ def all_cookies(request: RequestHead) -> dict[str, list[str]]:
         for pair in line.split(";"):
             name, mark, value = pair.partition("=")
             if mark:
-                jar.setdefault(name.strip(), []).append(value.strip())
+                jar.setdefault(name.strip(OWS), []).append(value.strip(OWS))
     return jar

@@ -660,7 +660,8 @@ def _yaml(content: bytes) -> Any:
     """Every scalar as it is written: YAML would take ``off`` for false and ``1:20`` for 80."""
     import yaml  # noqa: PLC0415
 
-    return yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506 - makes strings, lists and dicts only
+    # This loader makes strings, lists and dicts only.
+    return yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506  # nosec B506
 
 
 def _single(value: object, where: str) -> str:

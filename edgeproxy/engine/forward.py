@@ -10,7 +10,8 @@ Rules of this file:
 - A request that is recorded as a span goes on under an id of ours (traceparent); otherwise those fields are
   like any others.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
-  method) are dropped unless the rule's key holds them, and ours are set: an origin may reflect them.
+  method) or to the framework behind it (Proxy, which CGI takes for HTTP_PROXY) are dropped unless the rule's
+  key holds them, and ours are set: an origin may reflect them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ SPOKEN_FOR = frozenset({
     "x-original-url", "x-original-uri", "x-rewrite-url", "x-url-scheme", "front-end-https",
     "x-http-host-override", "x-http-method-override", "x-http-method", "x-method-override", "x-request-id",
     "x-forwarded", "x-forwarded-by", "x-host-override", "x-original-scheme", "x-override-url",
-    "x-rewrite-uri", "x-http-destinationurl", "x-scheme",
+    "x-rewrite-uri", "x-http-destinationurl", "x-scheme", "proxy", "x-envoy-original-path",
+    "x-middleware-subrequest", "x-invoke-path", "x-invoke-status", "x-accel-mapping", "x-sendfile-type",
 })  # fmt: skip
 """Not forwarded as the client sent them, nor with "_" for "-": CGI and its heirs read both alike. Where the
 rule has one of them in its key (and it is none of OURS), each value has answers of its own, and it goes."""

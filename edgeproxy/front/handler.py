@@ -30,6 +30,7 @@ from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.sender import ClientGone, Sender
 from edgeproxy.front.trust import FIELDS
 from edgeproxy.front.websockets import Handshake, is_handshake
+from edgeproxy.front.wire import BodyBroken
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.coding import choose_coding, compressible, named_coding
@@ -219,8 +220,10 @@ class Handler:
             sender.keep_alive = False
         version = self.rules_version
         answer = await self._engine.handle(exchange)
-        if self.draining or not payload.is_eof() or payload.exception() is not None:
-            # What is left of a body that nobody wanted is not the start of the next request.
+        over = self.draining or message is wire.protocol.last
+        if over or not payload.is_eof() or payload.exception() is not None:
+            # What is left of a body that nobody wanted is not the start of the next request, and what stands
+            # behind trailers is not one to be believed.
             sender.keep_alive = False
         if isinstance(answer, FromStream) and answer.head.status == 101:
             exchange.on_vanish = None
@@ -284,6 +287,10 @@ class Handler:
                 sender.keep_alive = False
                 raise OriginError(OriginFailure.REQUEST_BODY, "too large", status=413)
             yield chunk
+        # It may have broken off while nobody was reading: then it has an end, which is not its own.
+        broken = payload.exception()
+        if isinstance(broken, BodyBroken):
+            raise broken
 
     async def _excuse(self, method: str, trace: Trace, sender: Sender) -> None:
         if sender.started:

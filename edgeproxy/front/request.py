@@ -5,6 +5,8 @@ Rules of this file:
 - Octets stay octets: the target and the fields are Latin-1 views of what came over the wire.
 - The authority is decided here, once: an absolute-form target's wins over Host (RFC 9112 §3.2.2); exactly
   one Host is required of HTTP/1.1 (§3.2). Two meanings of one request are refused, not resolved.
+- The parser takes a list of transfer codings that ends in chunked. What comes before chunked would be lost on
+  the way to the origin, and an empty field is one that others may read otherwise: 501 (RFC 9112 §6.1).
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ import re
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.head import Headers, RequestHead
+from edgeproxy.policy.lists import OWS
 
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
 
 HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+CHUNKED = "chunked"
+MOST_HOPS = 24
+"""Members of Via: who comes through so many proxies goes round in circles."""
 HTTP_1_0 = (1, 0)
 HTTP_1_1 = (1, 1)
 MOST_FIELDS = 64 * 1024
@@ -47,13 +53,19 @@ def head_of(
     if message.method == "CONNECT":
         raise Refused(501, "CONNECT is for forward proxies; this is a reverse proxy.")
     headers = Headers(message.raw_headers)
+    codings = headers.get_all("transfer-encoding")
+    if codings and (len(codings) > 1 or codings[0].lower() != CHUNKED):
+        raise Refused(501, "The only transfer coding that is spoken here is chunked, once and alone.")
+    via = headers.get("via")
+    if via is not None and via.count(",") >= MOST_HOPS:
+        raise Refused(508, f"The request has passed more than {MOST_HOPS} proxies: it is in a loop.")
     target = message.path
     if not target.isascii():
         target = target.encode("utf-8", "surrogateescape").decode("latin-1")
     hosts = headers.get_all("host")
     if len(hosts) > 1:
         raise Refused(400, "The request has more than one Host field.")
-    host = hosts[0].strip().lower() if hosts else None
+    host = hosts[0].strip(OWS).lower() if hosts else None
     if target[:1] != "/":
         target, authority = _absolute(target, message.method)
         if authority is not None:

@@ -20,6 +20,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from edgeproxy.engine.exchange import FromEdge
+from edgeproxy.front.bodies import Bodies
 from edgeproxy.front.unread import FAREWELL, Unread, unsent
 from edgeproxy.front.wire import Done, Wire
 
@@ -52,7 +53,7 @@ PRIVATE = (
     "_process_keepalive", "_handle_request", "finish_response", "handle_error", "_drain_helper",
     "_make_error_handler", "_messages", "_close", "_force_close", "_upgraded", "_request_count",
     "_message_tail", "_buffer_paused",
-    "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress", "_current_request",
+    "_next_keepalive_close_time", "_keepalive_timeout", "_request_in_progress",
     "_keepalive", "_keepalive_handle", "_waiter", "_parser",
 )  # fmt: skip
 
@@ -66,14 +67,11 @@ def verify() -> None:
         raise RuntimeError(f"this aiohttp lacks what edgeproxy uses: {', '.join(missing)}")
 
 
-class BodyBroken(ValueError):  # noqa: N818 - it is what happened
-    """A request's body that cannot be parsed."""
-
-
 class EdgeProtocol(RequestHandler):
     """One client connection."""
 
     __slots__ = (
+        "_bodies",
         "_held",
         "_held_paused",
         "answering",
@@ -105,6 +103,8 @@ class EdgeProtocol(RequestHandler):
         the start of a request, and aiohttp's parser holds nothing that it has not told."""
         self.pending: Pending | None = None
         """A request that the short way is waiting with (front/short.py)."""
+        self._bodies: Bodies | None = None
+        """Where the connection is not clean."""
         self._held = b""
         self._held_paused = False
         self.segment: bytes | None = None
@@ -121,11 +121,9 @@ class EdgeProtocol(RequestHandler):
             before, in_body = len(self._messages), self._in_body
             super().data_received(data)
             self._mind_the_head(before, in_body=in_body or not data)
-            if self._messages:
-                if not isinstance(self._messages[-1][0], RawRequestMessage):
-                    self._break_off()
-                elif data.find(HEAD_END) != len(data) - 4:
-                    self._mind_the_rest()
+            self._mind_the_bodies(before, data)
+            if self._messages and data.find(HEAD_END) != len(data) - 4:
+                self._mind_the_rest()
             return
         # aiohttp's own task may still be on its way back from the last answer; that answer is written, so
         # the next one may follow. Waiting for the task would keep a busy worker from ever using the lane.
@@ -158,6 +156,7 @@ class EdgeProtocol(RequestHandler):
         )
         if not self.clean:
             self.segment = None
+            self._mind_the_bodies(before, data)
             if not whole and len(self._messages) > before:
                 self._mind_the_rest()
 
@@ -193,11 +192,20 @@ class EdgeProtocol(RequestHandler):
                 transport.write(TOO_LATE)
             self.force_close()
 
+    def _mind_the_bodies(self, before: int, data: bytes) -> None:
+        bodies = self._bodies
+        if bodies is None:
+            bodies = self._bodies = Bodies()
+        came = [self._messages[place] for place in range(before, len(self._messages))]
+        bodies.fed(data, came, paused=self._buffer_paused)
+        if self.last is None:
+            self.last = bodies.last
+
     def _mind_the_rest(self) -> None:
         """What comes, in one segment, behind a request that offers a protocol other than WebSocket, is
         dropped by aiohttp's parser. That request is answered, and its connection ends."""
         message = self._messages[-1][0]
-        if getattr(message, "upgrade", False) and not self._upgraded:
+        if getattr(message, "upgrade", False) and not self._upgraded and self.last is None:
             self.last = message
 
     def hand_over(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
@@ -232,7 +240,10 @@ class EdgeProtocol(RequestHandler):
             if self._parser is not None:
                 self._parser.message_consumed()
             return
+        before = len(queue)
         self._messages.extend(came)
+        if not self.clean:
+            self._mind_the_bodies(before, data)
         if came and waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -299,19 +310,6 @@ class EdgeProtocol(RequestHandler):
         super().connection_lost(exc)
         if pending is not None:
             pending.vanish()
-
-    def _break_off(self) -> None:
-        """The parser has refused what came: a body that was under way gets no end. It does not say so itself,
-        and whoever reads that body would wait for ever."""
-        request = self._current_request
-        payload = None
-        if len(self._messages) > 1:
-            payload = self._messages[-2][1]
-        elif isinstance(request, Wire):
-            payload = request.payload
-        if payload is not None and not payload.is_eof():
-            payload.set_exception(BodyBroken("the request's body is not well-formed"))
-            payload.feed_eof()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self.place is None:

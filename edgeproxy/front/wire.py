@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from edgeproxy.front.server import EdgeProtocol
 
 
+class BodyBroken(ValueError):  # noqa: N818 - it is what happened
+    """A request's body that cannot be parsed."""
+
+
 class Wire:
     __slots__ = ("_task", "exchange", "message", "payload", "protocol", "segment", "vanished")
 

@@ -27,6 +27,8 @@ Rules of this file:
 - Whoever waits is told by ``set_exception``: always an OriginError, in the head RESET, in the body TRUNCATED.
 - Octets after the end that Content-Length announces are nobody's: the answer is exact (RFC 9112 §6.3), and
   the connection is not used again.
+- The parser takes an answer's last trailer field for a field of the next answer: behind chunks there is a new
+  parser.
 - One deadline at a time, moved by assigning a float. The timer behind it is lazy: it goes off at least as
   often as the shortest timeout, looks at the deadline, and is set again. A request costs no timer.
 """
@@ -96,6 +98,7 @@ class Connection(ResponseHandler):
         "_pieces",
         "_poll",
         "_surplus",
+        "_trailers",
         "_watch",
         "_watch_every",
         "answered",
@@ -126,6 +129,7 @@ class Connection(ResponseHandler):
         self._head_octets = 0
         self._pieces: list[bytes] = []  # of the head, as they came
         self._surplus = False  # dropped before the parser saw it
+        self._trailers = False  # there may have been some, and the parser may still have the last of them
         self._due = math.inf
         self._due_failure: OriginFailure | None = None
         self._watch: Timer | None = None
@@ -136,7 +140,7 @@ class Connection(ResponseHandler):
 
     def begin(self, head: bytes, *, skip_body: bool, deadline: bool) -> None:
         """Send a request's head. ``skip_body``: the answer to HEAD has none, whatever it says."""
-        if self._parser is None or self._skip_payload is not skip_body:
+        if self._parser is None or self._trailers or self._skip_payload is not skip_body:
             self._begin_parsing(skip_body)
         self.answered = False
         self.silence = self._limits.read_timeout
@@ -151,6 +155,7 @@ class Connection(ResponseHandler):
         transport.write(head)
 
     def _begin_parsing(self, skip_body: bool) -> None:  # noqa: FBT001
+        self._trailers = False
         self.set_response_params(
             skip_payload=skip_body,
             read_until_eof=True,
@@ -171,6 +176,7 @@ class Connection(ResponseHandler):
     def head_done(self, payload: StreamReader, length: int | None) -> None:
         """From here on it is the body that is waited for. Raises OriginError as ``refuse_extra`` does."""
         self._in_head = False
+        self._trailers = length is None
         self._pieces.clear()
         if payload.is_eof():
             self._due = math.inf

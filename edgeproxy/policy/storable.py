@@ -115,9 +115,17 @@ _OWN = frozenset({412, 416})
 """Answers to the request's own conditions and ranges, which are no part of the key."""
 
 
+_OF_THE_REQUEST = frozenset({408, 411, 413, 417, 421, 425, 426, 428, 429, 431})
+"""Of how one client has sent its request: fields, body, connection or rate, none of which the key holds. 428,
+429 and 431 MUST NOT be stored (RFC 6585 §3 to §5); with the others too, one huge field would take a page from
+everybody where the origin has a Cache-Control on its errors. A rule may name one in ``status_ttl``."""
+
+
 def _status(case: _Case) -> bool:
     """§3: neither a lifetime nor public nor a status that allows guessing."""
     if case.head.status in _OWN:
+        return True
+    if case.head.status in _OF_THE_REQUEST and status_ttl(case.head.status, case.overrides) is None:
         return True
     allowed = case.head.status in HEURISTICALLY_CACHEABLE or case.said.public
     return case.head.status < 200 or (case.freshness.source is LifetimeSource.NONE and not allowed)

@@ -5,6 +5,7 @@ Rules of this file:
 - ``losing_condition`` is the definition. The index (narrow.py) asks ``given`` for what a request has, so that
   rules that need what it lacks are not looked at, and then this decides.
 - A repeated field or parameter holds if any of its values does; of a repeated cookie the first counts.
+  Where its values differ, that is not the last word (``Named.twice``).
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from edgeproxy.key import cookies
+from edgeproxy.key import all_cookies, cookies
+from edgeproxy.policy.lists import OWS
 from edgeproxy.rules.safe_regex import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edgeproxy.policy.head import RequestHead
-    from edgeproxy.rules.model import Match, ValueCondition
+    from edgeproxy.rules.model import Match, Rule, ValueCondition
 
 KINDS = ("headers", "cookies", "query")
 
@@ -43,6 +45,39 @@ def losing_condition(match: Match, request: RequestHead) -> str | None:
             if not _holds(condition, given_parameters.get(condition.name, ())):
                 return f"query {condition.name}"
     return None
+
+
+class Named:
+    """What the conditions of ``rules`` ask for, by name."""
+
+    __slots__ = ("_cookies", "_headers", "_query")
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        matches = [rule.match for rule in rules]
+        self._headers = tuple({each.name for match in matches for each in match.headers})
+        self._cookies = tuple({each.name for match in matches for each in match.cookies})
+        self._query = tuple({each.name for match in matches for each in match.query})
+
+    def twice(self, request: RequestHead) -> bool:
+        """Whether the request gives one of these more than once, and not the same."""
+        headers = request.headers
+        for name in self._headers:
+            if name in headers and _differ(headers.get_all(name)):
+                return True
+        if self._cookies and "cookie" in headers:
+            lines = headers.get_all("cookie")
+            if len(lines) > 1 or ";" in lines[0]:
+                jar = all_cookies(request)
+                if any(name in jar and _differ(jar[name]) for name in self._cookies):
+                    return True
+        if self._query and request.query and "&" in request.query:
+            found = parameters(request.query)
+            return any(name in found and _differ(found[name]) for name in self._query)
+        return False
+
+
+def _differ(values: Sequence[str]) -> bool:
+    return len(values) > 1 and len(set(values)) > 1
 
 
 def method_matches(methods: frozenset[str], method: str) -> bool:
@@ -76,5 +111,5 @@ def _holds(condition: ValueCondition, values: Sequence[str]) -> bool:
     if not condition.present:
         return False
     if condition.regex is not None:
-        return any(matches(condition.regex, value.strip()) for value in values)
-    return not condition.values or any(value.strip() in condition.values for value in values)
+        return any(matches(condition.regex, value.strip(OWS)) for value in values)
+    return not condition.values or any(value.strip(OWS) in condition.values for value in values)

@@ -7,6 +7,8 @@ Rules of this file:
 - The path is compared as it came over the wire, case and all; nothing is decoded.
 - A path with a dot segment ("/static/..%2fapi/me", in any writing) is matched as it stands, but is never
   answered from the cache: the origin may take it for another path than the rule's author saw.
+- Nor is a request that gives a field, cookie or parameter that conditions ask for twice, and not the same:
+  which of them counts is the origin's to say, and it may take the request for one of another rule.
 - What method, host and path alone decide is remembered, in a bounded memo of two generations: what is used
   stays, what is not goes, and never all at once. Nothing here grows with traffic.
 """
@@ -19,7 +21,7 @@ from operator import itemgetter
 from sys import maxsize
 from typing import TYPE_CHECKING, final
 
-from edgeproxy.rules.conditions import losing_condition
+from edgeproxy.rules.conditions import Named, losing_condition
 from edgeproxy.rules.model import PLAIN, Matched
 from edgeproxy.rules.narrow import Index
 from edgeproxy.rules.safe_regex import LONGEST
@@ -75,6 +77,7 @@ class Matcher:
         self.ruleset = ruleset
         self._index = Index(ruleset.rules)
         self._hosts = self._index.hosts
+        self._named = Named(ruleset.rules)
         self._young: dict[tuple[str, str, str], Matched | _Undecided] = {}
         self._old: dict[tuple[str, str, str], Matched | _Undecided] = {}
 
@@ -135,10 +138,14 @@ class Matcher:
         for shut in found.shut:
             if not shut(names):
                 opened = True
+        decided = found.last
         for _, matched in self._all_steps(found, request) if opened else found.steps:
             if losing_condition(matched.rule.match, request) is None:
-                return matched
-        return found.last
+                decided = matched
+                break
+        if self._named.twice(request):
+            return replace(decided, rule=passing(decided.rule))
+        return decided
 
     def _all_steps(self, found: _Undecided, request: RequestHead) -> list[tuple[int, Matched]]:
         """With those behind the gates that the request opens."""
@@ -156,9 +163,12 @@ class Matcher:
 
 
 def _matched(rule: Rule, path: str, parts: dict[str, str]) -> Matched:
-    if has_dot_segment(path):
-        rule = replace(rule, overrides=replace(rule.overrides, pass_=True))
-    return Matched(rule, parts)
+    return Matched(passing(rule) if has_dot_segment(path) else rule, parts)
+
+
+def passing(rule: Rule) -> Rule:
+    """The rule, but nothing is answered from the cache or kept."""
+    return replace(rule, overrides=replace(rule.overrides, pass_=True))
 
 
 def _in_order(lists: list[list[int]]) -> list[int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+from edgeproxy.policy.lists import OWS
 from edgeproxy.rules.conditions import KINDS, given
 from edgeproxy.rules.patterns import extension, whole_segments
 
@@ -87,7 +88,7 @@ class Leaf:
                 if gate is not None:
                     yield gate.others
                     for value in values:
-                        yield gate.by_value.get(value.strip(), [])
+                        yield gate.by_value.get(value.strip(OWS), [])
 
 
 @final
