@@ -25,6 +25,7 @@ from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
 from edgeproxy.clock import Clock
+from edgeproxy.earned.ledger import Ledger
 from edgeproxy.engine.aside import considerate
 from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
@@ -127,6 +128,9 @@ class Worker:
             l1_bytes=settings.memory,
             l2_bytes=settings.store_size,
             budget=settings.store_budget,
+            node=settings.node or f"{socket.gethostname()}:{listen.getsockname()[1]}",
+            l1_lease=settings.l1_lease,
+            purge_wait=settings.purge_wait,
             together=None if self._handed is None else Path(self._handed.directory),
         )
         if self._handed is not None and not self.store.table.is_shared:
@@ -158,6 +162,8 @@ class Worker:
         self.metrics = Metrics(clock)
         self.percentiles = Percentiles(clock.now, self.metrics.tally.counted)
         self.troubles = Troubles(clock.now)
+        self.ledger = Ledger(clock, self.store.memory.holds)
+        self.engine.observed_by(self.ledger)
         self.access_log = self._open_log()
         self.spans, self.sampling = self._tracing()
         self.compressor = Compressor(self.background, self.store.update)
@@ -473,8 +479,10 @@ def rule_history(settings: Settings) -> RuleHistory | None:
     """None where none is to be kept, or there is no place for it."""
     if not settings.rule_history or settings.rules is None:
         return None
+    named = f"{site(settings)}\n{settings.rules.resolve()}"
     try:
-        return RuleHistory(settings.cache_dir / f"rules-{site(settings)}", settings.rule_history)
+        place = settings.cache_dir / f"rules-{blake2b(named.encode(), digest_size=6).hexdigest()}"
+        return RuleHistory(place, settings.rule_history)
     except OSError as error:
         log.warning("no versions of the rules are kept: %s: %s", settings.cache_dir, error.strerror)
         return None

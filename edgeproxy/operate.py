@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
 from edgeproxy.admin.problem import Problem
 from edgeproxy.admin.rule_keeper import RuleKeeper
+from edgeproxy.earned import report as report_of
 from edgeproxy.engine.aside import aside, let_go
 from edgeproxy.engine.invalidate import url_order
 from edgeproxy.key import build_key
@@ -153,7 +154,11 @@ class Operator:
 
     async def purge(self, request: PurgeRequest) -> PurgeAnswer:
         receipt = await self._worker.store.purge(self._order(request))
-        return PurgeAnswer(receipt.number, receipt.objects, receipt.octets, receipt.layers)
+        nodes = [
+            {"node": node.name, "number": node.number, "at": round(node.at, 3), "said": node.said}
+            for node in receipt.nodes
+        ]
+        return PurgeAnswer(receipt.number, receipt.objects, receipt.octets, receipt.layers, nodes)
 
     async def count(self, request: PurgeRequest) -> PurgeAnswer:
         found = await self._worker.store.count(self._order(request))
@@ -174,9 +179,7 @@ class Operator:
             raise Refused(str(error)) from None
 
     async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
-        host, target = split_url(url)
-        scheme = "https" if url.lower().startswith("https:") else "http"
-        request = RequestHead("GET", scheme, host or "", target, Headers.of(headers))
+        request = _get(url, headers)
         matched = self._worker.engine.matcher.match(request)
         key = build_key(request, matched.rule.key)
         store = self._worker.store
@@ -207,6 +210,38 @@ class Operator:
         except ValueError as error:  # letters that no field or target can carry
             raise Refused(str(error)) from None
         return {"explanation": found.to_json(), "text": found.text()}
+
+    async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        request = _get(url, headers)
+        matched = self._worker.engine.matcher.match(request)
+        found = self._worker.ledger.refusal(build_key(request, matched.rule.key).primary)
+        if found is None:
+            return None
+        age = max(0.0, self._worker.clock.now() - found.when)
+        return {
+            "rule": found.rule, "reason": found.reason, "age": _milliseconds(age), "status": found.status,
+            "headers": [list(field) for field in found.fields],
+        }  # fmt: skip
+
+    # -- what rules have earned -------------------------------------------------------------------------
+
+    async def evidence(self) -> Mapping[str, Any]:
+        """What has been counted, to be added to other workers'."""
+        self._fold()
+        tally: dict[str, dict[str, float]] = {}
+        for name, slot in self._worker.metrics.tally.rules.items():
+            slot.fold_lane()
+            tally[name] = {
+                "requests": slot.requests, "hits": slot.hits, "saved_seconds": slot.saved,
+                "saved_bytes": slot.hit_bytes,
+            }  # fmt: skip
+        return {**self._worker.ledger.told(), "tally": tally}
+
+    async def savings(self) -> Mapping[str, Any]:
+        return report_of.savings(await self.evidence(), self._taken.ruleset)
+
+    async def doctor(self) -> Mapping[str, Any]:
+        return report_of.doctor(await self.evidence(), self._taken.ruleset)
 
     # -- warm-ups ---------------------------------------------------------------------------------------
 
@@ -310,6 +345,13 @@ class Operator:
 def _taken(read: Callable[[], Wanted], present: Taken) -> tuple[Wanted, Taken]:
     wanted = read()
     return wanted, take(wanted, present, mask)
+
+
+def _get(url: str, headers: Sequence[tuple[str, str]]) -> RequestHead:
+    """Raises Refused."""
+    host, target = split_url(url)
+    scheme = "https" if url.lower().startswith("https:") else "http"
+    return RequestHead("GET", scheme, host or "", target, Headers.of(headers))
 
 
 def split_url(url: str) -> tuple[str | None, str]:

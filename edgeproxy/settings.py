@@ -311,6 +311,12 @@ OPTIONS = (
     Option("memory", size, "256MiB", "SIZE", "L1: memory for entries in each worker, overhead counted"),
     Option("store_size", store_size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
     Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
+    Option("node", printable, "", "NAME",
+           "this node's name among those that share a Redis; default: its host name and port"),
+    Option("l1_lease", timeout, "30s", "TIME",
+           "how long a node that is cut off from Redis, and so from purges, serves from memory"),
+    Option("purge_wait", timeout, "1s", "TIME",
+           "how long a purge, or the answer to a write, waits for the other nodes"),
     Option("warm_start", switch, "on", "on|off",
            "remember what is most wanted, and ask for it again after a start"),
     Option("rule_history", some, "20", "N",
@@ -391,6 +397,9 @@ class Settings:
     memory: int
     store_size: int
     store_budget: float
+    node: str
+    l1_lease: float
+    purge_wait: float
     warm_start: bool
     rule_history: int
     workers: int

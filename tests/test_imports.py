@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeproxy.rules", "edgeproxy.key", "edgeproxy.observe.trace"),
     ("edgeproxy.store", "edgeproxy.cluster", "edgeproxy.origin"),
     ("edgeproxy.engine",),
-    ("edgeproxy.warm",),
+    ("edgeproxy.warm", "edgeproxy.earned"),
     ("edgeproxy.front", "edgeproxy.admin", "edgeproxy.observe", "edgeproxy.settings"),
     ("edgeproxy.app", "edgeproxy.operate"),
     (

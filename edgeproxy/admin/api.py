@@ -201,13 +201,21 @@ class AdminApi:
             headers.append((name.strip(), value.strip()))
         found = await self._control.entry(url, headers)
         if found is None:
+            refused = await self._control.refusal(url, headers)
             raise Problem(
                 404,
                 "nothing is stored for this URL and these headers; give the URL as clients use it, with its "
                 "host, such as http://api.example/items/1",
                 url=url,
+                refused=refused,
             )
         return _json(found)
+
+    async def savings(self, _: web.Request) -> web.Response:
+        return _json(await self._control.savings())
+
+    async def doctor(self, _: web.Request) -> web.Response:
+        return _json(await self._control.doctor())
 
     async def purge(self, request: web.Request) -> web.Response:
         wanted = purge_body.decode(await request.read())
@@ -223,8 +231,7 @@ class AdminApi:
             "objects": answer.objects,
             "layers": answer.layers,
         }
-        # A layer that was not told may still serve what was to be purged: that is no success.
-        return _json(_receipt(wanted, answer), status=200 if answer.complete else 503)
+        return _json(_receipt(wanted, answer), status=answer.status)
 
     def _mind_the_rate(self) -> None:
         if self._purges is not None:
@@ -279,6 +286,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/rules/shadow", Access.READ, AdminApi.differences, "what these decide otherwise"),
     Route("POST", "/api/rules/promote", Access.WRITE, AdminApi.promote, "answer a share of the keys by them"),
     Route("GET", "/api/audit", Access.READ, AdminApi.audit, "the last changes: who, what, when"),
+    Route("GET", "/api/savings", Access.READ, AdminApi.savings, "what each rule has earned"),
+    Route("GET", "/api/doctor", Access.READ, AdminApi.doctor, "what splits the cache for nothing"),
     Route(
         "POST",
         "/api/workers/replace",
@@ -368,4 +377,5 @@ def _receipt(wanted: PurgeRequest, answer: PurgeAnswer) -> dict[str, object]:
         "objects": "unknown" if answer.objects is None else answer.objects,
         "bytes": "unknown" if answer.bytes is None else answer.bytes,
         "layers": dict(answer.layers),
+        **({"nodes": [dict(node) for node in answer.nodes]} if answer.nodes else {}),
     }

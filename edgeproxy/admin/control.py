@@ -52,17 +52,23 @@ class PurgeRequest:
 class PurgeAnswer:
     """``number``: the purge's own, None for a dry run. ``objects`` and ``bytes`` None: nobody counted.
 
-    ``layers``: layer -> "ok", or what kept it from being told (or counted).
+    ``layers``: layer -> "ok", or what kept it from being told (or counted). ``nodes``: of many each, with
+    ``node``, ``number`` (the newest purge it has applied), ``at`` (when it said so) and ``said``.
     """
 
     number: int | None = None
     objects: int | None = None
     bytes: int | None = None
     layers: Mapping[str, str] = field(default_factory=dict)
+    nodes: Sequence[Mapping[str, Any]] = ()
 
     @property
-    def complete(self) -> bool:
-        return all(said == "ok" for said in self.layers.values())
+    def status(self) -> int:
+        """503: a layer has not been told. 504: a node has not answered. Either may still serve what was to be
+        purged."""
+        if any(said != "ok" for said in self.layers.values()):
+            return 503
+        return 200 if all(node["said"] in ("ok", "cut off") for node in self.nodes) else 504
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +168,16 @@ class Control(Protocol):
 
         None: nothing. Raises Refused.
         """
+
+    async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        """Why the last answer to a GET of ``url`` with these request headers was not stored, if that is
+        remembered. Raises Refused."""
+
+    async def savings(self) -> Mapping[str, Any]:
+        """What each rule has earned, and the ttl that is suggested (earned/report.py)."""
+
+    async def doctor(self) -> Mapping[str, Any]:
+        """What splits the cache without changing the answer."""
 
     async def warm(self, request: WarmRequest) -> Mapping[str, object]:
         """Begin a warm-up, in one worker: its ``id`` and how it stands (warmer.Job.told). Raises Refused."""

@@ -24,9 +24,10 @@ import orjson
 
 from edgeproxy.admin import explain_query, warm_body
 from edgeproxy.admin.control import Kind, PartHealth, PurgeAnswer, Refused, ReloadResult
-from edgeproxy.admin.private import DIFFERENCES, LATENCIES, PULSE, RULES
+from edgeproxy.admin.private import DIFFERENCES, EVIDENCE, LATENCIES, PULSE, RULES
 from edgeproxy.admin.problem import Problem, to_json
 from edgeproxy.admin.rule_keeper import RuleKeeper
+from edgeproxy.earned import report as report_of
 from edgeproxy.observe import merge
 from edgeproxy.observe.catalogue_parts import NODE
 from edgeproxy.observe.metrics import derived
@@ -330,6 +331,32 @@ class Node:
                 return told
         raise Problem(503, "no worker could be asked")
 
+    async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        """Of the worker that has met it last."""
+        query = [("url", url), *(("header", f"{name}: {value}") for name, value in headers)]
+
+        async def ask(member: Member) -> dict[str, Any] | None:
+            reply = await member.link.ask("GET", "/api/cache/entry", query=query)
+            found: dict[str, Any] | None = reply.json().get("refused")
+            return found
+
+        found = [told for _, told in await self._each(ask) if told is not None]
+        return min(found, key=lambda told: told["age"], default=None)
+
+    # -- what rules have earned -------------------------------------------------------------------------
+
+    async def _evidence(self) -> Any:
+        async def ask(member: Member) -> Any:
+            return (await member.link.ask("GET", EVIDENCE)).json()
+
+        return report_of.added([told for _, told in await self._each(ask)])
+
+    async def savings(self) -> Mapping[str, Any]:
+        return report_of.savings(await self._evidence(), self._snapshot.ruleset)
+
+    async def doctor(self) -> Mapping[str, Any]:
+        return report_of.doctor(await self._evidence(), self._snapshot.ruleset)
+
     # -- warm-ups ---------------------------------------------------------------------------------------
 
     async def warm(self, request: WarmRequest) -> Mapping[str, object]:
@@ -502,7 +529,7 @@ def _purge_answer(reply: Reply) -> PurgeAnswer:
     told = reply.json()
     if reply.status == 400:
         raise Refused(str(told.get("detail")))
-    if reply.status not in (200, 503) or "layers" not in told:
+    if reply.status not in (200, 503, 504) or "layers" not in told:
         raise NoAnswer(f"{reply.status}: {told.get('detail', '')}")
     objects, octets = told["objects"], told["bytes"]
     return PurgeAnswer(
@@ -510,4 +537,5 @@ def _purge_answer(reply: Reply) -> PurgeAnswer:
         None if objects == "unknown" else objects,
         None if octets == "unknown" else octets,
         told["layers"],
+        told.get("nodes", ()),
     )

@@ -6,7 +6,7 @@ Rules of this file: the socket is in a directory that only we can open, so nothi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from aiohttp import web
@@ -25,6 +25,7 @@ LATENCIES = "/worker/latencies"
 PULSE = "/worker/pulse"
 RULES = "/worker/rules"
 DIFFERENCES = "/worker/differences"
+EVIDENCE = "/worker/evidence"
 
 
 class WorkerControl(Control, Protocol):
@@ -33,6 +34,9 @@ class WorkerControl(Control, Protocol):
 
     async def differing(self) -> Mapping[str, object]:
         """Differences.told(), of the rules that are tried."""
+
+    async def evidence(self) -> Mapping[str, Any]:
+        """What rules have earned, to be added up (earned/report.py)."""
 
     async def take_rules(self, order: Order) -> ReloadResult:
         """Be under these rules from now on. ``version`` of the result is their mark (rules/taken.py)."""
@@ -52,6 +56,9 @@ def make_private(control: WorkerControl, clock: Clock) -> web.Application:
 
     async def latencies(_: web.Request) -> web.Response:
         return web.Response(body=to_json(await control.latencies()), content_type="application/json")
+
+    async def evidence(_: web.Request) -> web.Response:
+        return web.Response(body=to_json(await control.evidence()), content_type="application/json")
 
     async def differences(_: web.Request) -> web.Response:
         return web.Response(body=to_json(await control.differing()), content_type="application/json")
@@ -75,6 +82,7 @@ def make_private(control: WorkerControl, clock: Clock) -> web.Application:
 
     app = make_admin(control, None, clock)
     app.router.add_get(LATENCIES, latencies)
+    app.router.add_get(EVIDENCE, evidence)
     app.router.add_get(DIFFERENCES, differences)
     app.router.add_get(PULSE, pulse)
     app.router.add_post(RULES, rules)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy import settings
+from edgeproxy.cli import client
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "explain",
         help="say which rule a request falls under and what comes of it",
-        description="Say which rule a request falls under, which lost and why, its key, tags and times, and "
-        "what clients are told. Nothing is sent anywhere; the answer is an assumed one unless described.",
+        description="Say which rule a request falls under, which lost and why, its key, tags and times, "
+        "and what clients are told. Nothing is sent to the origin; the answer is an assumed one unless "
+        "described. With --admin, a running edgeproxy is asked what it has of the URL (give it with its "
+        "host), and its answer is the one that is explained.",
     )
     parser.add_argument("url", metavar="URL", help="a URL, or a path")
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default GET")
@@ -38,10 +41,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument("--rules", metavar="DIR|none", help="default: the shipped rules")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print it")
+    client.add_flags(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from edgeproxy.cli.live import live  # noqa: PLC0415 - what only this command needs
     from edgeproxy.rules.explain import explain  # noqa: PLC0415 - what only this command needs
     from edgeproxy.rules.load import load_rules  # noqa: PLC0415
     from edgeproxy.rules.match import Matcher  # noqa: PLC0415
@@ -61,9 +66,19 @@ def run(args: argparse.Namespace) -> int:
     except RuleError as error:
         print(f"edgeproxy: the rules are refused:\n{error}", file=sys.stderr)
         return 1
-    explanation = explain(Matcher(ruleset), request, response, content=content)
-    print(json.dumps(explanation.to_json(), indent=2) if args.format == "json" else explanation.text())
-    return 0
+
+    def show() -> int:
+        known = None if args.admin is None else live(args, request)
+        answer = known.answer() if known is not None and response is None else response
+        explanation = explain(Matcher(ruleset), request, answer, content=content)
+        if args.format == "json":
+            beside = {} if known is None else {"live": known.to_json()}
+            print(json.dumps({**explanation.to_json(), **beside}, indent=2))
+        else:
+            print("\n".join([explanation.text(), *(known.text(ruleset.version) if known else ())]))
+        return 0
+
+    return client.guarded(show)
 
 
 def headers_of(lines: list[str], flag: str) -> Headers:

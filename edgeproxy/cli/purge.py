@@ -18,7 +18,9 @@ _KINDS = (
     ("prefix", "PREFIX", "every target that begins so"),
     ("pattern", "PATTERN", "every target that matches; * stands for anything: '/api/*/photos'"),
 )
-_EPILOG = "Exit codes: 0 purged (or counted), 1 refused or not told to every layer, 2 wrong usage."
+_GOOD = ("ok", "cut off")
+"""What nodes say that serve nothing old: one that is cut off serves nothing from memory."""
+_EPILOG = "Exit codes: 0 purged (or counted), 1 refused, or not told to every layer or node, 2 wrong usage."
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,7 +58,7 @@ def _purge(args: argparse.Namespace) -> int:
             raise client.Usage(f"--{name}: empty; to purge everything, say --all")
         body[name] = value
         what = f"{name} {client.printable(value)}"
-    answer = client.call(args, "POST", "/api/cache/purge", body, accept=(200, 503))
+    answer = client.call(args, "POST", "/api/cache/purge", body, accept=(200, 503, 504))
     receipt = answer.body
     if not isinstance(receipt, dict) or "layers" not in receipt:
         raise client.Failed(f"refused ({answer.status})")
@@ -66,6 +68,13 @@ def _purge(args: argparse.Namespace) -> int:
         raise client.Failed(
             "not every layer was told, so old answers may still come from there: "
             + ", ".join(f"{layer}: {said}" for layer, said in missing.items())
+        )
+    silent = [
+        f"{node['node']}: {node['said']}" for node in receipt.get("nodes", ()) if node["said"] not in _GOOD
+    ]
+    if silent:
+        raise client.Failed(
+            "not every node has answered, so old answers may still come from there: " + ", ".join(silent)
         )
     return 0
 
@@ -86,5 +95,6 @@ def _told(what: str, receipt: dict[str, Any], *, soft: bool, dry_run: bool) -> s
         counted = "objects not counted"
     layers = ", ".join(f"{layer} {said}" for layer, said in receipt["layers"].items())
     number = "" if receipt.get("number") is None else f"purge {receipt['number']}"
-    aside = "; ".join(part for part in (number, layers) if part)
+    nodes = client.counted(len(receipt["nodes"]), "node") if receipt.get("nodes") else ""
+    aside = "; ".join(part for part in (number, layers, nodes) if part)
     return client.printable(f"{done} {what}: {counted}" + (f" ({aside})" if aside else ""))

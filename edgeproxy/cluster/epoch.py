@@ -25,6 +25,7 @@ position, shifted by LOCAL_BITS; the bits below count purges that are not in the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -50,7 +51,7 @@ LOCAL_BITS = 10
 
 # The header: words (64 bits, native order). Everything a hot reader touches is in the first 64 octets.
 _MAGIC, _SHAPE, _INCARNATION, CURRENT, _ALL_HARD, _ALL_SOFT, _ALL_SOFT_WHEN, _BANNED = range(8)
-_FLOOR, _SEEN_MS, _SEEN_SEQUENCE = range(8, 11)
+_FLOOR, _SEEN_MS, _SEEN_SEQUENCE, _NODE, _HEARD, _REBORN = range(8, 14)
 _HEADER = 64
 
 _BAN = struct.Struct("=QdBHH")
@@ -113,6 +114,8 @@ class PurgeTable:
         self._bans: list[_Ban] = []
         """What the ring holds, newest first, as far as this reader has read it."""
         self._bans_read = 0
+        self.path: Path | None = None
+        """Of the file, if it is one."""
         if not as_found:
             self._begin()
 
@@ -129,7 +132,9 @@ class PurgeTable:
     @classmethod
     def open(cls, path: Path, buckets: int = BUCKETS) -> PurgeTable:
         """For all processes that open the same path; survives them. Raises OSError."""
-        return cls(Region.file(path, cls.size(buckets)), buckets)
+        table = cls(Region.file(path, cls.size(buckets)), buckets)
+        table.path = path
+        return table
 
     @classmethod
     def snapshot(cls, path: Path, buckets: int = BUCKETS) -> PurgeTable:
@@ -187,6 +192,30 @@ class PurgeTable:
     def incarnation(self) -> bytes:
         """8 octets that name this table (or, on many nodes, the log it follows)."""
         return self.words[_INCARNATION].to_bytes(8, "little")
+
+    @property
+    def node(self) -> bytes:
+        """8 octets that name the node: those who share this table."""
+        with self._region.writing():
+            if not self.words[_NODE]:
+                self.words[_NODE] = int.from_bytes(os.urandom(8), "little")
+            return self.words[_NODE].to_bytes(8, "little")
+
+    @property
+    def heard(self) -> float:
+        """clock.monotonic() up to which this node is known to have followed the log of all nodes, by any of
+        its workers; 0.0: never."""
+        return self._times[_HEARD]
+
+    @heard.setter
+    def heard(self, when: float) -> None:
+        with self._region.writing():
+            self._times[_HEARD] = when
+
+    @property
+    def reborn(self) -> float:
+        """clock.monotonic() when the log that this node had followed was found lost; -inf: it was not."""
+        return self._times[_REBORN] or float("-inf")
 
     def marks(self, host: str, target: str, tags: Iterable[str]) -> tuple[int, ...]:
         """The buckets that concern an entry: to be computed once and handed to ``judge``."""
@@ -283,11 +312,19 @@ class PurgeTable:
             words[_FLOOR] = max(words[_FLOOR], number)
             self._publish(max(words[CURRENT] + 1, number))
 
-    def adopt(self, incarnation: bytes, now: float) -> None:
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """The lock of the table's writers, for what is kept beside it."""
+        with self._region.writing():
+            yield
+
+    def adopt(self, incarnation: bytes, now: float, monotonic: float) -> None:
         """Follow another log: everything known so far is purged, then the name changes."""
         with self._region.writing():
             if incarnation == self.incarnation:
                 return
+            if self._seen() != (0, 0):
+                self._times[_REBORN] = monotonic
             self._apply(PurgeOrder(PurgeKind.ALL), now, 0)
             self._see((0, 0))
             self.words[_INCARNATION] = int.from_bytes(incarnation, "little")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 from redis.exceptions import RedisError
 
@@ -111,7 +111,6 @@ class ClusterLeases:
         self._budget = budget
         self._node = node
         self._prefix = f"{prefix}fetch:"
-        self._take, self._end, self._renew = (redis.register_script(text) for text in (_TAKE, _END, _RENEW))
         self._process = os.urandom(8).hex()
         self._number = 0
         self._under_way = 0
@@ -145,7 +144,7 @@ class ClusterLeases:
         name = f"{self._prefix}{digest}"
         pause, waited = FIRST_PAUSE, b"0"
         while True:
-            said = await self._command(self._take([name], [owner, int(LIFE * 1000), waited]))
+            said = await self._command(self._eval(_TAKE, name, owner, int(LIFE * 1000), waited))
             if not isinstance(said, bytes):
                 # The node's own lease is good without it.
                 return None if local is None else ClusterLease(self, None, owner, local, again=False)
@@ -164,10 +163,13 @@ class ClusterLeases:
     def ended(self, lease: ClusterLease, ended: Ended) -> None:
         """Only from ClusterLease.end."""
         if lease.name is not None and self._held.pop(lease.owner, None) is not None and not self._closed:
-            command = self._end([lease.name], [lease.owner, _word(ended), int(LINGER * 1000)])
+            command = self._eval(_END, lease.name, lease.owner, _word(ended), int(LINGER * 1000))
             self._spawn(self._run(command, None), "end of a lease")
         if lease.local is not None:
             lease.local.end(ended)
+
+    async def _eval(self, script: str, name: str, *arguments: bytes | int) -> object:
+        return await cast("Any", self._redis.eval(script, 1, name, *arguments))
 
     async def _command(self, command: Awaitable[object]) -> object:
         """What Redis says, or None: it is not asked now, or does not answer in time."""
@@ -210,7 +212,7 @@ class ClusterLeases:
             while self._held and not self._closed:
                 await self._clock.sleep(RENEWED)
                 for owner, name in list(self._held.items()):
-                    if await self._command(self._renew([name], [owner, int(LIFE * 1000)])) is None:
+                    if await self._command(self._eval(_RENEW, name, owner, int(LIFE * 1000))) is None:
                         break  # trouble: the others will find out by themselves
         finally:
             self._renewing = False

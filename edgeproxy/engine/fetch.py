@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.ask import Ask
     from edgeproxy.engine.background import Background
     from edgeproxy.engine.cooldown import CoolDown
+    from edgeproxy.engine.evidence import Evidence
     from edgeproxy.engine.exchange import Exchange, Reader
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.engine.mould import Mould
@@ -122,6 +123,7 @@ class Fetcher:
         self._conclusions = Conclusions()
         self._conclude = self._conclusions.conclude
         self.witness = Witness(clock)
+        self.evidence: Evidence | None = None
 
     async def fetch(
         self,
@@ -445,11 +447,16 @@ class Fetcher:
         kept = settled(entry, there, self._clock.now())
         if kept is not None and len(kept.body) > ask.rule.overrides.max_object:
             kept = entry  # the two together are too large
-        return kept is not None and self._store.put(kept)
+        put = kept is not None and self._store.put(kept)
+        if put and self.evidence is not None:
+            self.evidence.stored(ask, there, entry)
+        return put
 
     def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
         exchange = ask.exchange
         exchange.trace.not_stored = conclusion.reason
+        if self.evidence is not None:
+            self.evidence.refused(ask, reply.head, conclusion.reason)
         if conclusion.reason is NotStored.SERVER_ERROR and not conclusion.remember:
             # A failure is shared with those who wait, as a failure: the status, never the body.
             self._cool(ask, flight, OriginFailure.SERVER_ERROR)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.cluster.base import Leases
     from edgeproxy.engine.background import Background
+    from edgeproxy.engine.evidence import Evidence
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.origin.base import Origin
     from edgeproxy.rules.match import Matcher
@@ -115,6 +116,10 @@ class Engine:
             leases=leases,
             lead=self._lead,
         )
+
+    def observed_by(self, evidence: Evidence) -> None:
+        """Have it told what is stored and what is not."""
+        self._fetcher.evidence = evidence
 
     @property
     def origin_failing(self) -> bool:

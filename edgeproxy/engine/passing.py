@@ -23,7 +23,7 @@ from edgeproxy.policy.invalidate import SAFE
 from edgeproxy.policy.max_forwards import one_hop_on
 from edgeproxy.policy.post import as_get
 from edgeproxy.policy.vary import reduced_for_origin
-from edgeproxy.policy.vocabulary import CacheWord, Tier
+from edgeproxy.policy.vocabulary import CacheWord, PassReason, Tier
 from edgeproxy.rules.content import only_asks
 
 if TYPE_CHECKING:
@@ -82,8 +82,13 @@ class Passer:
             ask = self._ask_for_get(exchange, reply, matcher)
             draft = None if ask is None else self._fetcher.adopt(ask, reply, epoch)
             last = self._store.epoch
-            for order in write_orders(matcher, exchange.head, matched, reply.head):
-                number = (await self._store.purge(order)).number
+            orders = write_orders(matcher, exchange.head, matched, reply.head)
+            for at, order in enumerate(orders, 1):
+                # The log is in order: who has confirmed the last of them has carried out all.
+                receipt = await self._store.purge(order, wait=at == len(orders))
+                number = receipt.number
+                if not receipt.complete:
+                    trace.pass_reason = PassReason.PURGE_PENDING
                 if ask is not None and draft is not None and number == last + 1:
                     # The first order is for its own URL, and the answer is newer than what that purges.
                     # Another purge in between may not be; those that come after are compared when it is

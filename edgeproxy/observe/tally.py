@@ -68,6 +68,7 @@ class RuleTally:
         "bytes_out",
         "classes",
         "duration",
+        "hit_bytes",
         "hits",
         "lane_bytes",
         "lane_hits",
@@ -83,6 +84,8 @@ class RuleTally:
         self.classes = [0] * len(CLASSES)
         self.duration = Histogram()
         self.hits = 0
+        self.hit_bytes = 0
+        """Of ``bytes_out``, what came from the cache."""
         self.bytes_in = 0
         self.bytes_out = 0
         self.saved = 0.0
@@ -112,6 +115,7 @@ class RuleTally:
         self.classes[2] += hits - self.lane_not_modified
         self.classes[3] += self.lane_not_modified
         self.bytes_out += self.lane_bytes
+        self.hit_bytes += self.lane_bytes
         # Each took microseconds: only their mean is known, and it belongs to the first buckets.
         self.duration.counts[bisect_left(BOUNDS, self.lane_seconds / hits)] += hits
         self.duration.total += self.lane_seconds
@@ -126,6 +130,7 @@ class RuleTally:
         self.classes = [a + b for a, b in zip(self.classes, other.classes, strict=True)]
         self.duration.add(other.duration)
         self.hits += other.hits
+        self.hit_bytes += other.hit_bytes
         self.bytes_in += other.bytes_in
         self.bytes_out += other.bytes_out
         self.saved += other.saved
@@ -203,6 +208,7 @@ class Tally:
         if trace.hit:
             slot.hits += 1
             slot.saved += trace.saved_seconds
+            slot.hit_bytes += trace.bytes_out
         self._observe_rare(trace)
 
     def _observe_rare(self, trace: Trace) -> None:

@@ -81,6 +81,8 @@ class PassReason(StrEnum):
     """The request asks to change the protocol."""
     PRECONDITION = "precondition"
     """If-Match and If-Unmodified-Since are the origin's to evaluate, never a cache's (RFC 9111 §4.3.2)."""
+    PURGE_PENDING = "purge-pending"
+    """A write; not every node has confirmed yet that what it changed is purged."""
 
 
 class NotStored(StrEnum):

@@ -324,7 +324,9 @@ CLIENTS = Table(
     says="a mapping with allow, deny",
 )  # fmt: skip
 
-REASONS = tuple(dict.fromkeys([*(r.value for r in PassReason), *(r.value for r in NotStored)]))
+_ON_THE_WAY = {PassReason.PURGE_PENDING}
+"""What no rule decides."""
+REASONS = tuple(dict.fromkeys(r.value for r in (*PassReason, *NotStored) if r not in _ON_THE_WAY))
 EXPECT = Table(
     (
         Key("rule", Word("a rule's name, or none", str, WORD), "Which rule matches.",

@@ -3,7 +3,7 @@
 Rules of this file:
 
 - ``python -m edgeproxy.rules.reference`` prints it; a test holds that the shipped file is this.
-- The head is written by hand (below); every key comes from keys.py.
+- The head is written by hand (below); every key comes from keys.py, the recipes from recipes.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.policy.freshness import OF_ONE_REQUEST
 from edgeproxy.rules import keys, pool_keys
+from edgeproxy.rules.recipes import recipes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -244,6 +245,8 @@ def reference() -> str:
         + "\n".join(_table(keys.WARM))
         + "\n"
         + BODIES
+        + recipes()
+        + "\n"
         + UNSAFE_HEAD
         + unsafe
         + "\n"

@@ -78,5 +78,7 @@ class Store(Protocol):
 
     def is_uncacheable(self, primary: str) -> bool: ...
 
-    async def purge(self, order: PurgeOrder) -> PurgeReceipt:
-        """Make it so: when this returns, no reader of this node serves what the order names."""
+    async def purge(self, order: PurgeOrder, *, wait: bool = True) -> PurgeReceipt:
+        """Make it so: when this returns, no reader of this node serves what the order names, nor, where the
+        receipt is complete, one of another node. ``wait`` False: not for other nodes; a later purge that is
+        waited for covers this one."""

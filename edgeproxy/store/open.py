@@ -37,6 +37,9 @@ log = logging.getLogger("edgeproxy.store")
 
 L1_BYTES = 256 * 1024 * 1024
 L2_BYTES = 1024 * 1024 * 1024
+L1_LEASE = 30.0
+PURGE_WAIT = 1.0
+"""Seconds; cluster/bus.py."""
 
 FORMS = f"memory:, lmdb:PATH, memcached://HOST:PORT, {', '.join(s.form for s in SCHEMES.values())}"
 
@@ -100,10 +103,13 @@ async def open_store(
     budget: float = BUDGET,
     hooks: Hooks | None = None,
     together: Path | None = None,
+    node: str = "",
+    l1_lease: float = L1_LEASE,
+    purge_wait: float = PURGE_WAIT,
 ) -> TieredStore:
     """A store for this process. Call it after the fork, on the loop that uses it. ``together``: a directory
-    of the workers that fetch into this store together. Raises ValueError for a URL that means nothing, and
-    for nothing else."""
+    of the workers that fetch into this store together. ``node``, ``l1_lease`` and ``purge_wait`` are for many
+    nodes (cluster/bus.py). Raises ValueError for a URL that means nothing, and for nothing else."""
     place = parse_store_url(url)
     cache: ByteCache | None = None
     degraded = ""
@@ -126,18 +132,20 @@ async def open_store(
     if place.kind == "redis":
         from edgeproxy.cluster.bus import RedisBus  # noqa: PLC0415 - see the head
 
-        bus = RedisBus(place.url, table, clock, spawn)
+        bus = RedisBus(place.url, table, clock, spawn, name=node, lease=l1_lease, wait=purge_wait)
         bus.start()
+        # What is fetched before would come after purges that nobody here has heard of.
+        await bus.tried()
     leases: NodeLeases | ClusterLeases | None = None
-    node = None if together is None else _leases(together, clock)
+    workers = None if together is None else _leases(together, clock)
     if place.kind == "redis":
         from edgeproxy.cluster.redis_lease import CONNECTIONS, ClusterLeases  # noqa: PLC0415
         from edgeproxy.cluster.redis_link import connect  # noqa: PLC0415
 
         link = connect(place.url, connections=CONNECTIONS)
-        leases = ClusterLeases(link, clock, spawn, breaker=shared.breaker, budget=budget, node=node)
+        leases = ClusterLeases(link, clock, spawn, breaker=shared.breaker, budget=budget, node=workers)
     else:
-        leases = node
+        leases = workers
     return TieredStore(
         memory, table, clock, shared=shared, bus=bus, hooks=hooks, degraded=degraded, leases=leases
     )

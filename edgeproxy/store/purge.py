@@ -76,6 +76,22 @@ class PurgeOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeReceipt:
+    """What one node has said: ``number`` is the newest purge that it has applied, ``at`` when it said so
+    (seconds since 1970, by the clock of the store). ``said``: "ok"; "cut off", then it serves nothing from
+    memory until it has caught up; or why it is not known to have purged."""
+
+    name: str
+    number: int
+    at: float
+    said: str
+
+    @property
+    def good(self) -> bool:
+        return self.said in ("ok", "cut off")
+
+
+@dataclass(frozen=True, slots=True)
 class PurgeReceipt:
     """What was done. ``number`` is the purge's own; ``objects`` and ``octets`` are None where nobody
     counted (a purge costs the same however many there are; ``count`` counts). ``layers`` says for each
@@ -87,10 +103,13 @@ class PurgeReceipt:
     objects: int | None = None
     octets: int | None = None
     layers: Mapping[str, str] = field(default_factory=dict)
+    nodes: tuple[NodeReceipt, ...] = ()
+    """Of many nodes: each with what it has said."""
 
     @property
     def complete(self) -> bool:
-        return all(said == "ok" for said in self.layers.values())
+        told = all(said == "ok" for said in self.layers.values())
+        return told and all(node.good for node in self.nodes)
 
 
 def octets(text: str) -> bytes:

@@ -10,7 +10,8 @@ Rules of this file:
   depend on how much is stored.
 - Where answers vary, the primary record in L2 is a marker that lists the selecting fields and the known
   variants; the entries lie under their own keys.
-- With a purge log of many nodes (cluster/bus.py), L2 is asked only while this node follows the log.
+- With a purge log of many nodes (cluster/bus.py), L2 is asked only while this node follows the log, and L1 is
+  empty and stays so once it has not been followed for the lease.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from edgeproxy.store.base import Select
     from edgeproxy.store.memory import MemoryStore
     from edgeproxy.store.packed import Recipe
-    from edgeproxy.store.purge import PurgeOrder
+    from edgeproxy.store.purge import NodeReceipt, PurgeOrder
     from edgeproxy.store.shared import SharedStore
 
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
@@ -98,11 +99,22 @@ class TieredStore:
         self.leases = leases
         self.degraded = degraded
         self._clock = clock
+        self._l1_bytes = memory.max_bytes
+        if bus is not None:
+            self._trust(trusting=bus.trusting)
+            bus.on_trust = lambda trusting: self._trust(trusting=trusting)
         self._uncacheable = Uncacheable(clock)
         self.peek = memory.peek
         """L1, synchronous: bound directly, since every request passes here."""
         self.l1_hits = self.l2_hits = self.l2_misses = self.l2_corrupt = self.l2_foreign = 0
         self.purges = 0
+
+    def _trust(self, *, trusting: bool) -> None:
+        if trusting:
+            self.memory.max_bytes = self._l1_bytes
+        else:
+            self.memory.max_bytes = 0
+            self.memory.clear()
 
     # The Store protocol
 
@@ -331,13 +343,16 @@ class TieredStore:
 
     # Purging
 
-    async def purge(self, order: PurgeOrder) -> PurgeReceipt:
+    async def purge(self, order: PurgeOrder, *, wait: bool = True) -> PurgeReceipt:
         """When this returns, no worker of the node gives out what the order concerns, fetches in flight
-        included. ``layers`` of the receipt names whatever has not been told yet. Raises nothing."""
+        included; nor does another node, where the receipt is ``complete``. ``layers`` of the receipt names
+        whatever has not been told yet, ``nodes`` those that have not answered. ``wait`` False: for no other
+        node; a later purge that is waited for covers this one. Raises nothing."""
         self.purges += 1
         layers = {"l1": "ok"}
+        nodes: tuple[NodeReceipt, ...] = ()
         if self.bus is not None:
-            number, layers["l2"] = await self.bus.publish(order)
+            number, layers["l2"], nodes = await self.bus.publish(order, wait=wait)
         else:
             number = await asyncio.to_thread(self.table.apply, order, self._clock.now())
             if self.shared is not None:
@@ -346,7 +361,7 @@ class TieredStore:
             await asyncio.to_thread(self.table.flush)
         except OSError as error:
             layers["l1"] = f"not on disk: {error}"
-        return PurgeReceipt(number, order.kind, order.soft, layers=layers)
+        return PurgeReceipt(number, order.kind, order.soft, layers=layers, nodes=nodes)
 
     async def count(self, order: PurgeOrder) -> tuple[int, int] | None:
         """Objects and octets that the order would purge; None where the shared store cannot tell. An
@@ -456,6 +471,8 @@ class TieredStore:
             told["l2"] = "ok" if self.shared.state == "ok" else f"degraded: {self.shared.state}"
         if self.bus is not None:
             told["bus"] = "ok" if self.bus.ready else f"degraded: {self.bus.error}"
+            if not self.bus.trusting:
+                told["l1"] = "degraded: not served from while the purge log is not followed"
             if not self.bus.ready and told["l2"] == "ok":
                 told["l2"] = "degraded: not asked while the purge log is not followed"
         return told

@@ -77,6 +77,9 @@ class SmallControl:
         self.gate_all = asyncio.Event()
         """While closed, questions about entries hang."""
         self.gate_all.set()
+        self.refused: Mapping[str, object] | None = None
+        self.saved: Mapping[str, Any] = {"rules": {}}
+        self.found: Mapping[str, Any] = {"findings": []}
         self.reloads = 0
         self.reloaded_by: list[tuple[str, str]] = []
         self.rule_life = SmallRuleLife()
@@ -124,6 +127,16 @@ class SmallControl:
         self.asked.append((url, list(headers)))
         await self.gate_all.wait()
         return self.stored
+
+    async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+        self.asked.append((url, list(headers)))
+        return self.refused
+
+    async def savings(self) -> Mapping[str, Any]:
+        return self.saved
+
+    async def doctor(self) -> Mapping[str, Any]:
+        return self.found
 
     async def warm(self, request: WarmRequest) -> Mapping[str, object]:
         if not request.most_wanted and not request.sitemap and "refused" in request.urls[0]:

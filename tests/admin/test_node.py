@@ -44,6 +44,7 @@ class SmallWorker(SmallControl):
     def __init__(self, clock: DrivenClock) -> None:
         super().__init__()
         self.directories: list[Path] = []
+        self.earned: dict[str, Any] = {"rules": {}, "splits": {}, "tally": {}}
         self.orders: list[Order] = []
         self.differs: Mapping[str, object] = {"compared": 1, "differing": 0, "pairs": []}
         self.own_version: str | None = None
@@ -57,6 +58,9 @@ class SmallWorker(SmallControl):
         self.directories.append(order.directory)
         self.orders.append(order)
         return ReloadResult(self.own_version or order.wanted().mark, 1)
+
+    async def evidence(self) -> Mapping[str, Any]:
+        return self.earned
 
     async def differing(self) -> Mapping[str, object]:
         return self.differs
@@ -161,7 +165,7 @@ async def test_explain_is_answered_by_one_worker(setting: Setting) -> None:
 async def test_a_purge_goes_to_one_worker(setting: Setting) -> None:
     wanted = PurgeRequest(Kind.TAG, "pitches", soft=True)
     answer = await setting.node.purge(wanted)
-    assert (answer.number, answer.objects, answer.bytes, answer.complete) == (1, 3, 3000, True)
+    assert (answer.number, answer.objects, answer.bytes, answer.status) == (1, 3, 3000, 200)
     assert [worker.purged for worker in setting.workers] == [[wanted], []]
     await setting.node.purge(PurgeRequest(Kind.ALL))
     assert setting.workers[0].purged[-1] == PurgeRequest(Kind.ALL)
@@ -179,7 +183,7 @@ async def test_where_that_one_is_gone_another_is_asked(setting: Setting) -> None
 async def test_a_layer_that_was_not_told_and_what_is_refused(setting: Setting) -> None:
     setting.workers[0].layers = {"l1": "ok", "l2": "redis: refused"}
     answer = await setting.node.purge(PurgeRequest(Kind.URL, "/a"))
-    assert not answer.complete
+    assert answer.status == 503
     assert answer.layers["l2"] == "redis: refused"
     with pytest.raises(Refused, match="begins with http"):
         await setting.node.purge(PurgeRequest(Kind.URL, "relative"))

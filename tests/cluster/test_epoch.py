@@ -130,11 +130,11 @@ def test_numbers_only_rise_and_logged_ones_come_once() -> None:
 def test_adopting_another_log_purges_everything() -> None:
     table = PurgeTable.anonymous(SMALL)
     epoch = table.current
-    table.adopt(b"12345678", 0.0)
+    table.adopt(b"12345678", 0.0, 0.0)
     assert table.incarnation == b"12345678"
     assert table.verdict("h", "/a", (), epoch) is GONE
     number = table.current
-    table.adopt(b"12345678", 0.0)
+    table.adopt(b"12345678", 0.0, 0.0)
     assert table.current == number
 
 

@@ -145,6 +145,22 @@ async def test_what_is_refused_changes_nothing(start: Started, rules: Rules) -> 
         await call(edge, "POST", "promote", {"percent": 100})
 
 
+async def test_each_directory_of_rules_has_a_history_of_its_own(
+    start: Started, origin: LedgerOrigin, tmp_path: Path
+) -> None:
+    """Two instances before one origin, with one cache directory."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.yaml").write_text(TEXT.format(9))
+    async with start() as edge:
+        await call(edge, "PUT", "shadow", {"files": {"a.yaml": TEXT.format(2)}})
+        async with running_edge(
+            origin.url, rules=other, rule_history=5, cache_dir=tmp_path / "cache"
+        ) as second:
+            assert (await call(second, "GET", "history"))["candidate"] is None
+            assert await numbers(second) == [(1, "start")]
+
+
 async def test_without_a_history(origin: LedgerOrigin, rules: Rules, tmp_path: Path) -> None:
     async with running_edge(origin.url, rules=rules(TEXT.format(1))) as edge:
         assert "--rule-history is 0" in (await call(edge, "GET", "history", status=409))["detail"]

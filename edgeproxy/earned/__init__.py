@@ -1,0 +1,1 @@
+"""What rules have earned, and what the traffic suggests to change in them."""

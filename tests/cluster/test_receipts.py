@@ -1,0 +1,265 @@
+"""What a purge says of the other nodes, and what a node does that hears of no purge any more: nodes on a real
+Redis, each behind a connection that can be made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from redis.asyncio import Redis
+
+from edgeproxy.clock import Clock
+from edgeproxy.cluster.bus import RedisBus
+from edgeproxy.cluster.epoch import PurgeTable
+from edgeproxy.cluster.untold import LARGEST, MOST, Untold
+from edgeproxy.store.purge import NodeReceipt, PurgeKind, PurgeOrder
+from tests.cluster.test_bus import SMALL, until, url
+from tests.support.toxic import ToxicProxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from edgeproxy.engine.background import Background
+    from tests.support.servers import Server
+
+LEASE = 0.8
+
+
+class Node:
+    """One worker's bus; ``link`` is its way to Redis, ``trusted`` what it was told of its memory."""
+
+    def __init__(
+        self,
+        name: str,
+        link: ToxicProxy,
+        background: Background,
+        table: PurgeTable | None = None,
+        wait: float = 5.0,
+    ) -> None:
+        self.name = name
+        self.link = link
+        self.table = table or PurgeTable.anonymous(SMALL)
+        self.trusted: list[bool] = []
+        self.bus = RedisBus(
+            f"redis://{link.host}:{link.port}",
+            self.table,
+            Clock(),
+            background.spawn,
+            name=name,
+            lease=LEASE,
+            wait=wait,
+        )
+        self.bus.on_trust = self.trusted.append
+        self.bus.start()
+
+
+class Cluster:
+    def __init__(self, stack: AsyncExitStack, redis: Server, background: Background) -> None:
+        self._stack = stack
+        self._redis = redis
+        self._background = background
+        self.nodes: list[Node] = []
+
+    async def add(self, name: str, table: PurgeTable | None = None, wait: float = 5.0) -> Node:
+        link = await self._stack.enter_async_context(ToxicProxy(self._redis.host, self._redis.port))
+        node = Node(name, link, self._background, table, wait)
+        self.nodes.append(node)
+        await node.bus.followed.wait()
+        return node
+
+
+@pytest.fixture
+async def cluster(redis: Server, background: Background) -> AsyncIterator[Cluster]:
+    async with AsyncExitStack() as stack:
+        cluster = Cluster(stack, redis, background)
+        yield cluster
+        for node in cluster.nodes:
+            await node.bus.close()
+
+
+def said(receipts: tuple[NodeReceipt, ...]) -> dict[str, str]:
+    return {receipt.name: receipt.said for receipt in receipts}
+
+
+async def test_a_purge_returns_when_every_node_has_applied_it(cluster: Cluster) -> None:
+    nodes = [await cluster.add(f"node-{n}") for n in range(3)]
+    for order in (url("/a"), PurgeOrder(PurgeKind.TAG, "t"), PurgeOrder(PurgeKind.ALL)):
+        number, layer, receipts = await nodes[0].bus.publish(order)
+        assert layer == "ok"
+        assert said(receipts) == {"node-0": "ok", "node-1": "ok", "node-2": "ok"}
+        assert all(receipt.number >= number for receipt in receipts)
+        assert all(node.table.current >= number for node in nodes), "at once, without waiting"
+    assert nodes[0].trusted == [True]
+
+
+async def test_many_purges_at_once_share_their_looks(cluster: Cluster) -> None:
+    nodes = [await cluster.add(f"node-{n}") for n in range(2)]
+    results = await asyncio.gather(*(nodes[n % 2].bus.publish(url(f"/{n}")) for n in range(40)))
+    assert all(said(receipts) == {"node-0": "ok", "node-1": "ok"} for _, _, receipts in results)
+
+
+async def test_a_node_that_is_cut_off_is_waited_for_until_its_lease_is_over(cluster: Cluster) -> None:
+    # E4
+    one, other = await cluster.add("one"), await cluster.add("other")
+    other.link.hang()
+    clock = Clock()
+    began = clock.monotonic()
+    _, layer, receipts = await one.bus.publish(url("/a"))
+    assert layer == "ok"
+    assert said(receipts) == {"one": "ok", "other": "cut off"}
+    assert clock.monotonic() - began > LEASE / 4
+    assert other.trusted == [True, False], "by then it trusts its memory no more"
+    assert not other.bus.trusting
+    epoch = other.table.current
+    # Healed: it has caught up before it trusts its memory again.
+    seen: list[bool] = []
+    other.bus.on_trust = lambda trusting: seen.append(trusting and other.table.current > epoch)
+    await other.link.heal()
+    await until(lambda: other.bus.trusting)
+    assert seen == [True]
+    _, _, receipts = await one.bus.publish(url("/b"))
+    assert said(receipts) == {"one": "ok", "other": "ok"}
+
+
+async def test_a_node_that_does_not_answer_in_time_is_named(cluster: Cluster) -> None:
+    one, other = await cluster.add("one", wait=0.05), await cluster.add("other")
+    other.link.hang()
+    number, layer, receipts = await one.bus.publish(url("/a"))
+    assert layer == "ok"
+    assert said(receipts) == {"one": "ok", "other": "no answer"}
+    (silent,) = (receipt for receipt in receipts if receipt.name == "other")
+    assert silent.number < number
+    assert silent.at > 1_700_000_000
+    await other.link.heal()
+
+
+async def test_workers_of_a_node_speak_for_each_other(cluster: Cluster) -> None:
+    table = PurgeTable.anonymous(SMALL)
+    first, second = await cluster.add("one", table), await cluster.add("one", table)
+    other = await cluster.add("other")
+    first.link.hang()  # hangs, or is killed
+    _, _, receipts = await other.bus.publish(url("/a"))
+    assert said(receipts) == {"one": "ok", "other": "ok"}
+    await until(lambda: not first.bus.ready)
+    assert first.bus.trusting, "the other worker reads the log for both"
+    assert second.bus.trusting
+    await first.link.heal()
+
+
+async def test_a_node_that_ends_is_not_waited_for(cluster: Cluster) -> None:
+    one, other = await cluster.add("one"), await cluster.add("other")
+    await other.bus.close()
+    _, _, receipts = await one.bus.publish(url("/a"))
+    assert said(receipts) == {"one": "ok"}
+
+
+async def test_after_the_log_was_lost_nobody_says_that_all_know(cluster: Cluster, redis: Server) -> None:
+    one = await cluster.add("one", wait=0.05)
+    name = one.table.incarnation
+    client = Redis.from_url(redis.url)
+    await client.flushall()
+    await until(lambda: one.table.incarnation != name and one.bus.ready)
+    _, layer, receipts = await one.bus.publish(url("/a"))
+    assert layer == "ok"
+    assert "not known yet" in said(receipts).values()
+    one.bus._wait = 5.0
+    _, _, receipts = await one.bus.publish(url("/a"))
+    assert said(receipts) == {"one": "ok"}, "whoever followed the old log trusts nothing of it any more"
+    await client.aclose()
+
+
+async def test_what_somebody_else_wrote_among_the_reports_is_removed(cluster: Cluster, redis: Server) -> None:
+    one = await cluster.add("one")
+    client = Redis.from_url(redis.url)
+    key = one.bus._registry._keys[1]
+    await client.hset(key, mapping={"x": "", "y/z": "1 2", "old/1": "1000 5 0 1000 old"})
+    _, _, receipts = await one.bus.publish(url("/a"))
+    assert said(receipts) == {"one": "ok"}
+    assert await client.hlen(key) == 1
+    await client.aclose()
+
+
+# -- purges that could not be told ----------------------------------------------------------------------
+
+
+async def test_what_a_killed_worker_could_not_tell_another_tells(
+    cluster: Cluster, redis: Server, background: Background, tmp_path: Path
+) -> None:
+    one, other = (
+        await cluster.add("one", PurgeTable.open(tmp_path / "purges", SMALL)),
+        await cluster.add("other"),
+    )
+    epoch = other.table.current
+    one.link.hang()
+    await until(lambda: not one.bus.ready)
+    number, layer, _ = await one.bus.publish(url("/a"))
+    assert layer.startswith("not told yet")
+    assert one.table.current == number
+    one.bus._closed = True  # killed: it will never say a word
+    successor = await cluster.add("one", PurgeTable.open(tmp_path / "purges", SMALL))
+    await until(lambda: other.table.current > epoch)
+    assert str(other.table.verdict("h", "/a", (), epoch)) == "Fate.GONE"
+    assert successor.bus._untold.take() == []
+    await one.link.heal()
+
+
+def table_lock(path: Path) -> PurgeTable:
+    return PurgeTable.open(path, SMALL)
+
+
+def test_untold_purges_are_kept_in_order_and_told_once(tmp_path: Path) -> None:
+    table = table_lock(tmp_path / "purges")
+    one = Untold(table.path, table.writing, b"all")
+    two = Untold(table.path, table.writing, b"all")
+    one.keep(b"first")
+    two.keep(b"second")
+    ((place, records),) = one.take()
+    assert records == [b"first", b"second"]
+    two.keep(b"third")  # while those are being told
+    places = two.take()
+    assert sorted(record for _, records in places for record in records) == [b"first", b"second", b"third"]
+    one.done(place, 2)
+    for place, records in places:
+        two.done(place, len(records))
+    assert one.take() == []
+    table.close()
+
+
+def test_too_many_untold_purges_become_one_of_everything(tmp_path: Path) -> None:
+    table = table_lock(tmp_path / "purges")
+    untold = Untold(table.path, table.writing, b"all")
+    for _ in range(2):
+        untold.keep(b"x" * (LARGEST // 2))
+    ((_, records),) = untold.take()
+    assert records == [b"all"]
+    here = Untold(None, table.writing, b"all")
+    for number in range(MOST + 1):
+        here.keep(b"%d" % number)
+    assert here.take() == [(None, [b"all"])]
+    here.keep(b"later")
+    here.done(None, 1)
+    assert here.take() == [(None, [b"later"])]
+    table.close()
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_what_cannot_be_read_is_a_purge_of_everything(tmp_path: Path, cut: int) -> None:
+    table = table_lock(tmp_path / "purges")
+    untold = Untold(table.path, table.writing, b"all")
+    untold.keep(b"first")
+    path = tmp_path / "purges-untold"
+    path.write_bytes(path.read_bytes()[:-cut] if cut < 5 else path.read_bytes()[:2])
+    ((_, records),) = untold.take()
+    assert records == [b"all"]
+    table.close()
+
+
+def test_a_directory_that_is_gone_keeps_them_in_memory(tmp_path: Path) -> None:
+    table = table_lock(tmp_path / "purges")
+    untold = Untold(tmp_path / "gone" / "purges", table.writing, b"all")
+    untold.keep(b"first")
+    assert untold.take() == [(None, [b"first"])]
+    table.close()
