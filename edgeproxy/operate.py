@@ -307,10 +307,10 @@ class Operator:
         self._fold()
         return self._worker.percentiles.report()
 
-    async def latencies(self) -> Mapping[str, object]:
+    async def latencies(self, *, recent: bool = False) -> Mapping[str, object]:
         """What ``performance`` is made of, to be added to other workers'."""
         self._fold()
-        return self._worker.percentiles.dump()
+        return self._worker.percentiles.dump(recent=recent)
 
     async def pulse(self, after: int, window: str, *, tables: bool) -> Mapping[str, Any]:
         self._fold()

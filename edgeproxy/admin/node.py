@@ -28,11 +28,10 @@ from edgeproxy.admin.private import DIFFERENCES, EVIDENCE, LATENCIES, PULSE, RUL
 from edgeproxy.admin.problem import Problem, to_json
 from edgeproxy.admin.rule_keeper import RuleKeeper
 from edgeproxy.earned import report as report_of
-from edgeproxy.observe import merge
+from edgeproxy.observe import merge, pulse
 from edgeproxy.observe.catalogue_parts import NODE
 from edgeproxy.observe.metrics import derived
 from edgeproxy.observe.percentiles import Percentiles
-from edgeproxy.observe.pulse import merged as merged_pulses
 from edgeproxy.rules.problems import RuleError
 
 if TYPE_CHECKING:
@@ -53,6 +52,9 @@ RULES_PATIENCE = 60.0
 HEALTH_PATIENCE = 1.5
 """More than a worker takes to find that a part hangs (health.py)."""
 HEALTH_LIMIT = 2.0
+
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
+"""What Percentiles.absorb raises for what is no dump."""
 
 T = TypeVar("T")
 
@@ -167,6 +169,7 @@ class Node:
         self._clock = clock
         self._started = clock.monotonic()
         self._ended = merge.Ended()
+        self._retired = Percentiles(clock.now)
         self._reloading = asyncio.Lock()
         self._reloads = self._reloads_failed = 0
         self.last_reload: ReloadResult | None = None
@@ -183,8 +186,16 @@ class Node:
     # -- workers come and go ----------------------------------------------------------------------------
 
     async def retiring(self, member: Member) -> None:
-        """The worker is about to be told to end: ask what it has counted, for the last time."""
+        """The worker is about to be told to end: ask what it has counted, for the last time. Once this has
+        returned, it is none of the team's any more, before anything else is asked."""
         await self._scrape(member)
+        try:
+            told = (await member.link.ask("GET", LATENCIES, query=[("recent", "yes")])).json()
+            self._retired.absorb(told)
+        except NoAnswer as error:
+            _LOG.warning("%s told no latencies: %s", member.name, error)
+        except MALFORMED as error:
+            _LOG.warning("%s told no latencies: %r", member.name, error)
 
     def ended(self, member: Member) -> None:
         self._ended.end(member)
@@ -431,10 +442,11 @@ class Node:
             return (await member.link.ask("GET", LATENCIES)).json()
 
         together = Percentiles(self._clock.now)
+        together.absorb(self._retired.dump())
         for member, dump in await self._each(ask):
             try:
                 together.absorb(dump)
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
+            except MALFORMED as error:
                 _LOG.warning("%s told no latencies: %r", member.name, error)
         return together.report()
 
@@ -448,7 +460,11 @@ class Node:
                 raise NoAnswer(f"{reply.status}: {told.get('detail', '')}")
             return told
 
-        told = merged_pulses([one for _, one in await self._each(ask)])
+        # What those that were replaced had seen in the last hour is still what the node has seen.
+        retired = await pulse.gather(self._retired, after, window, tables=tables)
+        if tables:
+            retired |= {"wanted": [], "troubles": [], "facts": {}}
+        told = pulse.merged([*(one for _, one in await self._each(ask)), retired])
         if tables:
             told["facts"] |= {
                 "uptime_seconds": round(self._clock.monotonic() - self._started, 3),

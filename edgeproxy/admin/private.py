@@ -29,7 +29,7 @@ EVIDENCE = "/worker/evidence"
 
 
 class WorkerControl(Control, Protocol):
-    async def latencies(self) -> Mapping[str, object]:
+    async def latencies(self, *, recent: bool = False) -> Mapping[str, object]:
         """Percentiles.dump()."""
 
     async def differing(self) -> Mapping[str, object]:
@@ -54,8 +54,9 @@ class RulesOrder(msgspec.Struct, forbid_unknown_fields=True):
 def make_private(control: WorkerControl, clock: Clock) -> web.Application:
     """The application of a worker's own socket."""
 
-    async def latencies(_: web.Request) -> web.Response:
-        return web.Response(body=to_json(await control.latencies()), content_type="application/json")
+    async def latencies(request: web.Request) -> web.Response:
+        told = await control.latencies(recent="recent" in request.query)
+        return web.Response(body=to_json(told), content_type="application/json")
 
     async def evidence(_: web.Request) -> web.Response:
         return web.Response(body=to_json(await control.evidence()), content_type="application/json")

@@ -71,7 +71,7 @@ Change something, and see that the stored answer has gone:
   curl -i -X POST -d '{{"tag": "pitches"}}' -H 'Authorization: Bearer {both.token}' \\
     {admin}/api/cache/purge
 
-See what happened:
+See what happened: open {admin}/ in a browser, or
 
   curl {admin}/api/cache/stats
   curl {admin}/metrics

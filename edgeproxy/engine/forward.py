@@ -98,6 +98,9 @@ class ForwardBuilder:
         ]
         if self._host:
             raw = [(b"Host", self._host), *(field for field in raw if field[0].lower() != b"host")]
+            if rule.key.host and "x-forwarded-host" not in rule.key.headers:
+                # Only where the key holds it too: an origin may write it into what it answers.
+                raw.append((b"X-Forwarded-Host", head.host.encode("latin-1")))
         raw += (
             (b"Via", (f"{via}, {self._via}" if via else self._via).encode("latin-1")),
             (b"CDN-Loop", with_member(headers.get(FIELD), self._member).encode("latin-1")),

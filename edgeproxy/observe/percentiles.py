@@ -165,9 +165,10 @@ class Percentiles:
             if together.requests:
                 yield name, together
 
-    def dump(self) -> dict[str, object]:
+    def dump(self, *, recent: bool = False) -> dict[str, object]:
         """JSON-ready: ``{"rules": {name: [ring, ...]}}``, a ring for each window and one for the hours; a
-        ring is a list of slots, each its number and what Times.told() gives."""
+        ring is a list of slots, each its number and what Times.told() gives. With ``recent`` also the ring of
+        all rules together."""
         now = self._now()
         told: dict[str, object] = {}
         for name, held in self._rules.items():
@@ -176,7 +177,9 @@ class Percentiles:
                 [[number, *times.told()] for number, times in ring.live(now)]
                 for ring in (*held.windows, held.hours)
             ]
-        return {"rules": told}
+        if not recent:
+            return {"rules": told}
+        return {"rules": told, "recent": [[number, *times.told()] for number, times in self.recent()]}
 
     def absorb(self, dump: Mapping[str, Any]) -> None:
         """Add what another worker has dumped. What is no dump raises LookupError, TypeError, ValueError or
@@ -187,6 +190,8 @@ class Percentiles:
             for ring, slots in zip((*held.windows, held.hours), rings, strict=True):
                 for number, *slot in slots:
                     ring.absorb(number, Times.of(slot))
+        for number, *slot in dump.get("recent", ()):
+            self._together.absorb(number, Times.of(slot))
 
     def report(self) -> dict[str, object]:
         """JSON-ready: ``{"unit": "seconds", "all": {...}, "rules": {name: {...}}}``.

@@ -51,8 +51,8 @@ class SmallWorker(SmallControl):
         self.percentiles = Percentiles(clock.now)
         self.shared_store = False
 
-    async def latencies(self) -> Mapping[str, object]:
-        return self.percentiles.dump()
+    async def latencies(self, *, recent: bool = False) -> Mapping[str, object]:
+        return self.percentiles.dump(recent=recent)
 
     async def take_rules(self, order: Order) -> ReloadResult:
         self.directories.append(order.directory)
@@ -148,6 +148,21 @@ async def test_a_pulse_is_the_sum_of_the_workers(setting: Setting) -> None:
     told = await setting.node.pulse(0, "5m", tables=False)
     assert [slot[1] for slot in told["slots"]] == [1]
     assert "facts" not in told
+
+
+async def test_a_replaced_worker_leaves_its_last_hour(setting: Setting) -> None:
+    for worker in setting.workers:
+        worker.percentiles.observe("a", 0.01, hit=True)
+    before = await setting.node.pulse(0, "5m", tables=True)
+    report = await setting.node.performance()
+    old = setting.team.members[0]
+    await setting.node.retiring(old)
+    setting.team.members.remove(old)
+    after = await setting.node.pulse(0, "5m", tables=True)
+    assert (after["slots"], after["rules"]) == (before["slots"], before["rules"])
+    assert await setting.node.performance() == report
+    await setting.listeners[0].close()
+    await setting.node.retiring(old)  # it is gone already: nothing is told, nothing fails
 
 
 async def test_explain_is_answered_by_one_worker(setting: Setting) -> None:

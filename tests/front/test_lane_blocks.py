@@ -180,6 +180,7 @@ def test_nothing_looks_at_these_fields_by_itself() -> None:
         "policy/header_table.py": {"cookie"},  # whether it is sent on
         "policy/vary.py": {"accept-language"},  # what an answer varies on
         "policy/language.py": {"accept-language"},
+        "policy/trace_context.py": {"traceparent", "tracestate"},  # what is recorded, the lane declines
         "front/websocket.py": {"origin"},  # a side, and no request that upgrades is learned
     }
     root = Path(edgeproxy.__file__).parent

@@ -65,6 +65,34 @@ def test_what_the_origin_is_told() -> None:
     assert TRUST.source("192.0.2.1", "http", headers).chain == "192.0.2.1"
 
 
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client", "scheme"),
+    [
+        ("10.0.0.1", ["for=192.0.2.7"], "192.0.2.7", "http"),
+        ("10.0.0.1", ["For=192.0.2.7;Proto=HTTPS;by=10.0.0.1"], "192.0.2.7", "https"),
+        ("10.0.0.1", ["for=6.6.6.6;proto=https, for=192.0.2.7"], "192.0.2.7", "http"),
+        ("10.0.0.1", ["for=6.6.6.6", 'for="192.0.2.7:47";proto=https, for=10.2.2.2'], "192.0.2.7", "https"),
+        ("10.0.0.1", ['for="[2001:db8::1]:4711"'], "2001:db8::1", "http"),
+        ("10.0.0.1", ['for=6.6.6.6, for=_hidden, for="10.1.1.1"'], "10.1.1.1", "http"),
+        ("10.0.0.1", ['for="a, for=6.6.6.6"'], "10.0.0.1", "http"),
+        ("10.0.0.1", ["proto=https"], "10.0.0.1", "http"),
+        ("192.0.2.1", ["for=6.6.6.6;proto=https"], "192.0.2.1", "http"),
+    ],
+)
+def test_forwarded(peer: str, forwarded: list[str], client: str, scheme: str) -> None:
+    """RFC 7239; "proto" of the element that names the client."""
+    headers = Headers.of([("Forwarded", line) for line in forwarded])
+    source = TRUST.source(peer, "http", headers)
+    assert (source.client, source.scheme) == (client, scheme)
+    beside = Headers.of([*(("Forwarded", line) for line in forwarded), ("X-Forwarded-For", "203.0.113.5")])
+    assert TRUST.source("10.0.0.1", "http", beside).client == "203.0.113.5"
+
+
+def test_what_the_origin_is_told_of_forwarded() -> None:
+    headers = Headers.of([("Forwarded", 'for="a, b\\"c", for=192.0.2.7')])
+    assert TRUST.source("10.0.0.1", "http", headers).chain == "unknown, 192.0.2.7, 10.0.0.1"
+
+
 FIELDS = (("X-Forwarded-For", "6.6.6.6, 192.0.2.7"), ("X-Forwarded-Proto", "https"))
 
 
@@ -122,3 +150,17 @@ async def test_the_lane_knows_octets_alone(
         lane.fold()
         assert (lane.hits > 0) is learned
         assert origin.count("/a") == 1
+
+
+async def test_the_clients_host_where_the_origin_gets_another(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    async with running_edge(origin.url, clock=clock, origin_host="api.internal") as edge:
+        for target in ("/a", "/b"):  # /b: from the block that /a was learned with
+            await edge.get(target, ("X-Forwarded-Host", "evil.test"))
+            (recorded,) = origin.of(target)
+            assert recorded.all("host") == ["api.internal"]
+            assert recorded.all("x-forwarded-host") == ["example.test"]
+    async with running_edge(origin.url, clock=clock) as edge:
+        await edge.get("/c", ("X-Forwarded-Host", "evil.test"))
+        assert origin.of("/c")[0].all("x-forwarded-host") == []

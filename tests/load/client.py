@@ -1,0 +1,169 @@
+"""Load by the clock: requests are sent when they are due, whether the ones before have come back or not.
+
+Rules of this file:
+
+- An open loop, as a crowd of clients is one: a server that gets slow is not asked less. What finds no idle
+  connection within the pool counts as not answered.
+- Only the head of an answer is looked at, as far as status and length go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TICK = 0.005
+DEADLINE = 1.0
+"""Seconds within which an answer is of use."""
+
+
+@dataclass
+class Result:
+    """Of one step. ``good``: 200 in time; ``refused``: 503; times in seconds."""
+
+    offered: int = 0
+    good: int = 0
+    refused: int = 0
+    late: int = 0
+    other: int = 0
+    seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
+    refusal_times: list[float] = field(default_factory=list)
+    no_retry_after: int = 0
+
+    @property
+    def goodput(self) -> float:
+        return self.good / self.seconds
+
+
+def percentile(times: list[float], share: float) -> float:
+    return sorted(times)[min(len(times) - 1, int(len(times) * share))] if times else 0.0
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.transport: asyncio.Transport | None = None
+        self._sent = 0.0
+        self._head = b""
+        self._missing = -1
+        self._status = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def send(self, octets: bytes, now: float) -> None:
+        self._sent, self._head, self._missing = now, b"", -1
+        assert self.transport is not None
+        self.transport.write(octets)
+
+    def data_received(self, data: bytes) -> None:
+        if self._missing < 0:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = self._head[:end]
+            at = head.find(b"Content-Length: ")
+            length = int(head[at + 16 : head.find(b"\r", at) if head.find(b"\r", at) > 0 else end])
+            self._missing = length - (len(self._head) - end - 4)
+            self._status = int(head[9:12])
+            self._pool.result.no_retry_after += self._status == 503 and b"Retry-After: " not in head
+        else:
+            self._missing -= len(data)
+        if self._missing <= 0:
+            self._pool.done(self, self._status, self._pool.now() - self._sent)
+
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._pool.lost(self)
+
+
+class Pool:
+    """``most`` connections to an edge."""
+
+    def __init__(self, port: int, most: int) -> None:
+        self._port = port
+        self._most = most
+        self._idle: list[Connection] = []
+        self._all: set[Connection] = set()
+        self.result = Result()
+        self.now = asyncio.get_running_loop().time
+        self._closing = False
+        self._next: Callable[[], bytes] | None = None
+        """While set, whoever has its answer asks again at once."""
+
+    async def fill(self) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._all) < self._most:
+            _, connection = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._port)
+            self._all.add(connection)
+            self._idle.append(connection)
+
+    def done(self, connection: Connection, status: int, seconds: float) -> None:
+        result = self.result
+        if status == 503:
+            result.refused += 1
+            result.refusal_times.append(seconds)
+        elif status != 200:
+            result.other += 1
+        elif seconds > DEADLINE:
+            result.late += 1
+        else:
+            result.good += 1
+            result.times.append(seconds)
+        if self._next is None:
+            self._idle.append(connection)
+        else:
+            result.offered += 1
+            connection.send(self._next(), self.now())
+
+    def lost(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if not self._closing:
+            self.result.other += 1
+
+    async def offer(self, rate: float, seconds: float, next_request: Callable[[], bytes]) -> Result:
+        """``rate`` requests a second."""
+        await self.fill()
+        result = self.result = Result(seconds=seconds)
+        begun = self.now()
+        while (now := self.now()) < begun + seconds:
+            due = int((now - begun) * rate) - result.offered
+            for _ in range(due):
+                result.offered += 1
+                if self._idle:
+                    self._idle.pop().send(next_request(), now)
+            await asyncio.sleep(TICK)
+        return result
+
+    async def settle(self) -> None:
+        """Until all that was sent has come back."""
+        async with asyncio.timeout(30):
+            while len(self._idle) < len(self._all):  # noqa: ASYNC110 - what comes back comes by callback
+                await asyncio.sleep(TICK)
+
+    async def saturate(self, seconds: float, next_request: Callable[[], bytes], at_once: int = 32) -> Result:
+        """As much as ``at_once`` clients get that wait for each answer: the capacity."""
+        await self.fill()
+        result = self.result = Result(seconds=seconds)
+        self._next = next_request
+        for _ in range(at_once):
+            result.offered += 1
+            self._idle.pop().send(next_request(), self.now())
+        await asyncio.sleep(seconds)
+        self._next = None
+        await self.settle()
+        return result
+
+    async def close(self) -> None:
+        self._closing = True
+        for connection in list(self._all):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await asyncio.sleep(0.05)
