@@ -224,7 +224,7 @@ def test_numbers_of_the_workers_add_up(edge: EdgeProcess) -> None:
     with pinned(edge) as pins:
         for pin in pins:
             pin.word(target)
-        hits, told, before = sample(edge, name), stats(edge), performance(edge)
+        hits, told, before, seen = sample(edge, name), stats(edge), performance(edge), live(edge)
         for pin, count in zip(pins, (3, 4), strict=True):
             assert [pin.word(target) for _ in range(count)] == ["HIT"] * count
         assert sample(edge, name) == hits + 7
@@ -233,12 +233,19 @@ def test_numbers_of_the_workers_add_up(edge: EdgeProcess) -> None:
         assert now["rules"]["pitches"]["results"]["hit"] == told["rules"]["pitches"]["results"]["hit"] + 7
         assert 0 < now["hit_ratio"] < 1
         assert performance(edge) == before + 7
+        assert live(edge) == seen + 7
         assert sample(edge, "edgeproxy_node_workers_ready") == 2
         found = json.loads(edge.admin("GET", f"/api/cache/entry?url={edge.url}{target}").body)
         assert found["variants"][0]["status"] == 200
         dry = purge(edge, {"url": target, "dry_run": True})
         assert (dry["objects"], dry["number"]) == (2, None)  # each worker has its copy
         assert [pin.word(target) for pin in pins] == ["HIT", "HIT"]
+
+
+def live(edge: EdgeProcess, rule: str = "pitches") -> int:
+    """What the page shows for the rule, over the last hour."""
+    rows = json.loads(edge.admin("GET", "/api/live?window=1h").body)["rules"]
+    return sum(row["requests"] for row in rows if row["name"] == rule)
 
 
 def performance(edge: EdgeProcess) -> int:
@@ -348,6 +355,8 @@ def test_a_worker_that_hangs_is_noticed_and_replaced(edge: EdgeProcess) -> None:
 def test_all_workers_are_replaced_one_at_a_time_and_nothing_fails(edge: EdgeProcess) -> None:
     until(lambda: len(pids(edge)) == 2, "both workers")
     before = set(pids(edge))
+    edge.get("/of-no-rule")
+    seen = live(edge, "none")
     served = closed = 0
 
     def replaced() -> bool:
@@ -366,6 +375,7 @@ def test_all_workers_are_replaced_one_at_a_time_and_nothing_fails(edge: EdgeProc
         until(replaced, "the replacement of all workers")
     assert served > 10
     assert closed >= 2
+    assert live(edge, "none") >= seen > 0  # though those who saw it are gone
     assert len(pids(edge)) == 2
     until(lambda: "all workers are replaced" in edge.log(), "the end of it")
 

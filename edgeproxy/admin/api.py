@@ -164,7 +164,7 @@ class AdminApi:
         said = rule_life.decode(await request.read(), rule_life.Reload)
         async with self._reloading:
             result = await self._control.reload_rules(by=said.by)
-        return rule_life.answer(result)
+        return rule_life.answer(result, held=await self._control.rule_life.held())
 
     async def rule_versions(self, request: web.Request) -> web.StreamResponse:
         return await self._life.history(request)

@@ -21,7 +21,7 @@ from edgeproxy.admin.problem import Problem
 from edgeproxy.engine.aside import aside
 from edgeproxy.rules.compare import pool_changes
 from edgeproxy.rules.differences import EVERY, together
-from edgeproxy.rules.history import Candidate, Unknown
+from edgeproxy.rules.history import Candidate, Unknown, held_text
 from edgeproxy.rules.load import load_bytes
 from edgeproxy.rules.problems import RuleError
 
@@ -66,6 +66,10 @@ class RuleKeeper:
             "held": None if held is None else {"version": held.version, "instead_of": held.instead_of},
             "candidate": None if candidate is None else _told(candidate),
         }  # fmt: skip
+
+    async def held(self) -> str:
+        history = None if self._in_force is None else self._in_force.history
+        return "" if history is None or history.held is None else held_text(history.held)
 
     async def candidate(self) -> Mapping[str, Any] | None:
         candidate = self._history().candidate

@@ -31,6 +31,9 @@ class RuleLife(Protocol):
     async def history(self) -> Mapping[str, Any]:
         """Versions, oldest first; what is held and what is tried."""
 
+    async def held(self) -> str:
+        """Why the rules in force are not those of the files, in a line; "" where they are."""
+
     async def candidate(self) -> Mapping[str, Any] | None:
         """What is tried: ``version``, ``percent``, ``sample``, ``by``."""
 
@@ -120,7 +123,7 @@ class RuleLifeApi:
         return answer(await self._life.promote(said.percent, said.by), await self._life.candidate())
 
 
-def answer(result: ReloadResult, candidate: Mapping[str, Any] | None = None) -> web.Response:
+def answer(result: ReloadResult, candidate: Mapping[str, Any] | None = None, held: str = "") -> web.Response:
     """How a change of rules went, and what is tried now. Raises Problem (422, 503)."""
     if result.errors:
         count = len(result.errors)
@@ -139,8 +142,10 @@ def answer(result: ReloadResult, candidate: Mapping[str, Any] | None = None) -> 
             version=result.version,
             rules=result.rules,
         )
-    tried = {} if candidate is None else {"candidate": candidate}
-    return _json({"version": result.version, "rules": result.rules, **tried})
+    beside: dict[str, Any] = {} if candidate is None else {"candidate": candidate}
+    if held:
+        beside["held"] = held
+    return _json({"version": result.version, "rules": result.rules, **beside})
 
 
 def _json(body: Mapping[str, Any]) -> web.Response:

@@ -73,7 +73,7 @@ def _evidence(args: argparse.Namespace, ruleset: RuleSet) -> list[Finding]:
     """What was seen of requests, where one is told where to look. Raises client.Usage and client.Failed."""
     from edgeproxy.cli.logged import Log  # noqa: PLC0415 - what only these flags need
     from edgeproxy.observe.access_log import MASK  # noqa: PLC0415
-    from edgeproxy.rules.lint import seen_live, suspicious  # noqa: PLC0415
+    from edgeproxy.rules.suspicious import seen_live, suspicious  # noqa: PLC0415
 
     findings: list[Finding] = []
     if args.log is not None:

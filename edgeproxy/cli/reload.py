@@ -49,6 +49,8 @@ def _reload(args: argparse.Namespace) -> int:
         print(
             client.printable(f"rules version {told['version']}, {client.counted(told.get('rules'), 'rule')}")
         )
+        if told.get("held"):
+            print(client.printable(str(told["held"])))
         return 0
     for line in told.get("errors") or ():
         print(client.printable(str(line)), file=sys.stderr)

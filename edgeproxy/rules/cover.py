@@ -12,11 +12,12 @@ Rules of this file:
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.rules.match import path_parts
-from edgeproxy.rules.patterns import path_pattern
+from edgeproxy.rules.patterns import extension, path_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ MOST_STEPS = 4000
 _OTHERS = "zyxwvutsrqponmlkjihgfedcba0123456789-_~ABCDEFGHIJKLMNOPQRSTUVWXYZ!$&'()+,;=:@"
 """Of these the first that no pattern names stands for all others."""
 ANYTHING = path_pattern("/**")
+
+_WILD = re.compile(r"\*\*|\*|\{[^}]*\}")
 
 _ONE, _ANY = "one", "any"
 """What a step takes besides a character: one that is no "/", or any."""
@@ -61,6 +64,16 @@ class _Machine(NamedTuple):
         return len(self.steps) - 1 in states
 
 
+def sample(pattern: PathPattern) -> str | None:
+    """Some path that the pattern matches: what does not match it cannot cover the pattern. None of a regular
+    expression."""
+    source = pattern.source
+    if source.startswith("~"):
+        return None
+    filled = _WILD.sub("z", source)
+    return filled if filled.startswith("/") else f"/{filled}"
+
+
 def covered(pattern: PathPattern, by: Sequence[PathPattern]) -> bool:
     """Whether it is proven that each path of ``pattern`` matches one of ``by``."""
     if any(each.source == pattern.source for each in by):
@@ -88,6 +101,9 @@ def shared(one: PathPattern, other: PathPattern) -> str | None:
             return exact.source if path_parts([wide], exact.source) is not None else None
     if one.source.startswith("~") or other.source.startswith("~"):
         return None
+    endings = {extension(one), extension(other)}
+    if len(endings) == 2 and None not in endings:
+        return None  # "*.css" and "*.js"
     return _search(one, [other], inside=True) or None
 
 

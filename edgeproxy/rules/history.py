@@ -213,6 +213,14 @@ class RuleHistory:
             return 0
 
 
+def held_text(held: Held) -> str:
+    """One line for people."""
+    return (
+        f"the rule files are those that were taken out ({held.instead_of}): version {held.version} stays in "
+        "force until they are edited"
+    )
+
+
 class InForce:
     """Which files are in force: those of ``source``, or what is held in their place. ``history`` None: none
     is kept, and the files it is."""
@@ -239,9 +247,12 @@ class InForce:
         if history is not None and history.held is not None:
             if history.held.instead_of == version_of(files):
                 try:
-                    return history.files(history.held.version)
+                    found = history.files(history.held.version)
                 except Unknown:
                     pass  # somebody has tidied up: the files are all there is
+                else:
+                    log.warning("%s", held_text(history.held))
+                    return found
             history.hold(None)
         return files
 

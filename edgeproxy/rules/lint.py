@@ -1,4 +1,4 @@
-"""Rules that are right and do not mean what they seem to: never reached, crossing, sharing too much.
+"""Rules that are right and do not mean what they seem to: never reached, or crossing.
 
 Rules of this file:
 
@@ -8,34 +8,30 @@ Rules of this file:
   rules whose other conditions all follow from its own.
 - Crossing rules are worth a note only where they decide otherwise, and where none is the narrower one: the
   particular before the general is how rules are meant to be written.
-- What shares answers is suspicious only with evidence: requests that were seen.
-- Bounded: MOST_PAIRS pairs of rules, and it is said when that was not enough.
+- Bounded, and it is said when that was not enough.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 from typing import TYPE_CHECKING
 
-from edgeproxy.policy.head import RequestHead
-from edgeproxy.policy.stored import Unsafe
-from edgeproxy.policy.vocabulary import NotStored
 from edgeproxy.rules.compare import FIELDS
-from edgeproxy.rules.cover import ANYTHING, covered, shared
-from edgeproxy.rules.match import Matcher, host_matches
-from edgeproxy.rules.possible import possible
+from edgeproxy.rules.cover import ANYTHING, covered, sample, shared
+from edgeproxy.rules.match import host_matches, path_parts
 from edgeproxy.rules.safe_regex import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edgeproxy.rules.model import Match, PathPattern, Rule, RuleSet, ValueCondition
-    from edgeproxy.rules.seen import Seen
 
-MOST_PAIRS = 100_000
+MOST_LOOKS = 300_000
+"""Pairs of patterns that are looked at for what is never reached."""
+MOST_PAIRS = 2000
+"""Pairs of rules that are compared for overlaps."""
 MOST_TOGETHER = 16
 """Earlier patterns that are taken together to cover one."""
 MOST_CROSSINGS = 50
@@ -93,6 +89,7 @@ def lint(ruleset: RuleSet) -> list[Finding]:
 
 def _never_reached(rules: Sequence[Rule]) -> Iterator[Finding]:
     by_start: dict[str, list[tuple[Rule, PathPattern]]] = {}
+    looks = 0
     for rule in rules:
         if _contradicts(rule.match):
             yield Finding(
@@ -100,7 +97,12 @@ def _never_reached(rules: Sequence[Rule]) -> Iterator[Finding]:
             )
             continue
         parts = rule.match.paths or (ANYTHING,)
-        shadows = [_shadow(rule.match, path, _before(by_start, path)) for path in parts]
+        before = [_before(by_start, path) for path in parts]
+        looks += sum(map(len, before))
+        if looks > MOST_LOOKS:
+            yield Finding(Kind.UNFINISHED, "", "", f"too many rules to look behind {rule.name} ({rule.at})")
+            return
+        shadows = [_shadow(rule.match, path, each) for path, each in zip(parts, before, strict=True)]
         if all(shadow is not None for shadow in shadows):
             places = tuple(dict.fromkeys(place for shadow in shadows for place in shadow or ()))
             said = f"never reached: {_named(places)} {'take' if len(places) > 1 else 'takes'} all it matches"
@@ -143,14 +145,16 @@ def _shadow(
 
 
 def _covering(path: PathPattern, fitting: list[tuple[Rule, PathPattern]]) -> list[Place] | None:
-    for rule, each in fitting:
+    one = sample(path)
+    near = fitting if one is None else [found for found in fitting if path_parts([found[1]], one) is not None]
+    for rule, each in near:
         if covered(path, [each]):
             return [(rule.name, rule.at)]
-    several = fitting[:MOST_TOGETHER]
-    if len(several) < 2 or not covered(path, [each for _, each in several]):
+    several = [*near, *(found for found in fitting if found not in near)][:MOST_TOGETHER]
+    if not near or len(several) < 2 or not covered(path, [each for _, each in several]):
         return None
-    for one in list(several):  # no more of them than it takes
-        rest = [each for each in several if each is not one]
+    for spare in list(several):  # no more of them than it takes
+        rest = [each for each in several if each is not spare]
         if rest and covered(path, [each for _, each in rest]):
             several = rest
     return [(rule.name, rule.at) for rule, _ in several]
@@ -217,19 +221,19 @@ def _crossings(rules: Sequence[Rule]) -> Iterator[Finding]:
     )
     crossing: dict[tuple[int, int], str] = {}
     for at, (start, number, path) in enumerate(placed):
+        if left < 0 or told >= MOST_CROSSINGS:
+            break
         for literal, other, theirs in placed[at + 1 :]:
             if not literal.startswith(start):
                 break  # in order: nothing further on begins so
-            left -= 1
-            if left < 0 or told >= MOST_CROSSINGS:
-                break
             pair = (min(number, other), max(number, other))
             if number == other or pair in crossing or not _may_meet(rules[number], rules[other]):
                 continue
-            if covered(path, [theirs]) or covered(theirs, [path]):
-                continue
+            left -= 1
+            if left < 0 or told >= MOST_CROSSINGS:
+                break
             met = shared(path, theirs)
-            if met is not None:
+            if met is not None and not covered(path, [theirs]) and not covered(theirs, [path]):
                 crossing[pair] = met
                 told += 1
     for (first, second), met in sorted(crossing.items()):
@@ -251,63 +255,6 @@ def _may_meet(one: Rule, other: Rule) -> bool:
     if _conditions(a) != _conditions(b) or a.methods != b.methods or a.hosts != b.hosts:
         return False
     return any(f.of(one) != f.of(other) for f in FIELDS)
-
-
-# -- suspicious ---------------------------------------------------------------------------------------------
-
-_SHARED = {
-    NotStored.AUTHORIZATION.value: (Unsafe.AUTHORIZATION, "had Authorization"),
-    NotStored.RESPONSE_PRIVATE.value: (Unsafe.PRIVATE, "had answers that say private"),
-    NotStored.SET_COOKIE.value: (Unsafe.SET_COOKIE, "had answers that set cookies"),
-    NotStored.RESPONSE_NO_STORE.value: (Unsafe.NO_STORE, "had answers that say no-store"),
-}
-"""Why an answer was not stored, as the log has it: the word with which a rule shares it all the same."""
-
-
-def suspicious(ruleset: RuleSet, seen: Iterable[Seen], mask: str = "") -> list[Finding]:
-    """Rules that would share, with all clients, what traffic shows to have been for one. Where a URL does not
-    tell which rule answers, nothing is said. ``mask``: a query value that stands for any other."""
-    matcher = Matcher(ruleset)
-    counts: Counter[tuple[str, str]] = Counter()
-    for each in seen:
-        word = _SHARED.get(each.reason)
-        if word is None or each.method not in ("GET", "HEAD"):
-            continue
-        found = possible(matcher, RequestHead("GET", "http", each.host, each.target), mask)
-        rule = found[0][1].rule
-        if len(found) == 1 and word[0] in rule.overrides.unsafe and shares_with_all(rule):
-            counts[rule.name, each.reason] += 1
-    return _told(ruleset, counts, "in the log")
-
-
-def seen_live(ruleset: RuleSet, authorized: Mapping[str, int]) -> list[Finding]:
-    """The same of a running edgeproxy, which counts answers stored to requests with Authorization by rule."""
-    counts = {(name, NotStored.AUTHORIZATION.value): n for name, n in authorized.items()}
-    return _told(ruleset, counts, "that were answered")
-
-
-def shares_with_all(rule: Rule) -> bool:
-    """Whether all clients get the same: nothing about them is in the key."""
-    overrides = rule.overrides
-    return not (overrides.pass_ or overrides.no_store or rule.key.headers or rule.key.cookies)
-
-
-def _told(ruleset: RuleSet, counts: Mapping[tuple[str, str], int], where: str) -> list[Finding]:
-    rules = {rule.name: rule for rule in ruleset.rules}
-    found = []
-    for (name, reason), n in sorted(counts.items()):
-        rule = rules.get(name)
-        if rule is None or not shares_with_all(rule):
-            continue
-        unsafe, said = _SHARED[reason]
-        found.append(
-            Finding(
-                Kind.SUSPICIOUS, name, rule.at,
-                f"unsafe: [{unsafe.value}] gives all clients one answer, and {n:,} "
-                f"request{'' if n == 1 else 's'} on its paths {where} {said}",
-            )
-        )  # fmt: skip
-    return found
 
 
 def _named(places: Iterable[Place]) -> str:

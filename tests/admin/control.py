@@ -29,11 +29,15 @@ class SmallRuleLife:
     def __init__(self) -> None:
         self.done: list[tuple[object, ...]] = []
         self.result = ReloadResult("v2", 4)
+        self.why_held = ""
         self.told: Mapping[str, Any] = {"versions": []}
         self.differs: Mapping[str, Any] = {"compared": 0, "differing": 0, "pairs": []}
 
     async def history(self) -> Mapping[str, Any]:
         return self.told
+
+    async def held(self) -> str:
+        return self.why_held
 
     async def candidate(self) -> Mapping[str, Any] | None:
         return None

@@ -274,6 +274,29 @@ async def test_wrong_rules_reach_no_worker(setting: Setting) -> None:
     assert setting.node.last_reload == result
 
 
+async def test_what_rules_have_earned_is_that_of_all_workers(setting: Setting) -> None:
+    counts = {"requests": 2, "hits": 1, "saved_seconds": 0.5, "saved_bytes": 7}
+    pairs = {"same": 6, "different": 0, "bodies": 3}
+    for worker in setting.workers:
+        worker.earned = {
+            "rules": {"one": {"stored": 1, "looks": 0, "changed": 0, "read": 0, "unread": 0}},
+            "splits": {"one": {"query": {"ref": dict(pairs)}}},
+            "tally": {"one": dict(counts)},
+        }
+        worker.stored = None
+    row = (await setting.node.savings())["rules"]["one"]
+    assert (row["at"], row["requests"], row["hits"], row["stored"]) == ("one.yaml:1", 4, 2, 2)
+    (finding,) = (await setting.node.doctor())["findings"]
+    assert finding["pairs"] == {"ref": 12}
+    for worker, age in zip(setting.workers, (9.0, 3.0), strict=True):
+        worker.refused = {"reason": "set-cookie", "age": age}
+    refusal = await setting.node.refusal("http://h/a", [])
+    assert refusal is not None
+    assert refusal["age"] == 3.0
+    setting.workers[1].refused = setting.workers[0].refused = None
+    assert await setting.node.refusal("http://h/a", []) is None
+
+
 async def test_rules_that_are_tried_are_told_to_all_and_brought_back_from_all(setting: Setting) -> None:
     life = setting.node.rule_life
     tried = [("one.yaml", RULES.format(name="tried").encode())]

@@ -16,6 +16,8 @@ from edgeproxy.cluster.epoch import PurgeTable
 from edgeproxy.cluster.untold import LARGEST, MOST, Untold
 from edgeproxy.store.purge import NodeReceipt, PurgeKind, PurgeOrder
 from tests.cluster.test_bus import SMALL, until, url
+from tests.support.edge import running_edge
+from tests.support.ledger import LedgerOrigin
 from tests.support.toxic import ToxicProxy
 
 if TYPE_CHECKING:
@@ -180,6 +182,40 @@ async def test_what_somebody_else_wrote_among_the_reports_is_removed(cluster: Cl
     assert said(receipts) == {"one": "ok"}
     assert await client.hlen(key) == 1
     await client.aclose()
+
+
+async def test_a_node_that_is_cut_off_answers_nothing_from_memory(redis: Server) -> None:
+    async with (
+        LedgerOrigin() as origin,
+        ToxicProxy(redis.host, redis.port) as link,
+        running_edge(origin.url, store=f"redis://{link.host}:{link.port}", store_budget="60s") as edge,
+    ):
+        store = edge.worker.store
+        bus = store.bus
+        assert bus is not None
+        assert bus.trusting, "it has followed the log before it serves"
+
+        async def words() -> list[str | None]:
+            return [(await edge.get("/a")).get("X-Cache-Status") for _ in range(2)]
+
+        assert await words() == ["MISS", "HIT"]
+        await edge.settle()
+        await edge.worker.background.settle("end of a lease")
+        link.reset()
+        await until(lambda: not bus.ready)
+        assert await words() == ["HIT", "HIT"], "for the lease"
+        await edge.clock.advance(31)
+        assert not bus.trusting
+        assert await words() == ["MISS", "MISS"]
+        assert store.memory.entries == 0
+        assert (await store.health())["l1"].startswith("degraded: ")
+        await link.heal()
+        async with asyncio.timeout(20):
+            while not bus.trusting:
+                await edge.clock.advance(0.1)
+                await asyncio.sleep(0.005)
+        assert (await words())[1] == "HIT"
+        assert (await store.health())["l1"] == "ok"
 
 
 # -- purges that could not be told ----------------------------------------------------------------------

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
-from edgeproxy.rules.cover import covered, outside, shared
+from edgeproxy.rules.cover import covered, outside, sample, shared
 from edgeproxy.rules.match import path_parts
 from edgeproxy.rules.patterns import path_pattern
 from tests.rules.test_patterns import PATHS, PATTERNS
 
 
+@settings(max_examples=60)
 @given(PATTERNS, PATTERNS, PATHS)
 def test_what_is_said_to_be_covered_is(narrow: str, wide: str, path: str) -> None:
     small, large = path_pattern(narrow), path_pattern(wide)
@@ -23,6 +24,15 @@ def test_what_is_said_to_be_covered_is(narrow: str, wide: str, path: str) -> Non
         assert path_parts([large], found) is None
 
 
+@given(PATTERNS)
+def test_a_sample_is_one_of_them(pattern: str) -> None:
+    made = path_pattern(pattern)
+    one = sample(made)
+    assert one is not None
+    assert path_parts([made], one) is not None
+
+
+@settings(max_examples=60)
 @given(PATTERNS, PATTERNS, PATHS)
 def test_what_is_said_to_be_shared_is(one: str, other: str, path: str) -> None:
     a, b = path_pattern(one), path_pattern(other)
@@ -70,6 +80,17 @@ def test_covered(narrow: str, wide: list[str]) -> None:
 )
 def test_not_covered(wide: str, narrow: list[str]) -> None:
     assert not covered(path_pattern(wide), [path_pattern(each) for each in narrow])
+
+
+def test_two_endings_share_nothing() -> None:
+    assert shared(path_pattern("*.css"), path_pattern("*.js")) is None
+    assert shared(path_pattern("a*.css"), path_pattern("*b.css")) == "/ab.css"
+
+
+def test_a_sample_of_what_is_no_path() -> None:
+    assert sample(path_pattern("*.css")) == "/z.css"
+    assert sample(path_pattern("**")) == "/z"
+    assert sample(path_pattern("~/a.*")) is None
 
 
 def test_what_would_take_too_long_is_not_claimed() -> None:

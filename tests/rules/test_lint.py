@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.policy.head import Headers, RequestHead
-from edgeproxy.rules.lint import MOST_CROSSINGS, Finding, Kind, lint, seen_live, suspicious
+from edgeproxy.rules import lint as lint_module
+from edgeproxy.rules.lint import MOST_CROSSINGS, Finding, Kind, lint
 from edgeproxy.rules.load import load_text
 from edgeproxy.rules.match import Matcher
 from edgeproxy.rules.model import ValueCondition
 from edgeproxy.rules.seen import Seen
+from edgeproxy.rules.suspicious import seen_live, suspicious
 
 
 def found(*rules: str) -> list[Finding]:
@@ -96,6 +98,15 @@ def test_overlaps_that_matter_are_noted_with_a_path() -> None:
     assert str(told[0]).startswith("rules.yaml:2: note: css: overlaps new (rules.yaml:3)")
 
 
+def test_where_there_are_too_many_rules_to_look_behind_each_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lint_module, "MOST_LOOKS", 10)
+    rules = [f'{{name: r{i}, match: {{path: "/{{a}}/{i}"}}, ttl: 1m}}' for i in range(10)]
+    told = found(*rules, '{name: last, match: {path: "/x/1"}}')
+    assert [each.message for each in told] == ["too many rules to look behind r5 (rules.yaml:7)"]
+
+
 def test_too_many_overlaps_are_not_all_told() -> None:
     rules = [f'{{name: r{i}, match: {{path: "/*-{i}-*"}}, ttl: {i}s}}' for i in range(1, 40)]
     told = found(*rules)
@@ -110,6 +121,7 @@ CONDITIONS = st.sampled_from(["", "true", "false", '"1"', '["1", "2"]', '"~[12]"
 RULES = st.lists(st.tuples(st.lists(PATHS, min_size=1, max_size=2), HOSTS, METHODS, CONDITIONS), max_size=5)
 
 
+@settings(max_examples=40)
 @given(RULES)
 def test_what_is_called_dead_answers_nothing(made: list[tuple[list[str], str, str, str]]) -> None:
     """And nothing is called dead that answers: tried with requests of every kind there is here."""

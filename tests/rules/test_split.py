@@ -34,12 +34,12 @@ def side(split: Split, target: str) -> str:
 
 def test_a_key_stays_on_its_side_and_more_come_over() -> None:
     before: set[str] = set()
-    targets = [f"/api/{i}" for i in range(2000)]
+    targets = [f"/api/{i}" for i in range(600)]
     for percent in (0, 1, 10, 50, 99, 100):
         split = Split(OLD, NEW, percent, Differences(10**9))
         over = {target for target in targets if side(split, target) == "new"}
         assert before <= over
-        assert abs(len(over) / 20 - percent) < 4
+        assert abs(len(over) / 6 - percent) < 6
         assert all(side(split, f"{target}?utm=x") == side(split, target) for target in targets[:50])
         before = over
     assert len(before) == len(targets)

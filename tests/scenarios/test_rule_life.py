@@ -64,7 +64,8 @@ async def test_the_version_before_comes_back_and_stays(start: Started, rules: Ru
         assert await told(edge, "/a") == "max-age=2"
         await call(edge, "POST", "rollback", {"by": "bob"})
         assert await told(edge, "/b") == "max-age=1"
-        await call(edge, "POST", "reload")  # the files are as they were
+        held = (await call(edge, "POST", "reload"))["held"]
+        assert "stays in force until they are edited" in held
         assert await told(edge, "/c") == "max-age=1"
         assert await numbers(edge) == [(1, "start"), (2, "reload"), (3, "rollback")]
         assert [v["by"] for v in (await call(edge, "GET", "history"))["versions"]] == ["", "ada", "bob"]
@@ -126,6 +127,39 @@ async def test_a_share_of_the_keys_then_all(start: Started) -> None:
         assert await told(edge, "/y") == "max-age=2"
         await call(edge, "POST", "rollback")
         assert await told(edge, "/z") == "max-age=1"
+
+
+async def test_the_lane_answers_as_the_ordinary_way_while_rules_are_tried(
+    origin: LedgerOrigin, rules: Rules, tmp_path: Path
+) -> None:
+    """What the candidate alone looks at (here User-Agent) must count for the lane too."""
+    origin.reply("/", body=lambda request: (request.get("user-agent") or "").encode())
+    for number in range(8):
+        origin.reply(f"/{number}", body=lambda request: (request.get("user-agent") or "").encode())
+    directory = rules('rules: [{name: all, match: {path: "/**"}, ttl: 1h}]')
+    tried = 'rules: [{name: all, match: {path: "/**"}, ttl: 1h, key: {headers: [user-agent]}}]'
+    got: list[list[bytes]] = []
+    hits = []
+    for lane in ("on", "off"):
+        async with (
+            running_edge(
+                origin.url, clock=DrivenClock(), rules=directory, rule_history=5, lane=lane,
+                cache_dir=tmp_path / lane,
+            ) as edge,
+            edge.client() as client,
+        ):  # fmt: skip
+            await call(edge, "PUT", "shadow", {"files": {"a.yaml": tried}, "sample": 5})
+            await call(edge, "POST", "promote", {"percent": 50})
+            got.append([])
+            for _ in range(5):
+                for number in range(8):
+                    for agent in ("cat", "dog", "cow"):
+                        answer = await client.request("GET", f"/{number}", headers=[("User-Agent", agent)])
+                        got[-1].append(answer.body)
+            hits.append((await edge.worker.operator.stats())["hits"])
+    assert got[0] == got[1]
+    assert {b"cat", b"dog", b"cow"} <= set(got[0])
+    assert hits[0] == hits[1]
 
 
 async def test_what_is_refused_changes_nothing(start: Started, rules: Rules) -> None:
