@@ -29,6 +29,7 @@ FIXED = {
     "admin": "--admin",
     "store": "--store (by default one for each --origin)",
     "cache_dir": "--cache-dir",
+    "node": "--node",
     "rules": "--rules",
     "rule_history": "--rule-history",
     "admin_tls_certificate": "--admin-tls-certificate",
