@@ -20,9 +20,10 @@ import os
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast, final
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from edgeproxy.cluster.base import LOOK, UNCACHEABLE, End, Ended
+from edgeproxy.cluster.redis_cluster import NodeDown
 from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
@@ -182,11 +183,14 @@ class ClusterLeases:
             self._breaker.failed("no answer within its budget")
             return None
         said = answer.result()
-        if isinstance(said, Exception):
+        if not isinstance(said, Exception):
+            self._breaker.succeeded()
+            return said
+        if isinstance(said, ResponseError):
+            self._breaker.succeeded()  # it answers: one that is full can still be read
+        elif not isinstance(said, NodeDown):  # of a cluster, whose other nodes are asked as ever
             self._breaker.failed(f"{type(said).__name__}: {said}")
-            return None
-        self._breaker.succeeded()
-        return said
+        return None
 
     async def _run(self, command: Awaitable[object], answer: asyncio.Future[object] | None) -> None:
         self._under_way += 1

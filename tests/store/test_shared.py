@@ -244,7 +244,9 @@ async def test_no_reply_ever_goes_to_another_command(redis: Server, background: 
     await client.aclose()
 
 
-@pytest.mark.parametrize("plant", ["corrupt", "pickle", "copy", "wrong type", "marker key"])
+@pytest.mark.parametrize(
+    "plant", ["corrupt", "cut short", "nothing", "pickle", "copy", "wrong type", "marker key"]
+)
 async def test_what_others_planted_is_a_miss_and_removed(
     redis: Server, background: Background, clock: DrivenClock, tmp_path: Path, plant: str
 ) -> None:
@@ -268,6 +270,8 @@ async def test_what_others_planted_is_a_miss_and_removed(
     else:
         planted = {
             "corrupt": data[:-1] + b"?",
+            "cut short": data[: len(data) // 2],
+            "nothing": b"",
             "pickle": PickleSerializer().dumps({"body": b"x"}),
             "copy": copied,
             "marker key": data[:6] + b"\x02" + data[7:],
