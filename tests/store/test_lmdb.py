@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lmdb
 import pytest
 
+import edgeproxy.store.codec as store_package
 from edgeproxy.policy.vocabulary import LookupMiss, Tier
 from edgeproxy.store.codec import decode, encode, record_key
 from edgeproxy.store.entry import Entry
 from edgeproxy.store.lmdb_backend import FULL, LmdbCache
+from edgeproxy.store.lmdb_file import LmdbFile
 from edgeproxy.store.open import open_store
 from edgeproxy.store.shared import StoreUnusable, Write, Wrote
 from tests.store.make import NOW, asking, make_entry
 from tests.support.driven import DrivenClock
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgeproxy.engine.background import Background
 
 nothing = asking()
@@ -234,6 +237,100 @@ async def test_killed_writers_leave_whole_records_and_a_usable_store(tmp_path: P
     env = lmdb.open(str(tmp_path / "data.mdb"), subdir=False, readonly=True, max_dbs=2)
     assert env.stat()["entries"] == 2
     env.close()
+
+
+ZYGOTE = """
+import asyncio, hashlib, os, random, signal, sys
+from pathlib import Path
+from edgeproxy.clock import Clock
+from edgeproxy.store.lmdb_backend import LmdbCache
+from tests.store.test_lmdb import stamped, whole, write
+
+async def work(seed):
+    cache = LmdbCache(Path(sys.argv[1]), Clock(), max_bytes=8 * 1024 * 1024)
+    seeded = random.Random(seed)
+    while True:
+        await cache.write([stamped(seeded.randrange(50), seeded) for _ in range(4)])
+        for number in seeded.sample(range(50), 8):
+            if not whole(cache.read_now(write(f"/{number}").key), number):
+                os.write(1, b"damaged\\n")
+
+def child(seed):
+    pid = os.fork()
+    if not pid:
+        asyncio.run(work(seed))
+    return pid
+
+children = [child(number) for number in range(4)]
+chosen = random.Random(1)
+print("up", flush=True)
+for number, line in enumerate(sys.stdin):
+    place = chosen.randrange(4)
+    os.kill(children[place], signal.SIGKILL)
+    os.waitpid(children[place], 0)
+    children[place] = child(number + 4)
+    print("killed", flush=True)
+for pid in children:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+
+
+def whole(data: bytes | None, number: int) -> bool:
+    """A miss, or exactly what was written."""
+    if data is None:
+        return True
+    body = _body(data, number)
+    return hashlib.sha256(body[32:]).digest() == body[:32]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(150)
+async def test_200_kills_of_one_of_four_workers(tmp_path: Path, clock: DrivenClock) -> None:
+    # B1: every read a miss or byte-exact, the others write on, reader slots do not grow, a clean file.
+    cache = LmdbCache(tmp_path, clock, max_bytes=8 * 1024 * 1024)
+    pauses = random.Random(1)
+    command = [sys.executable, "-c", ZYGOTE, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as zygote:
+        assert zygote.stdin is not None
+        assert zygote.stdout is not None
+        assert zygote.stdout.readline() == "up\n"
+        for kill in range(200):
+            await asyncio.sleep(pauses.uniform(0.0, 0.06))  # wherever they are by then
+            zygote.stdin.write("\n")
+            zygote.stdin.flush()
+            assert zygote.stdout.readline() == "killed\n", "a worker has read what nobody wrote"
+            async with asyncio.timeout(5):  # B1 says 1 s, of a machine that does nothing else
+                outcome = await cache.write([write("/mine", started=10**9 + kill)])
+            assert outcome in ([Wrote.STORED], [Wrote.FULL])
+            number = kill % 50
+            assert whole(cache.read_now(write(f"/{number}").key), number)
+            await cache.maintain()
+            assert len(cache._env.readers().splitlines()) <= 12
+        zygote.stdin.close()
+        assert zygote.wait(10) == 0
+    assert cache.facts()["quarantined"] == 0
+    await cache.close()
+    with LmdbFile(tmp_path) as file:
+        assert file.facts()["records"] > 10
+        assert all(record.end is not None for record in file.records())
+
+
+def test_no_transaction_is_open_across_an_await() -> None:
+    # B10: fact 10; what another process waits for must never wait for an event loop.
+    seen = 0
+    for path in Path(store_package.__file__ or "").parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            opens = isinstance(node, ast.With | ast.AsyncWith) and any(
+                isinstance(call, ast.Attribute) and call.attr in ("begin", "_begin")
+                for item in node.items
+                for call in ast.walk(item.context_expr)
+            )
+            if opens:
+                seen += 1
+                waits = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.Yield, ast.YieldFrom)
+                assert not any(isinstance(inner, waits) for inner in ast.walk(node)), path
+    assert seen > 10
 
 
 def _body(data: bytes, number: int) -> bytes:
