@@ -152,12 +152,13 @@ class UntilEnd(asyncio.Protocol):
 # -- those who stand beside the load ----------------------------------------------------------------------
 
 
-async def idle_client(port: int) -> None:
+async def idle_client(port: int, connecting: asyncio.Semaphore) -> None:
     """Asks once and stays."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
+    async with connecting:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request(0))
         await reader.readuntil(b"\r\n\r\n")
+    try:
         while await reader.read(65536):
             pass
     finally:
@@ -211,9 +212,14 @@ async def measured(port: int, pid: int, plan: Plan) -> Report:
     warm = Pool(port, 8)
     await warm.saturate(0.5, next_request, at_once=8)
     await warm.close()
-    beside = [idle_client(port) for _ in range(plan.idle)]
+    connecting = asyncio.Semaphore(100)
+    beside = [idle_client(port, connecting) for _ in range(plan.idle)]
     idlers = [asyncio.ensure_future(each) for each in beside]  # noqa: TID251 - no part of the product
-    await asyncio.sleep(max(1.0, plan.idle / 1000))
+    await asyncio.sleep(0)
+    for _ in range(100):  # all who wait go first
+        await connecting.acquire()
+    for _ in range(100):
+        connecting.release()
     rss_idle = resident(pid)
     others = [slow_client(port) for _ in range(plan.slow)] + [slow_reader(port) for _ in range(plan.readers)]
     idlers += [asyncio.ensure_future(each) for each in others]  # noqa: TID251
