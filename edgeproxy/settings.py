@@ -291,7 +291,8 @@ OPTIONS = (
     Option("trusted_proxies", networks_in, "", "CIDR,…",
            "proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed; default: none"),
     Option("proxy_protocol", networks_in, "", "CIDR,…",
-           "proxies that begin each connection with a PROXY protocol head (1 or 2); default: none"),
+           "proxies that begin each connection with a PROXY protocol head (1 or 2), and with TLS the "
+           "only ones that may connect; default: none"),
     Option("tls_certificate", certificates, "", "FILE[:KEY]",
            "serve HTTPS: certificate chain and key in PEM, in one file or two; of several, by the name "
            "asked for; new files are taken within 10 s"),

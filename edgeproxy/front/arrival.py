@@ -2,10 +2,12 @@
 
 Rules of this file:
 
+- For listeners with the PROXY protocol; without it the loop does TLS by itself.
 - A connection has its place (doors.py) and its time (heads.py) from its first octet on, so that a flood of
-  handshakes that never end is bounded like everything else.
+  heads and handshakes that never end is bounded like everything else.
 - The PROXY protocol is spoken by the peers that the operator names, and by these always: of all others its
-  octets are bad HTTP. Exactly the head's octets are read; those behind it are TLS's or HTTP's.
+  octets are bad HTTP. With TLS others are refused, since what they send would be read before TLS could.
+- Exactly a head's octets are read; those behind it are TLS's or HTTP's.
 - When HTTP begins, the connection is an EdgeProtocol's and nothing of this file is in its way.
 """
 
@@ -106,7 +108,11 @@ class Arrival(asyncio.BufferedProtocol):
         self._all.under_way.add(self)
         self._edge.heads.expect(self)
         if self._client not in self._all.proxies:
-            self._go_on()
+            if self._all.certificates is None:
+                self._go_on()
+            else:
+                self._all.heads_refused += 1
+                self.head_is_late()
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None

@@ -245,6 +245,9 @@ def run(plan: Plan, directory: Path) -> Report:
     """Start origin and edge, and measure. The slow readers end by the least rate, so it is one they miss."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = plan.idle + plan.slow + plan.readers + plan.connections
+    if hard != resource.RLIM_INFINITY and hard < wanted + 500:
+        raise SystemExit(f"this takes {wanted + 500} open files, and ulimit -Hn is {hard}")
     rules = directory / "rules"
     rules.mkdir()
     (rules / "rules.yaml").write_text(RULES)

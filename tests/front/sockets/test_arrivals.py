@@ -165,7 +165,7 @@ async def test_client_certificates(origin: LedgerOrigin, clock: DrivenClock, mad
         await edge.until(lambda: edge.worker.doors.open == 0)
 
 
-async def test_old_tls_plain_http_and_silence_get_nothing(
+async def test_old_tls_and_plain_http_get_nothing(
     origin: LedgerOrigin, clock: DrivenClock, made: Path
 ) -> None:
     async with running_edge(
@@ -182,13 +182,28 @@ async def test_old_tls_plain_http_and_silence_get_nothing(
         async with edge.client() as plain:
             with pytest.raises((ConnectionError, EOFError)):
                 await plain.get("/a")
+        assert edge.worker.doors.open == 0
+
+
+async def test_a_handshake_that_does_not_come_is_not_waited_for(
+    origin: LedgerOrigin, clock: DrivenClock, made: Path
+) -> None:
+    """Behind a PROXY head as without; the loop's own timeout is in real time."""
+    flags: dict[str, Any] = {"tls_certificate": made / "a.pem", "head_timeout": "100ms"}
+    async with running_edge(origin.url, clock=clock, **flags) as edge, edge.client() as silent:
+        assert await silent.at_end()
+    async with running_edge(origin.url, clock=clock, proxy_protocol="127.0.0.1", **flags) as edge:
         async with edge.client() as silent:
-            await edge.until(lambda: edge.worker.doors.open == 1)
-            await clock.advance(5.1)
+            await silent.send(version_2("192.0.2.1"))
             assert await silent.at_end()
         await edge.until(lambda: edge.worker.doors.open == 0)
-        assert edge.worker.arrivals.handshakes_failed >= 2
+        assert edge.worker.arrivals.handshakes_failed == 1
         assert not edge.worker.arrivals.under_way
+    async with running_edge(origin.url, clock=clock, proxy_protocol="10.0.0.0/8", **flags) as edge:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            async with trusting(made / "a.pem").to(edge):
+                pass
+        assert edge.worker.arrivals.heads_refused == 1
 
 
 async def test_the_admin_port_speaks_tls_too(origin: LedgerOrigin, clock: DrivenClock, made: Path) -> None:
