@@ -223,11 +223,14 @@ async def measured(port: int, pid: int, plan: Plan) -> Report:
     rss_idle = resident(pid)
     others = [slow_client(port) for _ in range(plan.slow)] + [slow_reader(port) for _ in range(plan.readers)]
     idlers += [asyncio.ensure_future(each) for each in others]  # noqa: TID251
-    most = rss_idle
+    await asyncio.sleep(plan.readers / 10)  # until the kernel has taken all that it will of the large answers
+    most = resident(pid)
     pool = Pool(port, plan.connections)
     steps = []
     try:
         capacity = (await pool.saturate(max(2.0, plan.step / 3), next_request)).goodput
+        if not capacity:
+            raise SystemExit("nothing was answered within a second while the capacity was measured")
         for times in STEPS:
             result = await pool.offer(capacity * times, plan.step, next_request)
             await pool.settle()
