@@ -12,6 +12,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from edgeproxy.clock import Clock
+from edgeproxy.cluster.bus import _NOT_YET
 from edgeproxy.cluster.redis_cluster import ClusterRedis
 from edgeproxy.cluster.redis_link import connect, pipelined
 from edgeproxy.policy.vocabulary import Tier
@@ -98,8 +99,7 @@ async def test_tls_is_verified_both_ways(
         store = await open_store(refused, clock=Clock(), spawn=background.spawn)
         assert store.bus is not None
         bus = store.bus
-        before = bus.error
-        await until(lambda: bus.error != before)  # noqa: B023
+        await until(lambda: bus.error != _NOT_YET)  # noqa: B023
         assert not bus.ready
         told = repr((await store.health(), store.stats(), caplog.text))
         assert PASSWORD not in told
