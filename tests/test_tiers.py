@@ -100,7 +100,7 @@ def fetch_all(edge: EdgeProcess, watch: Watch) -> dict[str, Answer]:
     for asked in THREE:
         answer = watch.fetch(edge, asked)
         assert (answer.status, answer.get("X-Cache-Status")) == (asked.status, "MISS")
-        timing = r"tier;desc=origin, (l2;dur=[\d.]+, )?origin;dur=[\d.]+"
+        timing = r"tier;desc=origin, (l2;dur=[\d.]+, )?origin;dur=[\d.]+(, queue;dur=[\d.]+)?"
         assert re.fullmatch(timing, answer.get("Server-Timing") or ""), answer.get("Server-Timing")
         assert answer.get("Age") == (str(asked.age) if asked.age else None)
         kept[asked.target] = ask(edge, asked)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The demo prefers fixed ports: one at a time, so that each test run sees the same.
-pytestmark = pytest.mark.xdist_group("demo")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("demo")]
 
 COMMAND = [sys.executable, "-u", "-m", "edgeproxy", "demo"]
 

@@ -43,6 +43,7 @@ DEMO = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("redbot")
 @pytest.mark.parametrize(
     ("start", "rules", "targets"),

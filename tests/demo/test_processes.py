@@ -39,6 +39,7 @@ async def test_a_process_that_ends_at_start_is_reported_with_what_it_printed(tmp
     assert "demo origin: unable to open database file" in str(complaint.value)
 
 
+@pytest.mark.long
 async def test_a_port_taken_since_it_was_found_free_costs_one_more_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ async def test_a_write_whose_rule_names_a_prefix_too_long_gives_its_place_back(
 async def test_a_client_that_stops_sending_does_not_keep_a_place_at_the_origin(
     origin: LedgerOrigin, clock: DrivenClock
 ) -> None:
-    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+    async with running_edge(origin.url, clock=clock, min_rate="0") as edge, edge.client() as client:
         await client.start("POST", "/a", [("Content-Length", "1000")])
         await client.send(b"x")
         await origin.arrived("/a")

@@ -273,6 +273,7 @@ async def test_what_another_node_has_refreshed_is_taken_over(
             "clock": clock,
             "store": redis.url,
             "store_budget": "5s",
+            "l1_lease": "1h",  # the clock is driven faster than a real server can be heard
         }
         async with (
             running_edge(origin.url, cache_dir=tmp_path / "1", **given) as one,
