@@ -77,6 +77,8 @@ class Leader:
             if found.miss in _SILENT and flight.lease is not None:
                 flight.lease.end(LOOK)  # nobody will find there what we store
             return None
+        if entry is not None and found.entry.order <= entry.order:
+            return None  # what is to be refreshed, still: the other's fetch was the one that brought it
         serve = decide(ask.exchange.head, found.entry.stored, ask.rule.overrides, self._clock.now())
         if not isinstance(serve, d.Serve):
             return None
