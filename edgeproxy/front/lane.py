@@ -158,10 +158,10 @@ class Lane:
         self._with_id = responder.sends_request_id
         self._blocks = Blocks[dict[bytes, Ready]](dict)
         self._tables = self._blocks.known
-        self._manners: dict[tuple[str, str, bool], Manner] = {}
+        self._manners: dict[tuple[str, str, int], Manner] = {}
         self._warm: deque[Ready] = deque()
         self._stable: dict[tuple[str, int, int], bytes] = {}
-        self._sums: dict[str, Sums] = {}
+        self._sums: dict[tuple[str, int], Sums] = {}
         self._ticking = False
         self.hits = 0
 
@@ -318,13 +318,14 @@ class Lane:
         if len(entry.answers) >= MOST_ANSWERS:
             entry.let_go()
         not_modified = status == 304
-        manner = self._manners.get((rule, coding, not_modified))
+        manner = self._manners.get((rule, coding, status))
         if manner is None:
-            sums = self._sums.get(rule)
+            kind = 2 if not_modified else status // 100  # a 304 is counted beside the rest of its rule
+            sums = self._sums.get((rule, kind))
             if sums is None:
-                sums = self._sums[rule] = Sums()
+                sums = self._sums[rule, kind] = Sums()
             manner = Manner(rule, coding, sums, not_modified=not_modified)
-            self._manners[rule, coding, not_modified] = manner
+            self._manners[rule, coding, status] = manner
         target = data[4:end]
         before = targets.get(target)
         if before is not None:
@@ -350,12 +351,15 @@ class Lane:
     def fold(self) -> None:
         """Hand the counts over to the metrics and the percentiles."""
         self._ticking = False
-        for rule, sums in self._sums.items():
+        for (rule, kind), sums in self._sums.items():
             if not sums.hits:
                 continue
             self.hits += sums.hits
             slot = self._metrics.slot(rule)
             slot.lane_hits += sums.hits
+            if kind != 2:  # which is what hits of the lane are taken for
+                slot.classes[2] -= sums.hits
+                slot.classes[kind] += sums.hits
             slot.lane_not_modified += sums.not_modified
             slot.lane_bytes += sums.octets
             slot.lane_seconds += sums.seconds

@@ -115,6 +115,17 @@ async def test_requests_that_the_lane_leaves_alone(origin: LedgerOrigin, name: s
         assert await lane_hits(edge) == 0
 
 
+async def test_hits_are_counted_in_the_class_of_their_status(origin: LedgerOrigin) -> None:
+    """A stored 404 or 500 that is hot is no success."""
+    origin.reply("/broken", status=500, headers=[("Cache-Control", "max-age=60")], body=b"no")
+    async with running_edge(origin.url) as edge:
+        segments = [request("/a"), SEGMENTS["304"], request("/none"), request("/broken")]
+        await raw_answers(edge, segments, times=10)
+        assert await lane_hits(edge) >= 20
+        told = edge.worker.metrics.snapshot()["responses"]
+        assert told == {"other": 0, "1xx": 0, "2xx": 10, "3xx": 10, "4xx": 10, "5xx": 10}
+
+
 async def test_the_lane_ends_with_freshness_purge_and_reload(origin: LedgerOrigin) -> None:
     clock = DrivenClock()
     async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
