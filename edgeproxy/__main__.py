@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from edgeproxy import __version__
 from edgeproxy.cli import (
+    baseline,
     check,
     completion,
     demo,
@@ -39,6 +40,7 @@ COMMANDS = (
     reload,
     rules,
     stats,
+    baseline,
     savings,
     top,
     store,

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 P95_WARNING, P95_CRITICAL, P99_CRITICAL = 2.0, 3.0, 3.0
 """Times the baseline's."""
+LEAST_LATENCY = 0.001
+"""Seconds that a baseline's latencies count as at least: three times a hit in memory is no trouble."""
 SUCCESS_WARNING, SUCCESS_CRITICAL = 0.99, 0.95
 """Share of answers that are no 5xx."""
 HIT_RATIO = 0.70
@@ -48,10 +50,11 @@ class Thresholds:
 
 def of(normal: Normal) -> Thresholds:
     """What follows from a usual day."""
+    p95, p99 = max(normal.p95, LEAST_LATENCY), max(normal.p99, LEAST_LATENCY)
     return Thresholds(
-        p95_warning=round(normal.p95 * P95_WARNING, 6),
-        p95_critical=round(normal.p95 * P95_CRITICAL, 6),
-        p99_critical=round(normal.p99 * P99_CRITICAL, 6),
+        p95_warning=round(p95 * P95_WARNING, 6),
+        p95_critical=round(p95 * P95_CRITICAL, 6),
+        p99_critical=round(p99 * P99_CRITICAL, 6),
         hit_ratio=round(normal.hit_ratio * HIT_RATIO, 4),
     )
 

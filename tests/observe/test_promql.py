@@ -19,6 +19,7 @@ from edgeproxy.observe.promql import UnknownName, checked, metrics
             "histogram_quantile(0.9, sum by (le) (rate(edgeproxy_request_duration_seconds_bucket[5m]))) > 1",
             {"edgeproxy_request_duration_seconds_bucket"},
         ),
+        ("edgeproxy_rules > 2.4e-05", {"edgeproxy_rules"}),
         ('up{job="edgeproxy"} == 0', {"up"}),
         ('edgeproxy_hits_total{rule="edgeproxy_no_metric(\\""}', {"edgeproxy_hits_total"}),
     ],

@@ -1,0 +1,123 @@
+"""``edgeproxy baseline``: how rules do on a usual day, kept in a file; whether they do worse now.
+
+Rules of this file: flags in, two calls, text or a file out. What counts as worse is in observe/thresholds.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproxy.cli import client
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgeproxy.observe.baseline import Baseline, Breach
+
+_EXITS = "Exit codes: 0 as usual, 1 worse or not possible, 2 wrong usage."
+_TOKENS = ("EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN_TOKEN")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "baseline",
+        help="record how rules do on a usual day, and check whether they do worse",
+        description="P50 P75 P90 P95 P99, success rate and hit ratio of each rule, in a file. Worse is: P95 "
+        "over twice that of the file (warning) or three times (critical), P99 over three times (critical), "
+        "success under 99 % (warning) or 95 % (critical), a hit ratio under 70 % of the file's (warning); "
+        "latencies under 1 ms count as 1 ms. "
+        "Rules with fewer than 100 requests within the window are left out.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, window, run, says, more in (
+        ("record", "1h", _record, "write the file", ""),
+        (
+            "check",
+            "5m",
+            _check,
+            "compare with the file",
+            _EXITS,
+        ),
+    ):
+        action = actions.add_parser(name, help=says, description=f"{says.capitalize()}. {more}".strip())
+        action.add_argument("file", metavar="FILE")
+        action.add_argument(
+            "--window", choices=("1m", "5m", "1h"), default=window, help=f"over the last; default {window}"
+        )
+        client.add_flags(action)
+        action.set_defaults(run=lambda args, run=run: client.guarded(lambda: run(args)))
+    alerts = actions.add_parser(
+        "alerts", help="print alert rules for Prometheus that use the file",
+        description="Print alert rules for Prometheus: those that 'edgeproxy init --compose' writes, with "
+        "each rule of the file compared with itself.",
+    )  # fmt: skip
+    alerts.add_argument("file", metavar="FILE")
+    alerts.set_defaults(run=lambda args: client.guarded(lambda: _alerts(args)))
+
+
+def _record(args: argparse.Namespace) -> int:
+    from edgeproxy.observe.baseline import LEAST, encode  # noqa: PLC0415 - what only a call needs
+
+    now = _now(args)
+    if not now.rules:
+        raise client.Failed(f"no rule had {LEAST} requests within {args.window}; nothing was written")
+    try:
+        Path(args.file).write_bytes(encode(now))
+    except OSError as error:
+        raise client.Failed(f"{args.file}: {error.strerror}") from None
+    print(f"{args.file}: {client.counted(len(now.rules), 'rule')} over {args.window}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from edgeproxy.observe.baseline import breaches  # noqa: PLC0415 - what only a call needs
+
+    usual, now = _read(args.file), _now(args)
+    found = list(breaches(usual, now))
+    for breach in found:
+        print(client.printable(_line(breach)))
+    unseen = sorted(usual.rules.keys() - now.rules.keys())
+    if unseen:
+        print(client.printable(f"too few requests to tell: {', '.join(unseen)}"))
+    if not found:
+        print(f"{client.counted(len(usual.rules) - len(unseen), 'rule')} as usual")
+    return 1 if found else 0
+
+
+def _alerts(args: argparse.Namespace) -> int:
+    from edgeproxy.templates.generate import rules  # noqa: PLC0415 - what only a call needs
+
+    print(rules(_read(args.file).normals), end="")
+    return 0
+
+
+def _line(breach: Breach) -> str:
+    if breach.what.startswith("p"):
+        value, than = f"{1000 * breach.value:.1f} ms", f"over {1000 * breach.threshold:.1f} ms"
+    else:
+        value, than = f"{breach.value:.1%}", f"under {breach.threshold:.1%}"
+    what = {"success": "success rate", "hit_ratio": "hit ratio"}.get(breach.what, breach.what.upper())
+    return f"{breach.severity}: {breach.rule}: {what} {value}, {than}"
+
+
+def _read(name: str) -> Baseline:
+    from edgeproxy.observe.baseline import decode  # noqa: PLC0415 - what only a call needs
+
+    try:
+        return decode(Path(name).read_bytes())
+    except OSError as error:
+        raise client.Failed(f"{name}: {error.strerror}") from None
+    except ValueError as error:
+        raise client.Failed(f"{name} is no baseline: {error}") from None
+
+
+def _now(args: argparse.Namespace) -> Baseline:
+    from edgeproxy.observe.baseline import recorded  # noqa: PLC0415 - what only a call needs
+
+    performance = client.call(args, "GET", "/api/performance", tokens=_TOKENS).body
+    live = client.call(args, "GET", f"/api/live?window={args.window}", tokens=_TOKENS).body
+    try:
+        return recorded(performance, live, args.window, live["now"])
+    except (LookupError, TypeError, AttributeError):
+        raise client.Failed("the answer is not what edgeproxy's numbers look like") from None
