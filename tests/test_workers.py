@@ -334,7 +334,7 @@ def test_rules_are_tried_and_brought_back_in_both_workers_at_once(edge: EdgeProc
         assert one == other
         assert 0 < len(one) < 40
         os.kill(pins[0].pid, signal.SIGKILL)
-        until(lambda: len(pids(edge)) == 2 and pins[0].pid not in pids(edge), "the replacement")
+        until(lambda: len(now := pids(edge)) == 2 and pins[0].pid not in now, "the replacement")
     with pinned(edge) as pins:
         assert sides(pins, "b") == [one, one]
         change("POST", "promote", percent=100)
