@@ -314,24 +314,19 @@ class Node:
 
     async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
         query = [("url", url), *(("header", f"{name}: {value}") for name, value in headers)]
-        for member in self._team.ready():
-            try:
-                reply = await member.link.ask("GET", "/api/cache/entry", query=query)
-                told: dict[str, object] = reply.json()
-            except NoAnswer as error:
-                _LOG.warning("%s did not answer: %s", member.name, error)
-                continue
-            if reply.status == 400:
-                raise Refused(str(told.get("detail")))
-            if reply.status == 200:
-                return told
-        return None
+        return await self._from_any("/api/cache/entry", query)
 
     async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
-        query = explain_query.encode(request)
+        told = await self._from_any("/api/explain", explain_query.encode(request))
+        if told is None:
+            raise Problem(503, "no worker could be asked")
+        return told
+
+    async def _from_any(self, path: str, query: Sequence[tuple[str, str]]) -> Mapping[str, Any] | None:
+        """What the first worker says that answers; None where none has anything. Raises Refused."""
         for member in self._team.ready():
             try:
-                reply = await member.link.ask("GET", "/api/explain", query=query)
+                reply = await member.link.ask("GET", path, query=query)
                 told: dict[str, Any] = reply.json()
             except NoAnswer as error:
                 _LOG.warning("%s did not answer: %s", member.name, error)
@@ -340,7 +335,7 @@ class Node:
                 raise Refused(str(told.get("detail")))
             if reply.status == 200:
                 return told
-        raise Problem(503, "no worker could be asked")
+        return None
 
     async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
         """Of the worker that has met it last."""
