@@ -14,7 +14,7 @@ from edgeproxy.policy.conclude import conclude
 from edgeproxy.policy.decisions import Asked, Conclusion, Discard, Failed, OriginAnswer, Refetch, Store
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 from edgeproxy.policy.http_date import format_http_date
-from edgeproxy.policy.shape import Conclusions
+from edgeproxy.policy.shape import Conclusions, Plan
 from edgeproxy.policy.stored import Freshness, Overrides, Stored, Unsafe
 from edgeproxy.policy.vocabulary import OriginFailure
 
@@ -209,3 +209,22 @@ def test_the_memory_is_bounded() -> None:
     for policy in policies:
         known.conclude(PLAIN, None, answer_with(*GOOD), policy, NOW)
     assert len(known._by_policy) <= shape.MOST_POLICIES
+
+
+def test_the_plan_of_a_shape() -> None:
+    """What is remembered can be asked for, of any answer of the shape, once one has been concluded."""
+    overrides, conclusions = Overrides(), Conclusions()
+    head = ResponseHead(200, "", Headers.of(GOOD))
+    assert conclusions.plan("/a", head, overrides) is None
+    concluded = conclusions.conclude(PLAIN, None, OriginAnswer(head, NOW, NOW), overrides, NOW)
+    plan = conclusions.plan("/b", head, overrides)
+    assert isinstance(plan, Plan)
+    assert isinstance(concluded, Store)
+    assert plan.stored == concluded.stored
+    assert plan.times(NOW - 10, NOW, NOW) == (10.0, concluded.stored.freshness.lifetime)
+    assert plan.times(NOW - 1000, NOW, NOW) is None
+    private = ResponseHead(200, "", Headers.of([("Cache-Control", "private")]))
+    conclusions.conclude(PLAIN, None, OriginAnswer(private, NOW, NOW), overrides, NOW)
+    assert isinstance(conclusions.plan("/a", private, overrides), Discard)
+    endless = ResponseHead(200, "", Headers.of([("X-" + "x" * 3000, "1")]))
+    assert conclusions.plan("/a", endless, overrides) is None

@@ -45,3 +45,10 @@ def test_validators_at_hand() -> None:
 def test_sharing_what_was_authorized_needs_the_word() -> None:
     assert not Overrides(unsafe=frozenset({Unsafe.PRIVATE})).shares_authorized
     assert Overrides(unsafe=frozenset({Unsafe.AUTHORIZATION})).shares_authorized
+
+
+def test_a_lifetime_is_shortened_by_a_share_of_what_was_left() -> None:
+    freshness = Freshness(NOW, 20.0, 60.0)
+    assert freshness.shortened(0.25).lifetime == 50.0
+    assert freshness.shortened(0.25).fresh_until == NOW + 30
+    assert Freshness(NOW, 90.0, 60.0).shortened(0.5).lifetime == 60.0
