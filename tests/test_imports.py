@@ -7,6 +7,7 @@ module that the table does not place is an error. The checker is itself checked,
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -126,6 +127,7 @@ def test_a_backend_is_imported_where_its_store_is_used(opened: str, absent: tupl
 
 
 @cache
+@functools.cache
 def modules() -> dict[str, ast.Module]:
     """Give every module of the package: dotted name -> syntax tree."""
     found = {}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.threads import ThreadedOrigin
 
 # One worker of the test run starts these processes.
-pytestmark = pytest.mark.xdist_group("tiers")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("tiers")]
 
 HOST = {"Host": "tiers.example"}
 BODY = b"Whatever tier it comes from, it is the same. " * 40
