@@ -5,8 +5,15 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
+from hypothesis import HealthCheck, settings
+
 if TYPE_CHECKING:
     import pytest
+
+
+# How long an example takes says more of the machine than of the code: speed is measured in tests/bench.
+settings.register_profile("edgeproxy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgeproxy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
