@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 KEEP = [("Cache-Control", "max-age=3600")]
 ASKED = {"miss": (1, 3), "hit": (1, 0), "purge": (3, 1), "told": (2, 0), "idle": (2, 1)}
-"""Commands like a GET, and scripts; looking for the receipts of a purge is not in it, nor are reports of place."""
+"""Commands like a GET, and scripts; without what receipts of purges take."""
 PURGES = 50
 """Each is waited for: its receipt has a line for each node."""
 NETWORK = 10e9 / 8
