@@ -11,12 +11,12 @@ Rules of this file:
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING, final
 
 from edgeproxy.front.respond import whole
+from edgeproxy.front.template import Template
 from edgeproxy.policy.coding import choose_coding, compressible
 from edgeproxy.policy.decisions import Form, Serve
 
@@ -40,27 +40,17 @@ _MODEL = b"origin;dur=0.00"
 class _Head:
     """``compressible``: who accepts a coding gets another head."""
 
-    __slots__ = ("_gaps", "_parts", "compressible", "tails")
+    __slots__ = ("compressible", "filled", "tails")
 
-    def __init__(self, octets: bytes, marks: list[bytes], *, compressible: bool) -> None:
+    def __init__(self, template: Template, *, compressible: bool) -> None:
+        self.filled = template.filled
         self.compressible = compressible
         self.tails: dict[object, _Tail] = {}
-        if marks:
-            self._parts = re.split(b"(" + b"|".join(marks) + b")", octets)
-        else:
-            self._parts = [octets]
-        self._gaps = [(2 * at + 1, marks.index(mark)) for at, mark in enumerate(self._parts[1::2])]
-
-    def filled(self, values: list[bytes]) -> list[bytes]:
-        parts = self._parts.copy()
-        for at, which in self._gaps:
-            parts[at] = values[which]
-        return parts
 
 
 @final
 class Casts:
-    """One worker's. ``version`` names the settings that heads depend on besides their rule."""
+    """One worker's."""
 
     def __init__(self, responder: Responder) -> None:
         self._responder = responder
@@ -126,8 +116,7 @@ class Casts:
             octets = self._responder.stored_head(stored, Serve(stored, 0, Form.FULL), rule, "")
             headers = stored.headers
         return _Head(
-            octets,
-            marks,
+            Template(octets, marks),
             compressible=compressible(known.status, headers, rule.overrides.compression, length),
         )
 

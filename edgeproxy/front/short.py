@@ -28,6 +28,7 @@ from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
 from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.seen import Seen
 from edgeproxy.front.sender import CLOSE, SLICE, Sender
+from edgeproxy.front.template import Template
 from edgeproxy.front.trust import FIELDS
 from edgeproxy.key import plain_prefix
 from edgeproxy.observe.trace import Trace
@@ -114,21 +115,14 @@ class Block:
 
 @final
 class _Plan:
-    """``octets`` of a request's head under one rule. The rule is held, so that its id stays its own."""
+    """``filled`` gives the pieces of a request's head under one rule, with target, request id and client's
+    address put in. The rule is held, so that its id stays its own."""
 
-    __slots__ = ("_octets", "_slots", "rule")
+    __slots__ = ("filled", "rule")
 
-    def __init__(self, rule: Rule, octets: list[bytes], slots: list[int]) -> None:
+    def __init__(self, rule: Rule, template: Template) -> None:
         self.rule = rule
-        self._octets = octets
-        self._slots = slots
-
-    def octets(self, *values: bytes) -> bytes:
-        """With target, request id and client's address put in."""
-        parts = self._octets.copy()
-        for place, which in enumerate(self._slots):
-            parts[2 * place + 1] = values[which]
-        return b"".join(parts)
+        self.filled = template.filled
 
 
 @final
@@ -300,7 +294,7 @@ class ShortWay:
             values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"))
             handler.in_flight += 1
             protocol.await_answer(pending)
-            step.send(plan.octets(*values), pending)
+            step.send(b"".join(plan.filled(values)), pending)
             return True
         assert isinstance(step, FromEntry)  # noqa: S101
         return self._hit(protocol, step, trace, learn)
@@ -353,9 +347,7 @@ class ShortWay:
         else:
             forward = self._forward.whole(model, rule, conditionals=call.alone)
         octets = request_head(forward, self._authority)
-        pattern = b"|".join(re.escape(text.encode()) for text in marks)
-        parts = re.split(b"(" + pattern + b")", octets)
-        return _Plan(rule, parts, [marks.index(part.decode()) for part in parts[1::2]])
+        return _Plan(rule, Template(octets, [text.encode() for text in marks]))
 
     # -- answers ----------------------------------------------------------------------------------------
 

@@ -85,10 +85,8 @@ class Heads:
         end = data.find(_END, 0, self._longest)
         if end < 0:
             return None
-        pieces = _OWN.split(data[: end + 2])
-        values = pieces[2::3]
-        del pieces[2::3]
-        known = self._known.get(tuple(pieces))
+        octets, values = _parted(data, end)
+        known = self._known.get(octets)
         if known is None:
             return None
         length = values[known.length]
@@ -104,16 +102,21 @@ class Heads:
         end = data.find(_END, 0, self._longest)
         if end < 0 or message.should_close or message.version != (1, 1) or head.status in _BODILESS:
             return
-        pieces = _OWN.split(data[: end + 2])
-        values = pieces[2::3]
-        del pieces[2::3]
-        octets = tuple(pieces)
+        octets, values = _parted(data, end)
         if octets not in self._known:
             if len(self._known) >= MOST:
                 self._known.clear()
             self._known[octets] = None  # it came once
         elif self._known[octets] is None:
             self._known[octets] = _known(head, values)
+
+
+def _parted(data: bytes, end: int) -> tuple[Octets, list[bytes]]:
+    """What a head, up to ``end``, has alike with others, and its own values."""
+    pieces = _OWN.split(data[: end + 2])
+    values = pieces[2::3]
+    del pieces[2::3]
+    return tuple(pieces), values
 
 
 def _known(head: ResponseHead, values: list[bytes]) -> _Known | None:
