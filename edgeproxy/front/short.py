@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, final
 
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.mould import is_plain
+from edgeproxy.engine.overload import overloaded
 from edgeproxy.engine.prompt import BROKEN, Call, Manner
 from edgeproxy.front.cast import Casts
 from edgeproxy.front.lane import END, NOT_LEARNED
@@ -40,7 +41,7 @@ from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
-from edgeproxy.policy.vocabulary import CacheWord, OriginFailure
+from edgeproxy.policy.vocabulary import CacheWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,6 @@ UNUSUAL = NOT_LEARNED | {
 
 _LOOKED_INTO = UNUSUAL | {FIELD}
 """These, and one that is usual unless it tells of a loop."""
-SHED = FromEdge(503, "Too much to do", OriginFailure.SHED.value, (("Retry-After", "1"),))
 _MAY_BYPASS = frozenset({"cache-control", "pragma", "upgrade"})
 """Without these, only the rule can send a GET past the cache (decide.bypass)."""
 
@@ -287,8 +287,8 @@ class ShortWay:
         learn = data if block.learnable and handler.lane is not None and not handler.draining else None
         if type(step) is Call:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
-                trace.failure = OriginFailure.SHED
-                return self._refuse(protocol, SHED, trace, rule.name)
+                refusal = engine.prompt.fetcher.failure(trace, overloaded())
+                return self._refuse(protocol, refusal, trace, rule.name)
             pending = Pending(self, protocol, step, learn, handler.rules_version, block.accepted)
             plan = self._plan(block, exchange, matched, step)
             values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"))
