@@ -219,6 +219,8 @@ async def test_where_reading_needs_a_token_it_is_asked_for(browser: Browser, tmp
             await dialog.get_by_label("Token").fill("wrong")
             await page.keyboard.press("Enter")
             await expect(page.get_by_role("alert")).to_contain_text("this token is not known here")
+            # Nothing that goes on by itself asks again: the dialog would be in the way of what is done here.
+            await expect(page.locator("#state")).to_have_text("locked")
             await page.get_by_role("button", name="Token", exact=True).click()
             await dialog.get_by_label("Token").fill("read")
             await page.keyboard.press("Enter")

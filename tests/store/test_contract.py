@@ -70,8 +70,15 @@ async def caught_up(store: TieredStore) -> None:
 
 
 async def opened(url: str, clock: DrivenClock, background: Background, state: Path) -> TieredStore:
+    # What a store holds is asked here, not how soon: on a busy machine 20 ms are over before a server has answered.
     store = await open_store(
-        url, clock=clock, spawn=background.spawn, state_dir=state, l1_bytes=10_000_000, l2_bytes=10_000_000
+        url,
+        clock=clock,
+        spawn=background.spawn,
+        state_dir=state,
+        l1_bytes=10_000_000,
+        l2_bytes=10_000_000,
+        budget=5.0,
     )
     await caught_up(store)
     return store

@@ -159,12 +159,8 @@ def test_every_panel_is_answered(asked: Prometheus) -> None:
     [
         ("traffic", "Success", 0.7, 0.9),  # one in five is broken
         ("traffic", "P95", 0.0001, 30),
-        (
-            "cache",
-            "Hit ratio",
-            0.3,
-            0.8,
-        ),  # two of four that ask the cache, where a worker has its store at hand
+        # Two of four that ask the cache, where a worker has its store at hand; extrapolated from few scrapes.
+        ("cache", "Hit ratio", 0.1, 0.9),
         ("cache", "Memory in use", 1e-9, 0.1),
         ("origins", "Usable", 1, 1),
         ("errors", "5xx", 0.1, 0.3),

@@ -18,9 +18,8 @@ export function setToken(token) {
   else sessionStorage.removeItem(KEY);
 }
 
-async function request(path, options = {}) {
+async function request(path, options, token) {
   const headers = { Accept: "application/json", ...options.headers };
-  const token = sessionStorage.getItem(KEY);
   if (token) headers.Authorization = `Bearer ${token}`;
   return fetch(path, { ...options, headers, cache: "no-store", credentials: "omit", redirect: "error" });
 }
@@ -31,18 +30,24 @@ async function problem(answer) {
   return new Refused(answer.status, detail);
 }
 
-/** One call. Where it is refused for want of a token, that is asked for, once. */
-async function answered(path, options) {
-  let answer = await request(path, options);
-  if (answer.status === 401) {
-    const refused = await problem(answer);
-    if (!(await ask(refused.message))) throw refused;
-    answer = await request(path, options);
-  }
-  return answer;
+/** One call. Where it is refused for want of a token, that is asked for, once; a token that was given while it was on its way is tried first. */
+async function answered(path, options = {}) {
+  const token = sessionStorage.getItem(KEY);
+  const answer = await request(path, options, token);
+  if (answer.status !== 401) return answer;
+  const refused = await problem(answer);
+  if (sessionStorage.getItem(KEY) === token && !(await ask(refused.message))) throw refused;
+  return request(path, options, sessionStorage.getItem(KEY));
 }
 
 const posted = (body, headers = {}) => ({ method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json", ...headers } });
+
+/** JSON of a call that nobody waits for: it never asks for a token. */
+export async function quietly(path) {
+  const answer = await request(path, {}, sessionStorage.getItem(KEY));
+  if (!answer.ok) throw await problem(answer);
+  return answer.json();
+}
 
 /** JSON of a call; `accept` are further statuses whose body is an answer. */
 export async function call(path, { body, method, accept = [] } = {}) {

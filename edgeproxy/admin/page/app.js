@@ -114,7 +114,7 @@ function take(event) {
 
 async function rules() {
   try {
-    const told = await api.call("api/rules");
+    const told = await api.quietly("api/rules");
     if (told.version === version) return;
     version = told.version;
     tables.setPlaces(told.rules);
@@ -133,14 +133,22 @@ async function follow() {
     try {
       const window = document.querySelector("input[name=window]:checked").value;
       history.clear();
+      let first = true;
       for await (const event of api.events(`api/events?window=${window}`, mine.signal)) {
         byId("trouble").hidden = true;
         pause = 1;
+        if (first) rules();
+        first = false;
         take(event);
       }
     } catch (error) {
       if (mine.signal.aborted) return;
       if (error instanceof api.Refused) byId("trouble").textContent = error.message;
+      if (error.status === 401) { // asking again by ourselves would put the dialog in the way
+        state("locked", "bad");
+        byId("trouble").hidden = false;
+        return;
+      }
     }
     if (mine.signal.aborted) return;
     state("connection lost", "bad");
@@ -194,5 +202,4 @@ byId("pause").addEventListener("click", () => {
 
 tools.start();
 follow();
-rules();
 setInterval(rules, 15000);
