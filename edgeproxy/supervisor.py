@@ -33,8 +33,11 @@ from edgeproxy.admin.control import Refused, State
 from edgeproxy.admin.figures import HEALTH_LIMIT
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import Node
-from edgeproxy.app import (
-    BACKLOG,
+from edgeproxy.app import BACKLOG
+from edgeproxy.child import Child, start_child, within
+from edgeproxy.clock import Clock
+from edgeproxy.engine.background import Background
+from edgeproxy.from_settings import (
     admin_auth,
     admin_tls,
     bind,
@@ -43,9 +46,6 @@ from edgeproxy.app import (
     rule_history,
     tls_of,
 )
-from edgeproxy.child import Child, start_child, within
-from edgeproxy.clock import Clock
-from edgeproxy.engine.background import Background
 from edgeproxy.rolling import Rolling
 from edgeproxy.rules.snapshot import RuleSnapshot
 from edgeproxy.settings import SettingsError, environment, handed_down
