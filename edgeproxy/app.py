@@ -125,7 +125,7 @@ class Worker:
             clock=clock,
             spawn=self.background.spawn,
             state_dir=self._state_dir(),
-            l1_bytes=settings.memory,
+            l1_bytes=settings.memory // (1 if self._handed is None else settings.workers),
             l2_bytes=settings.store_size,
             budget=settings.store_budget,
             node=settings.node or f"{socket.gethostname()}:{listen.getsockname()[1]}",
