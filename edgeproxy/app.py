@@ -157,7 +157,7 @@ class Worker:
             clock=self.clock,
             spawn=self.background.spawn,
             state_dir=state_dir(settings, handed),
-            l1_bytes=settings.memory,
+            l1_bytes=settings.memory // (1 if handed is None else settings.workers),
             l2_bytes=settings.store_size,
             budget=settings.store_budget,
             node=settings.node or f"{socket.gethostname()}:{listen.getsockname()[1]}",
