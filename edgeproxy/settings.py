@@ -11,7 +11,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -586,6 +585,8 @@ def doubts(flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
 
 def _meant(name: str, known: Iterable[str]) -> str:
     """``; did you mean …?``, or nothing where nothing is near."""
+    import difflib  # noqa: PLC0415 - for a mistake alone
+
     # What all have in common says nothing about how near they are.
     bare = {each.removeprefix("EDGEPROXY_"): each for each in sorted(known)}
     near = difflib.get_close_matches(name.removeprefix("EDGEPROXY_"), bare, n=1, cutoff=0.7)

@@ -40,9 +40,9 @@ import functools
 import math
 import select
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import __version__ as installed
 from aiohttp import http_parser
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
@@ -449,7 +449,7 @@ def verify_aiohttp() -> None:
 
     Raises RuntimeError naming what is different.
     """
-    found = installed_version("aiohttp")
+    found = installed
     numbers = tuple(int(n) for n in found.split(".")[:3] if n.isdigit())
     low, below = SUPPORTED
     if not low <= numbers < below:

@@ -116,7 +116,7 @@ def scan(rules: tuple[Rule, ...], request: RequestHead) -> tuple[Rule, Any]:
 
 
 @given(st.lists(MATCH, max_size=8), st.lists(REQUEST, min_size=1, max_size=3))
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_the_index_finds_what_a_scan_finds(matches: list[Match], requests: list[RequestHead]) -> None:
     rules = tuple(Rule(str(i), f"r:{i}", m) for i, m in enumerate(matches))
     made, named = Matcher(RuleSet(rules)), Named(rules)
