@@ -31,7 +31,7 @@ from edgeproxy.rules.explain import explain
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.rules.taken import take
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
-from edgeproxy.warm.warmer import ENDED, Busy
+from edgeproxy.warm.warmer import ENDED, Busy, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,11 +48,6 @@ log = logging.getLogger("edgeproxy")
 NOBODY = "there is one worker and nobody to replace it: start with --workers 2 or more"
 MOST_NEWS = 1000
 """Results of a warm-up that are told at once."""
-
-
-class Pace(TypedDict):
-    rate: float
-    concurrency: int
 
 
 class About(TypedDict):
