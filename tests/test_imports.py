@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "edgeproxy.systemd",
         "edgeproxy.config_copy",
         "edgeproxy.rolling",
+        "edgeproxy.heap",
         "edgeproxy.worker_process",
         "edgeproxy.child",
         "edgeproxy.supervisor",

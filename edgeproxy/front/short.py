@@ -25,6 +25,7 @@ from edgeproxy.engine.overload import overloaded
 from edgeproxy.engine.prompt import BROKEN, Call, Manner
 from edgeproxy.front.cast import Casts
 from edgeproxy.front.lane import END, NOT_LEARNED
+from edgeproxy.front.refusals import Refusals
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
 from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.seen import Seen
@@ -199,6 +200,7 @@ class ShortWay:
         self._trust = trust
         self._clock = handler.clock
         self._casts = Casts(handler.responder)
+        self._refusals = Refusals(handler)
         self._blocks: dict[bytes, Block] = {}
         self._seen = Seen(MOST_SEEN)
 
@@ -303,7 +305,8 @@ class ShortWay:
         """Answer by ourselves, at once."""
         handler = self._handler
         trace.rule, trace.word, trace.forwarded = rule, CacheWord.BYPASS, None
-        self._send(protocol, *handler.problem(answer, "GET", trace), trace)
+        octets = self._refusals.octets(answer, trace) or handler.problem(answer, "GET", trace)
+        self._send(protocol, *octets, trace)
         handler.finish(trace)
         protocol.answered_at_once(keep_alive=not handler.draining)
         return True
