@@ -34,6 +34,7 @@ from edgeproxy.engine.overload import Overload
 from edgeproxy.front.arrival import GOODBYE, Arrivals
 from edgeproxy.front.compress import Compressor
 from edgeproxy.front.doors import Doors, Terms, affordable
+from edgeproxy.front.followed import Followed
 from edgeproxy.front.handler import Handler
 from edgeproxy.front.heads import Heads
 from edgeproxy.front.lane import Lane
@@ -145,8 +146,11 @@ class Worker:
             chance=self._chance,
             board=self._board,
         )
-        forward = ForwardBuilder(settings.name, settings.origin_host, node_id(settings))
+        forward = ForwardBuilder(
+            settings.name, settings.origin_host, node_id(settings), settings.forwarded_fields
+        )
         trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
+        self.followed = Followed(settings.trace_from, settings.trusted_proxies)
         overload = Overload(clock, most=settings.max_requests, lag=settings.max_lag)
         self.engine = Engine(
             clock=clock,
@@ -176,6 +180,7 @@ class Worker:
             observers=self._observers(),
             max_body=settings.max_body,
             trust=trust,
+            followed=self.followed,
             terms=self._terms(),
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
@@ -354,6 +359,7 @@ class Worker:
             log=self.access_log,
             hot=self.compressor.hot,
             asked=self.warming.asked,
+            unsure=self.followed.unsure,
         )
 
     def _state_dir(self) -> Path | None:
@@ -418,7 +424,8 @@ class Worker:
             raise SettingsError(
                 "--otlp: OpenTelemetry is not installed here: pip install 'edgeproxy[otel]'"
             ) from None
-        return Spans(self.clock, settings.otlp, settings.name), Sampling(settings.trace_sample, random.random)
+        sampling = Sampling(settings.trace_sample, random.random, self.followed)
+        return Spans(self.clock, settings.otlp, settings.name), sampling
 
     @property
     def memory_alone(self) -> bool:

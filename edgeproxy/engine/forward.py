@@ -11,13 +11,15 @@ Rules of this file:
   like any others.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
   method) or to the framework behind it (Proxy, which CGI takes for HTTP_PROXY) are dropped unless the rule's
-  key holds them, and ours are set: an origin may reflect them.
+  key holds them, and ours are set: an origin may reflect them. Which of TOLD it gets is the operator's
+  choice; no choice lets the client's through.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeproxy.engine.forwarded import forwarded
 from edgeproxy.origin.base import Forward
 from edgeproxy.policy.cdn_loop import FIELD, has_looped, loop_member, with_member
 from edgeproxy.policy.coding import with_plain_etags
@@ -44,21 +46,34 @@ SPOKEN_FOR = frozenset({
 rule has one of them in its key (and it is none of OURS), each value has answers of its own, and it goes."""
 OURS = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-request-id"})
 """Of these: set by the edge, or saying what it sets."""
+TOLD = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
+"""What the origin is told of clients, unless the operator says otherwise: as most proxies have it."""
 
 
 class ForwardBuilder:
     """``via``: the pseudonym in Via. ``host``: the origin gets this Host; "" leaves the client's. ``node``
-    tells this node from others of that name in CDN-Loop."""
+    tells this node from others of that name in CDN-Loop. ``told``: of TOLD and "forwarded"."""
 
-    def __init__(self, via: str, host: str = "", node: str = "") -> None:
+    def __init__(self, via: str, host: str = "", node: str = "", told: frozenset[str] = TOLD) -> None:
         self._via = f"1.1 {via}"
         self._member = loop_member(via, node)
         self._host = host.encode("latin-1")
+        self._for = "x-forwarded-for" in told
+        self._tells_host = "x-forwarded-host" in told
+        self._proto = "x-forwarded-proto" in told
+        self.with_forwarded = "forwarded" in told
 
     def loops(self, headers: Headers) -> bool:
         """The request has passed through this node already."""
         value = headers.get(FIELD)
         return value is not None and has_looped(value, self._member)
+
+    def forwarded(self, exchange: Exchange, rule: Rule) -> str:
+        """The value of Forwarded. The host only where the key holds it too: an origin may write it into what
+        it answers."""
+        head = exchange.head
+        host = head.host if rule.key.host else ""
+        return forwarded(exchange.client, exchange.trace.client, head.scheme, host)
 
     def passed(self, exchange: Exchange, rule: Rule) -> Forward:
         """As it came, body and all."""
@@ -100,19 +115,23 @@ class ForwardBuilder:
         ]
         if self._host:
             raw = [(b"Host", self._host), *(field for field in raw if field[0].lower() != b"host")]
-            if rule.key.host and "x-forwarded-host" not in rule.key.headers:
-                # Only where the key holds it too: an origin may write it into what it answers.
+            if self._tells_host and rule.key.host and "x-forwarded-host" not in rule.key.headers:
+                # Only where the key holds it too, as above.
                 raw.append((b"X-Forwarded-Host", head.host.encode("latin-1")))
         raw += (
             (b"Via", (f"{via}, {self._via}" if via else self._via).encode("latin-1")),
             (b"CDN-Loop", with_member(headers.get(FIELD), self._member).encode("latin-1")),
             (b"X-Request-ID", exchange.trace.request_id.encode("latin-1")),
-            (b"X-Forwarded-Proto", head.scheme.encode("latin-1")),
         )
+        if self._proto:
+            raw.append((b"X-Forwarded-Proto", head.scheme.encode("latin-1")))
         if exchange.trace.span is not None:
             raw = exchange.trace.span.onto(raw)
-        if exchange.client:
+        if exchange.client and self._for:
             raw.append((b"X-Forwarded-For", exchange.client.encode("latin-1")))
+        if self.with_forwarded:
+            value = exchange.forwarded or self.forwarded(exchange, rule)
+            raw.append((b"Forwarded", value.encode("latin-1")))
         headers = Headers(raw)
         if rule.request_headers:
             headers = rule.request_headers.apply(headers)
