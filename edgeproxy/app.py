@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.auth import Auth, check_admin_address, is_loopback
@@ -31,7 +31,7 @@ from edgeproxy.engine.background import Background
 from edgeproxy.engine.forward import ForwardBuilder
 from edgeproxy.engine.handle import Engine
 from edgeproxy.engine.overload import Overload
-from edgeproxy.front.arrival import GOODBYE, Arrivals
+from edgeproxy.front.arrival import Arrivals
 from edgeproxy.front.compress import Compressor
 from edgeproxy.front.doors import Doors, Terms, affordable
 from edgeproxy.front.followed import Followed
@@ -228,8 +228,7 @@ class Worker:
             self.metrics.add_source("access_log", self.access_log.stats)
         loop = asyncio.get_running_loop()
         factory: Callable[[], asyncio.BaseProtocol] = self.server
-        tls: dict[str, Any] = {}
-        if settings.proxy_protocol:
+        if settings.proxy_protocol or self.certificates is not None:
             factory = self.arrivals = Arrivals(
                 self.server,
                 spawn=self.background.spawn,
@@ -238,12 +237,6 @@ class Worker:
                 seconds=settings.head_timeout,
             )
             self.metrics.add_source("arrivals", self.arrivals.numbers)
-        elif self.certificates is not None:
-            tls = {
-                "ssl": self.certificates.context,
-                "ssl_handshake_timeout": settings.head_timeout,
-                "ssl_shutdown_timeout": GOODBYE,
-            }
         if self.certificates is not None:
             self.certificates.watch(clock)
             self.metrics.add_source("tls", self.certificates.numbers)
@@ -260,7 +253,7 @@ class Worker:
             await self.admin.serve(admin, admin_certificates, clock)
             self.admin_port = self.admin.port
         self._socket = listen
-        self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG, **tls)
+        self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
         self.state = State.READY
         self.background.spawn(self.warming.start(), "warm start")

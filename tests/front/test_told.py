@@ -156,7 +156,7 @@ async def test_the_same_octets_from_some_mean_what_they_do_not_from_others(
     directory = rules(f"rules: [{{name: all, match: {{path: '/**'}}, {key}ttl: 10m}}]")
     origin.reply("/a", body=lambda asked: f"for {asked.all('traceparent')}".encode())
     segment = f"GET /a HTTP/1.1\r\nHost: e.test\r\ntraceparent: {PARENT}\r\n\r\n".encode()
-    flags = {"trusted_proxies": "192.0.2.0/24", "proxy_protocol": "127.0.0.1"}
+    flags: dict[str, Any] = {"trusted_proxies": "192.0.2.0/24", "proxy_protocol": "127.0.0.1"}
     got = []
     for lane in ("on", "off"):
         async with running_edge(origin.url, clock=DrivenClock(), rules=directory, lane=lane, **flags) as edge:
