@@ -25,6 +25,7 @@ from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
 from edgeproxy.clock import Clock
+from edgeproxy.cluster.shared_buckets import SharedBuckets
 from edgeproxy.earned.ledger import Ledger
 from edgeproxy.engine.aside import considerate
 from edgeproxy.engine.background import Background
@@ -162,6 +163,7 @@ class Worker:
             leases=self.store.leases,
             least=settings.min_rate,
             overload=overload,
+            buckets=self._open_buckets(),
         )
         self.metrics = Metrics(clock)
         self.percentiles = Percentiles(clock.now, self.metrics.tally.counted)
@@ -378,6 +380,16 @@ class Worker:
             log.warning("each worker finds out for itself which origins fail: %s", error.strerror)
             return None
 
+    def _open_buckets(self) -> SharedBuckets | None:
+        """Of rate limits; each worker's own where there is one."""
+        self._buckets = None
+        if self._handed is not None:
+            try:
+                self._buckets = SharedBuckets.open(self._handed.directory)
+            except OSError as error:
+                log.warning("each worker counts rate limits for itself: %s", error.strerror)
+        return self._buckets
+
     def _open_log(self) -> AccessLog | None:
         where = self.settings.access_log
         if where == "off" or self.settings.access_log_sample == 0:
@@ -464,6 +476,7 @@ class Worker:
             ("store", lambda x: x.close()),
             ("background", lambda x: x.close()),
             ("_board", lambda x: x.close()),
+            ("_buckets", lambda x: x.close()),
             ("access_log", lambda x: x.close()),
             ("spans", lambda x: asyncio.to_thread(x.close)),
         ):

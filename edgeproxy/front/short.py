@@ -42,7 +42,7 @@ from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
 from edgeproxy.policy.trace_context import TRACE
-from edgeproxy.policy.vocabulary import CacheWord
+from edgeproxy.policy.vocabulary import CacheWord, Unsatisfied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -285,8 +285,11 @@ class ShortWay:
         step = engine.prompt.look(exchange, matched, self._manner(block, head, rule))
         if step is None:
             return False
-        if gated:
-            engine.gates.refusal(rule, head, trace)
+        if gated and (refusal := engine.gates.refusal(rule, head, trace)) is not None:
+            # Another worker has taken the token meanwhile: nothing of what was looked up is told.
+            trace = Trace(trace.request_id, trace.started, "GET", block.host, target, client)
+            trace.unsatisfied = Unsatisfied.RATE_LIMITED
+            return self._refuse(protocol, refusal, trace, rule.name)
         learn = data if block.learnable and handler.lane is not None and not handler.draining else None
         if type(step) is Call:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):

@@ -11,10 +11,13 @@ import pytest
 from edgeproxy.engine.patience import GRACE
 from edgeproxy.front.doors import Doors, Terms, affordable
 from edgeproxy.networks import Networks, networks_in
+from edgeproxy.policy.vocabulary import Tier, Unsatisfied
+from edgeproxy.rules.model import RateLimit
 from tests.support.edge import running_edge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
@@ -265,3 +268,28 @@ async def test_few_descriptors(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "this process may open 400 files" in caplog.text
+
+
+async def test_a_token_that_another_worker_takes_meanwhile(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short way asks, looks, and then takes: between the two the bucket, the node's, may have emptied."""
+    directory = rules("rules: [{name: a, match: {path: '/**'}, ttl: 1m, rate_limit: {rate: 1/m, burst: 2}}]")
+    async with running_edge(origin.url, clock=clock, rules=directory) as edge, edge.client() as client:
+        assert (await client.get("/a")).status == 200
+        engine = edge.worker.engine
+        look, limit = engine.prompt.look, RateLimit(1 / 60, 2)
+
+        def looking(*asked: Any) -> Any:
+            assert engine.gates.buckets.wait("a", "127.0.0.1", limit, clock.now(), take=True) == 0.0
+            return look(*asked)
+
+        monkeypatch.setattr(engine.prompt, "look", looking)
+        answer = await client.get("/a")
+        assert (answer.status, answer["Retry-After"]) == (429, "60")
+        refused = edge.traces[-1]
+        assert (refused.hit, refused.tier, refused.unsatisfied) == (
+            False,
+            Tier.EDGE,
+            Unsatisfied.RATE_LIMITED,
+        )
