@@ -26,6 +26,7 @@ from edgeproxy.admin.private import make_private
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
 from edgeproxy.clock import Clock
 from edgeproxy.cluster.shared_buckets import SharedBuckets
+from edgeproxy.descriptors import shared_out
 from edgeproxy.earned.ledger import Ledger
 from edgeproxy.engine.aside import considerate
 from edgeproxy.engine.background import Background
@@ -34,7 +35,7 @@ from edgeproxy.engine.handle import Engine
 from edgeproxy.engine.overload import Overload
 from edgeproxy.front.arrival import Arrivals
 from edgeproxy.front.compress import Compressor
-from edgeproxy.front.doors import Doors, Terms, affordable
+from edgeproxy.front.doors import Doors, Terms
 from edgeproxy.front.followed import Followed
 from edgeproxy.front.handler import Handler
 from edgeproxy.front.heads import Heads
@@ -54,6 +55,7 @@ from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.observe.troubles import Troubles
 from edgeproxy.operate import Operator
 from edgeproxy.origin.board import Board
+from edgeproxy.origin.descriptors import Descriptors
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.history import InForce, Order, RuleHistory
@@ -68,6 +70,7 @@ from edgeproxy.warm.wanted_file import WantedFiles
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeproxy.descriptors import Shares
     from edgeproxy.observe.spans import Spans
     from edgeproxy.observe.trace import Trace
     from edgeproxy.origin.base import Purpose
@@ -137,7 +140,8 @@ class Worker:
         )
         if self._handed is not None and not self.store.table.is_shared:
             raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
-        self.given = given(settings)
+        self.shares = self._shared_out()
+        self.given = given(settings, self.shares.concurrent)
         self._board = self._open_board()
         self.origin = Pools(
             self.given.completed(taken.pools),
@@ -146,6 +150,7 @@ class Worker:
             turns=Turns(None if self._handed is None else self._handed.directory),
             chance=self._chance,
             board=self._board,
+            descriptors=Descriptors(self.shares.origins),
         )
         forward = ForwardBuilder(
             settings.name, settings.origin_host, node_id(settings), settings.forwarded_fields
@@ -262,25 +267,32 @@ class Worker:
 
     def _terms(self) -> Terms:
         settings = self.settings
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = settings.max_connections
         proxies = (*settings.trusted_proxies, *settings.proxy_protocol)
-        if descriptors != resource.RLIM_INFINITY:
-            most = affordable(most, descriptors, settings.origin_connections)
-        if most < settings.max_connections:
-            log.warning(
-                "--max-connections: %d, since this process may open %d files (ulimit -n) and origins need %d",
-                most,
-                descriptors,
-                settings.origin_connections,
-            )
         return Terms(
-            most=most,
+            most=self.shares.clients,
             each=settings.client_connections,
             exempt=Networks((*settings.unlimited_clients, *proxies)),
             allow=Networks((*settings.allow, *(proxies if settings.allow else ()))),
             deny=Networks(settings.deny),
         )
+
+    def _shared_out(self) -> Shares:
+        settings = self.settings
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        shares = shared_out(
+            settings.max_connections,
+            settings.origin_connections,
+            None if descriptors == resource.RLIM_INFINITY else descriptors,
+        )
+        if (shares.clients, shares.concurrent) != (settings.max_connections, settings.origin_connections):
+            log.warning(
+                "--max-connections: %d, --origin-connections: %d, since this process may open %d files "
+                "(ulimit -n)",
+                shares.clients,
+                shares.concurrent,
+                descriptors,
+            )
+        return shares
 
     def _connection_numbers(self) -> dict[str, int]:
         return {**self.doors.numbers(), "head_timeouts": self.heads.timeouts}
@@ -324,7 +336,7 @@ class Worker:
             """Work of our own leaves a quarter of the places at the origin to clients."""
             if self.engine.overload.shedding:
                 return False
-            return origin.queued == 0 and origin.in_flight * 4 < settings.origin_connections * 3
+            return origin.queued == 0 and origin.in_flight * 4 < self.shares.concurrent * 3
 
         return Warming(
             clock=self.clock,
@@ -508,8 +520,8 @@ def rule_history(settings: Settings) -> RuleHistory | None:
         return None
 
 
-def given(settings: Settings) -> Given:
-    """What the command line says of origins."""
+def given(settings: Settings, concurrent: int) -> Given:
+    """What the command line says of origins, and how many requests each may have at once."""
     return Given(
         settings.origins,
         Timeouts(
@@ -517,7 +529,7 @@ def given(settings: Settings) -> Given:
             first_byte=settings.first_byte_timeout,
             between_bytes=settings.read_timeout,
         ),
-        settings.origin_connections,
+        concurrent,
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgeproxy.descriptors import Shares, shared_out
 from edgeproxy.engine.patience import GRACE
-from edgeproxy.front.doors import Doors, Terms, affordable
+from edgeproxy.front.doors import Doors, Terms
 from edgeproxy.networks import Networks, networks_in
 from edgeproxy.policy.vocabulary import Tier, Unsatisfied
 from edgeproxy.rules.model import RateLimit
@@ -109,10 +111,12 @@ async def test_who_is_let_in(
 
 
 def test_descriptors_are_kept_for_origins_the_store_and_operators() -> None:
-    assert affordable(10_000, 1_048_576, 256) == 10_000
-    assert affordable(10_000, 1024, 256) == 704
-    assert affordable(10_000, 128, 256) == 64, "half, where nothing is left"
-    assert affordable(50, 128, 256) == 50
+    assert shared_out(10_000, 256, 1_048_576) == Shares(10_000, 256, 1_038_512)
+    assert shared_out(10_000, 256, None) == Shares(10_000, 256, math.inf)
+    assert shared_out(10_000, 256, 1024) == Shares(704, 256, 256)
+    assert shared_out(10_000, 256, 128) == Shares(64, 24, 24), "half, where nothing is left"
+    assert shared_out(50, 256, 128) == Shares(50, 38, 38)
+    assert shared_out(10_000, 256, 32) == Shares(16, 1, 1)
 
 
 # -- how long: D6 -----------------------------------------------------------------------------------------
