@@ -1,7 +1,7 @@
 """How the descriptors that a process may open (``ulimit -n``) are shared out: clients, origins, all else.
 
-Rules of this file: what is kept for all else (files, the store, operators) is nobody's; origins have what is left
-then, and where that is nothing clients have half.
+Rules of this file: what is kept for all else (files, the store, operators) is nobody's; origins have what is
+left then, and where that is nothing clients have half.
 """
 
 from __future__ import annotations
