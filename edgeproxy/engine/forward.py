@@ -7,6 +7,10 @@ Rules of this file:
 - What is passed goes as it came, less what belongs to the connection (RFC 9110 §7.6.1).
 - Host goes as the client sent it, in the letters that the key has too: an origin that minds its case must not
   be made to answer differently under one key. Where the operator has set another one, that goes instead.
+- CGI and its heirs read "_" and "-" in a name alike. A field that they would take for one that counts (for
+  the rule, for HTTP, or among those below) is not forwarded: it would say unkeyed what the other says keyed.
+- TRACE is sent back as it came (RFC 9110 §9.3.8): what a client must not see, or a script of its page, is not
+  in it: credentials, his own and those that the rule sets.
 - A request that is recorded as a span goes on under an id of ours (traceparent); otherwise those fields are
   like any others.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
@@ -110,7 +114,7 @@ class ForwardBuilder:
         raw = [
             field
             for field in headers.raw
-            if (name := field[0].lower()).replace(b"_", b"-") not in _DROPPED
+            if not ((name := field[0].lower()) in _DROPPED or (b"_" in name and _passes_for(name, rule)))
             or (rule.key.headers and name not in _OURS and name.decode("latin-1") in rule.key.headers)
         ]
         if self._host:
@@ -135,6 +139,9 @@ class ForwardBuilder:
         headers = Headers(raw)
         if rule.request_headers:
             headers = rule.request_headers.apply(headers)
+        if head.method == "TRACE":
+            given = (*rule.request_headers.set, *rule.request_headers.add)
+            headers = headers.without({*_NOT_TRACED, *(name.lower() for name, _ in given)})
         return Forward(
             method=head.method,
             target=head.target,
@@ -163,5 +170,30 @@ def _with_plain_etags(headers: Headers, rule: Rule) -> Headers:
     return headers
 
 
+def _passes_for(name: bytes, rule: Rule) -> bool:
+    """Whether an origin may take the field ``name``, which has a "_", for another one that counts."""
+    meant = name.replace(b"_", b"-")
+    if meant in _DROPPED or meant in _OF_HTTP:
+        return True
+    changes = rule.request_headers
+    counting = {
+        *rule.key.headers,
+        *rule.overrides.normalise,
+        *(condition.name for condition in rule.match.headers),
+        *changes.remove,
+        *(given for given, _ in (*changes.set, *changes.add)),
+    }
+    return meant.decode("latin-1") in {each.lower().replace("_", "-") for each in counting}
+
+
+_OF_HTTP = frozenset({
+    b"accept-charset", b"accept-encoding", b"accept-language", b"cache-control", b"content-encoding",
+    b"content-language", b"content-length", b"content-range", b"content-type", b"if-match",
+    b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"max-forwards",
+    b"proxy-authorization", b"transfer-encoding", b"user-agent", b"x-api-key", b"x-auth-token",
+    b"x-csrf-token", b"x-requested-with",
+})  # fmt: skip
+"""With a "-", and what origins answer may hang on them."""
+_NOT_TRACED = frozenset({"authorization", "cookie"})
 _DROPPED = frozenset(name.encode() for name in (*SPOKEN_FOR, "via", FIELD))
 _OURS = frozenset(name.encode() for name in (*OURS, "via", FIELD))
