@@ -15,8 +15,9 @@ RUN groupadd --system --gid 10001 edgeproxy \
  && install --directory --owner=edgeproxy --group=edgeproxy /var/cache/edgeproxy
 COPY --from=build /opt/edgeproxy /opt/edgeproxy
 
-# The root file system may be read-only: the cache is a volume, and nothing else is written. With --workers 2 or
-# more, give it a little memory at /tmp for their sockets (--tmpfs /tmp); without, they are in the cache.
+# The root file system may be read-only: the cache is a volume, and nothing else is written. There is a
+# worker for each CPU that the container may use (--cpus, or EDGEPROXY_WORKERS). Of several the sockets are in /tmp,
+# if that is given (--tmpfs /tmp), else in the cache.
 # EDGEPROXY_ORIGIN has no default: give it with -e, or --origin after the image's name.
 # Clients come in at 8080. The admin port is loopback's own; to publish it, set EDGEPROXY_ADMIN to
 # 0.0.0.0:8081 and EDGEPROXY_ADMIN_TOKEN to a secret.

@@ -16,7 +16,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.admin.node import WorkerLink
+from edgeproxy.admin.worker_link import WorkerLink
 from edgeproxy.settings import HandedDown
 
 if TYPE_CHECKING:

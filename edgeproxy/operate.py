@@ -320,7 +320,7 @@ class Operator:
             wanted, matcher = worker.warming.wanted, worker.engine.matcher
             await wanted.work_out(matcher)
             told["wanted"] = [[w.again.url, w.rule, w.weight] for w in wanted.top(pulse.WANTED, matcher)]
-            told["troubles"] = worker.troubles.told()
+            told["troubles"] = worker.telemetry.troubles.told()
             told["facts"] = {
                 **worker.metrics.facts(),
                 "connections": len(worker.server.connections),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.cluster.redis_url import is_redis, with_password
+from edgeproxy.cpus import usable_cpus
 from edgeproxy.networks import Network, networks_in
 
 if TYPE_CHECKING:
@@ -121,30 +122,17 @@ def limit(value: str) -> int:
     return int(value)
 
 
+AUTO = 0
+"""As many workers as there are CPUs for them (``_workers``)."""
+
+
 def workers(value: str) -> int:
     if value == "auto":
-        return usable_cpus()
+        return AUTO
     try:
         return count(value)
     except ValueError as error:
         raise ValueError(f"{error}, or auto") from None
-
-
-CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-"""Of the container, where there is one: microseconds of CPU time, and in how many (cgroup v2)."""
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may use: those it is allowed to run on, and what its container is given."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        allowed = os.cpu_count() or 1
-    try:
-        quota, _, period = CPU_LIMIT.read_text().partition(" ")
-        return max(1, min(allowed, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup, or "max"
-        return allowed
 
 
 def some(value: str) -> int:
@@ -332,7 +320,8 @@ OPTIONS = (
     Option("cache_dir", text, "", "DIR",
            "where the default store, the admin token and the purge numbers live; "
            "default ~/.cache/edgeproxy"),
-    Option("memory", size, "256MiB", "SIZE", "L1: memory for entries in each worker, overhead counted"),
+    Option("memory", size, "256MiB", "SIZE",
+           "L1: memory for entries, overhead counted; of several workers each has an equal part"),
     Option("store_size", store_size, "2GiB", "SIZE", "L2: the most an LMDB store may take"),
     Option("store_budget", timeout, "50ms", "TIME", "the longest a request waits for the shared store"),
     Option("node", printable, "", "NAME",
@@ -345,7 +334,8 @@ OPTIONS = (
            "remember what is most wanted, and ask for it again after a start"),
     Option("rule_history", some, "20", "N",
            "versions of the rules kept in the cache dir, for 'edgeproxy rules'; 0: none"),
-    Option("workers", workers, "1", "N|auto", "worker processes; auto: one for each CPU that we may use"),
+    Option("workers", workers, "auto", "N|auto",
+           "worker processes; auto: one for each CPU that we may use, and one alone with --store memory:"),
     Option("crash_limit", count, "5", "N", "worker crashes within 30 s after which edgeproxy gives up"),
     Option("location", printable, "", "NAME", "names this edge in X-Edge-Location"),
     Option("name", pseudonym, "edgeproxy", "NAME", "our name in Cache-Status and Via"),
@@ -421,6 +411,7 @@ class Settings:
     store: str = field(repr=False)
     cache_dir: Path
     memory: int
+    """Of all workers together."""
     store_size: int
     store_budget: float
     node: str
@@ -542,6 +533,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     directory = Path(given.pop("cache_dir") or default_cache_dir(environ))
     token_file, read_file = given.pop("admin_token_file"), given.pop("read_token_file")
     store = _store(given, environ) or _default_store(given, directory)
+    given["workers"] = given["workers"] or _workers(store)
     return Settings(
         **{k: v for k, v in given.items() if k not in ("rules", "store", "store_password_file")},
         rules=rules_directory(given["rules"]),
@@ -576,6 +568,11 @@ def _store(given: Mapping[str, Any], environ: Mapping[str, str]) -> str:
         return with_password(store, password)
     except ValueError as error:
         raise SettingsError(f"{flag if path else 'EDGEPROXY_STORE_PASSWORD'}: {error}") from None
+
+
+def _workers(store: str) -> int:
+    """Of memory alone each worker would have its own, and fetch for itself what the others have."""
+    return 1 if store == "memory:" else usable_cpus()
 
 
 def _default_store(given: Mapping[str, Any], directory: Path) -> str:

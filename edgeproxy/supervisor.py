@@ -30,10 +30,14 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import Refused, State
+from edgeproxy.admin.figures import HEALTH_LIMIT
 from edgeproxy.admin.listener import AdminListener
-from edgeproxy.admin.node import HEALTH_LIMIT, Node
-from edgeproxy.app import (
-    BACKLOG,
+from edgeproxy.admin.node import Node
+from edgeproxy.app import BACKLOG
+from edgeproxy.child import Child, start_child, within
+from edgeproxy.clock import Clock
+from edgeproxy.engine.background import Background
+from edgeproxy.from_settings import (
     admin_auth,
     admin_tls,
     bind,
@@ -42,9 +46,6 @@ from edgeproxy.app import (
     rule_history,
     tls_of,
 )
-from edgeproxy.child import Child, start_child, within
-from edgeproxy.clock import Clock
-from edgeproxy.engine.background import Background
 from edgeproxy.rolling import Rolling
 from edgeproxy.rules.snapshot import RuleSnapshot
 from edgeproxy.settings import SettingsError, environment, handed_down
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.admin.auth import Auth
     from edgeproxy.admin.control import Replaced
-    from edgeproxy.admin.node import Member
+    from edgeproxy.admin.team import Member
     from edgeproxy.config_copy import ConfigCopy
     from edgeproxy.settings import Settings
     from edgeproxy.systemd import Sockets
@@ -133,7 +134,7 @@ class Supervisor:
             self._snapshot = RuleSnapshot(settings.rules, directory, rule_history(settings))
             self._snapshot.take()
             self._node = Node(self, self._snapshot, self._clock)
-            self._node.record("start")
+            self._node.node_rules.record("start")
             self._listen = self._given.listen or bind(settings.listen.host, settings.listen.port, "--listen")
             try:
                 _hold(self._listen, settings)
@@ -284,7 +285,7 @@ class Supervisor:
             await child.attend()
         finally:
             self._children.discard(child)
-            self._node.ended(child)
+            self._node.figures.ended(child)
             with contextlib.suppress(OSError):
                 (self._directory / f"worker-{child.serial}.sock").unlink()
 
@@ -309,7 +310,7 @@ class Supervisor:
         return f"serving on {self._settings.listen}, {ready}{failed}"
 
     async def _tell_rules(self, child: Child) -> None:
-        await self._node.tell_rules(child)
+        await self._node.node_rules.tell(child)
 
     async def _guard(self, child: Child) -> bool:
         """Until the worker is gone; whether the slot needs another one."""
@@ -442,7 +443,7 @@ class Supervisor:
             self._see_off(new)
             return
         if old is not None:
-            await self._node.retiring(old)
+            await self._node.figures.retiring(old)
             old.retiring = True
         self._slots[new.slot] = new
         self._replaced += old is not None
@@ -452,7 +453,7 @@ class Supervisor:
             self._see_off(old)
 
     async def retire(self, old: Child) -> None:
-        await self._node.retiring(old)
+        await self._node.figures.retiring(old)
         old.retiring = True
         if self._slots.get(old.slot) is old:
             del self._slots[old.slot]

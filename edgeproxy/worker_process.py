@@ -213,9 +213,8 @@ def reload(worker: Worker, manager: Manager) -> None:
 
 
 def reopen(worker: Worker) -> None:
-    log_file = getattr(worker, "access_log", None)  # not there yet while the worker starts
-    if log_file is not None:
-        log_file.reopen()
+    if worker.telemetry.access_log is not None:
+        worker.telemetry.access_log.reopen()
 
 
 def described(settings: Settings, *, memory_alone: bool) -> str:

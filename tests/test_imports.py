@@ -22,13 +22,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "edgeproxy"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeproxy.value",),
-    ("edgeproxy.policy", "edgeproxy.clock", "edgeproxy.networks", "edgeproxy.descriptors"),
+    ("edgeproxy.policy", "edgeproxy.clock", "edgeproxy.networks", "edgeproxy.cpus", "edgeproxy.descriptors"),
     ("edgeproxy.rules", "edgeproxy.key", "edgeproxy.observe.trace"),
     ("edgeproxy.store", "edgeproxy.cluster", "edgeproxy.origin"),
     ("edgeproxy.engine",),
     ("edgeproxy.warm", "edgeproxy.earned"),
     ("edgeproxy.front", "edgeproxy.admin", "edgeproxy.observe", "edgeproxy.settings"),
-    ("edgeproxy.app", "edgeproxy.operate"),
+    ("edgeproxy.app", "edgeproxy.operate", "edgeproxy.from_settings", "edgeproxy.telemetry"),
     (
         "edgeproxy.systemd",
         "edgeproxy.config_copy",

@@ -412,22 +412,11 @@ def test_addresses_read_back(written: str, back: str) -> None:
     assert str(settings.address(written)) == back
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [
-        ("250000 100000", 2),
-        ("50000 100000", 1),
-        ("max 100000", 4),
-        ("9900000 100000", 4),
-        (None, 4),
-        ("?", 4),
-    ],
-)
-def test_workers_auto_is_what_the_container_may_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: int
-) -> None:
-    if limit is not None:
-        (tmp_path / "cpu.max").write_text(f"{limit}\n")
-    monkeypatch.setattr(settings, "CPU_LIMIT", tmp_path / "cpu.max")
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert settings.workers("auto") == expected
+def test_as_many_workers_as_cpus_unless_they_could_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "usable_cpus", lambda: 5)
+    assert loaded().workers == loaded({"workers": "auto"}).workers == 5
+    assert loaded({"store": "redis://r"}).workers == 5
+    assert (
+        loaded({"store": "memory:"}).workers == loaded({"store": "memory:", "workers": "auto"}).workers == 1
+    )
+    assert loaded({"store": "memory:", "workers": "3"}).workers == 3

@@ -238,6 +238,7 @@ def test_numbers_of_the_workers_add_up(edge: EdgeProcess) -> None:
         assert performance(edge) == before + 7
         assert live(edge) == seen + 7
         assert sample(edge, "edgeproxy_node_workers_ready") == 2
+        assert sample(edge, "edgeproxy_store_l1_max_bytes") == 256 * 2**20  # --memory is of both together
         found = json.loads(edge.admin("GET", f"/api/cache/entry?url={edge.url}{target}").body)
         assert found["variants"][0]["status"] == 200
         dry = purge(edge, {"url": target, "dry_run": True})

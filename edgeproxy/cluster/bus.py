@@ -32,7 +32,8 @@ from redis.exceptions import RedisError
 
 from edgeproxy.cluster import lost_log
 from edgeproxy.cluster.epoch import number_of
-from edgeproxy.cluster.receipts import Registry
+from edgeproxy.cluster.mend import is_wrong_type, mend
+from edgeproxy.cluster.receipts import Keys, Registry
 from edgeproxy.cluster.redis_link import connect
 from edgeproxy.cluster.untold import Untold
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -62,7 +63,7 @@ _NOT_YET = "not connected yet"
 # Keys carry one hash tag, so that a cluster keeps them in one slot.
 _BEGIN = """
 local name = redis.call('GET', KEYS[1])
-if not name or redis.call('EXISTS', KEYS[2]) == 0 then
+if not name or #name ~= #ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then
   redis.call('DEL', KEYS[1], KEYS[2])
   name = ARGV[1]
   redis.call('SET', KEYS[1], name)
@@ -113,10 +114,24 @@ class RedisBus:
         self._beat = min(BEAT, lease / 4)
         self._redis = connect(url, connections=COMMANDS + 4)
         self._turns = asyncio.Semaphore(COMMANDS)
-        self._tail = connect(url, connections=1, timeout=self._beat + 1.0)
-        self._keys = [f"{{{prefix}purges}}:name", f"{{{prefix}purges}}:log"]
-        nodes = f"{{{prefix}purges}}:nodes"
-        self._registry = Registry(self._redis, (self._keys[0], nodes), table, clock, name=name, lease=lease)
+        # Blocking reads: of the log, and of what nodes say while a purge is waited for.
+        self._tail = connect(url, connections=2, timeout=self._beat + 1.0)
+        name_key, log_key, nodes, news = (
+            f"{{{prefix}purges}}:{what}" for what in ("name", "log", "nodes", "news")
+        )
+        self._keys = [name_key, log_key]
+        self._all_keys = name_key, log_key, nodes, news
+        clients = self._redis, self._tail
+        self._registry = Registry(
+            clients,
+            Keys(name_key, nodes, news),
+            table,
+            clock,
+            spawn,
+            name=name,
+            lease=lease,
+            block=self._beat,
+        )
         self._lease = lease
         self._wait = wait
         self._reported = 0.0
@@ -199,10 +214,18 @@ class RedisBus:
             except Exception as error:  # noqa: BLE001  # whatever it was, the log is followed again
                 if not self._closed:  # else a connection was closed under a command
                     self._down(error)
+                    await self._mend(error)
             self._tried.set()
             if not self._closed:
                 await self._clock.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _mend(self, error: Exception) -> None:
+        """After an error: remove what is at our keys and is none of ours, if that was it."""
+        if is_wrong_type(error):
+            with contextlib.suppress(RedisError, OSError):
+                count = await mend(self._redis, self._all_keys)
+                log.warning("purge log: %d keys were of another type and are removed", count)
 
     async def _report(self) -> None:
         self._reported = self._clock.monotonic()

@@ -141,7 +141,7 @@ class _Start:
             command = [
                 "edgeproxy", "serve", "--origin", origin_url,
                 "--listen", f"127.0.0.1:{client_port}", "--admin", f"127.0.0.1:{admin_port}",
-                "--store", f"lmdb:{cache / 'store'}", "--cache-dir", str(cache),
+                "--store", f"lmdb:{cache / 'store'}", "--cache-dir", str(cache), "--workers", "1",
             ]  # fmt: skip
             if rules is not None:
                 command += ["--rules", str(rules)]

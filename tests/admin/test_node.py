@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgeproxy.admin import node as node_module
 from edgeproxy.admin.control import (
     ExplainRequest,
     Kind,
@@ -20,9 +19,10 @@ from edgeproxy.admin.control import (
     WarmRequest,
 )
 from edgeproxy.admin.listener import AdminListener
-from edgeproxy.admin.node import Member, Node, WorkerLink
+from edgeproxy.admin.node import Node
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.problem import Problem
+from edgeproxy.admin.worker_link import NoAnswer, WorkerLink
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.rules.history import RuleHistory
 from edgeproxy.rules.snapshot import RuleSnapshot
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from edgeproxy.admin.team import Member
     from edgeproxy.rules.history import Order
 
 RULES = "rules: [{{name: {name}, match: {{path: /a}}, ttl: 1m}}]\n"
@@ -115,7 +116,7 @@ class Setting:
         snapshot = RuleSnapshot(self.source, directory, RuleHistory(directory / "kept"))
         snapshot.take()
         self.node = Node(self.team, snapshot, self.clock)
-        self.node.record("start")
+        self.node.node_rules.record("start")
 
     def write(self, name: str) -> None:
         (self.source / "one.yaml").write_text(RULES.format(name=name))
@@ -156,13 +157,13 @@ async def test_a_replaced_worker_leaves_its_last_hour(setting: Setting) -> None:
     before = await setting.node.pulse(0, "5m", tables=True)
     report = await setting.node.performance()
     old = setting.team.members[0]
-    await setting.node.retiring(old)
+    await setting.node.figures.retiring(old)
     setting.team.members.remove(old)
     after = await setting.node.pulse(0, "5m", tables=True)
     assert (after["slots"], after["rules"]) == (before["slots"], before["rules"])
     assert await setting.node.performance() == report
     await setting.listeners[0].close()
-    await setting.node.retiring(old)  # it is gone already: nothing is told, nothing fails
+    await setting.node.figures.retiring(old)  # it is gone already: nothing is told, nothing fails
 
 
 async def test_explain_is_answered_by_one_worker(setting: Setting) -> None:
@@ -366,9 +367,9 @@ async def test_what_a_worker_had_counted_stays_when_it_ends(setting: Setting) ->
     assert counted(await setting.node.metrics()) == 8
     setting.workers[0].exposition = setting.workers[0].exposition.replace(b" 4", b" 6")
     leaver = setting.team.members[0]
-    await setting.node.retiring(leaver)
+    await setting.node.figures.retiring(leaver)
     setting.team.members.remove(leaver)
-    setting.node.ended(leaver)
+    setting.node.figures.ended(leaver)
     assert counted(await setting.node.metrics()) == 10
     await setting.listeners[1].close()  # it does not answer for now: what it last said counts
     assert counted(await setting.node.metrics()) == 10
@@ -378,7 +379,7 @@ async def test_a_worker_that_hangs_is_not_alive(setting: Setting) -> None:
     link = setting.team.members[0].link
     assert await link.alive(5)
     setting.workers[0].gate_all.clear()
-    with pytest.raises(node_module.NoAnswer, match=r"within 0\.05 s"):
+    with pytest.raises(NoAnswer, match=r"within 0\.05 s"):
         await link.ask("GET", "/api/cache/entry", query=[("url", "/hang")], patience=0.05)
     setting.workers[0].gate_all.set()
     await setting.listeners[0].close()

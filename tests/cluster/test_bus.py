@@ -249,6 +249,32 @@ async def test_a_record_that_cannot_be_read_purges_everything(redis: Server, bac
     await node.bus.close()
 
 
+@pytest.mark.parametrize("what", ["name", "log", "nodes", "news", "a name that is none"])
+async def test_what_is_of_another_type_at_our_keys_is_removed(
+    redis: Server, background: Background, what: str
+) -> None:
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    name, epoch = one.table.incarnation, one.table.current
+    client = Redis.from_url(redis.url)
+    key = f"{{edgeproxy:purges}}:{'name' if ' ' in what else what}"
+    await client.delete(key)
+    if what == "a name that is none":
+        await client.set(key, "x")
+    else:
+        await client.rpush(key, "of somebody else")
+    said = ""
+    while said != "ok":
+        _, said, _ = await one.bus.publish(url("/a"), wait=False)
+        await asyncio.sleep(0.01)
+    await until(lambda: other.gone("/a", epoch))
+    lost = what not in {"nodes", "news"}
+    assert (one.table.incarnation != name) is lost, "a log that may have been anything is a lost one"
+    assert one.gone("/any", epoch) is lost
+    await client.aclose()
+    for node in (one, other):
+        await node.bus.close()
+
+
 async def test_a_healthy_start_is_no_warning(
     redis: Server, background: Background, caplog: pytest.LogCaptureFixture
 ) -> None:

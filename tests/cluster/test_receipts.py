@@ -40,6 +40,7 @@ class Node:
         background: Background,
         table: PurgeTable | None = None,
         wait: float = 5.0,
+        lease: float = LEASE,
     ) -> None:
         self.name = name
         self.link = link
@@ -51,7 +52,7 @@ class Node:
             Clock(),
             background.spawn,
             name=name,
-            lease=LEASE,
+            lease=lease,
             wait=wait,
         )
         self.bus.on_trust = self.trusted.append
@@ -65,9 +66,11 @@ class Cluster:
         self._background = background
         self.nodes: list[Node] = []
 
-    async def add(self, name: str, table: PurgeTable | None = None, wait: float = 5.0) -> Node:
+    async def add(
+        self, name: str, table: PurgeTable | None = None, wait: float = 5.0, lease: float = LEASE
+    ) -> Node:
         link = await self._stack.enter_async_context(ToxicProxy(self._redis.host, self._redis.port))
-        node = Node(name, link, self._background, table, wait)
+        node = Node(name, link, self._background, table, wait, lease)
         self.nodes.append(node)
         await node.bus.followed.wait()
         return node
@@ -101,6 +104,37 @@ async def test_many_purges_at_once_share_their_looks(cluster: Cluster) -> None:
     nodes = [await cluster.add(f"node-{n}") for n in range(2)]
     results = await asyncio.gather(*(nodes[n % 2].bus.publish(url(f"/{n}")) for n in range(40)))
     assert all(said(receipts) == {"node-0": "ok", "node-1": "ok"} for _, _, receipts in results)
+
+
+async def test_who_waits_is_woken_and_asks_nothing_in_between(cluster: Cluster, redis: Server) -> None:
+    one, other = await cluster.add("one", lease=60.0), await cluster.add("other", lease=60.0)
+    client = Redis.from_url(redis.url)
+
+    async def looks() -> int:
+        told = await client.info("commandstats")
+        return int(told.get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+    before = await looks()
+    other.link.delay(0.04)  # each way: what it hears, reads and says takes a while
+    _, _, receipts = await one.bus.publish(url("/a"))
+    made = await looks() - before
+    await other.link.heal()
+    await client.aclose()
+    assert said(receipts) == {"one": "ok", "other": "ok"}
+    assert made == 1, "when it begins"
+
+
+async def test_where_no_news_can_be_had_it_is_looked_for(cluster: Cluster) -> None:
+    one, other = await cluster.add("one"), await cluster.add("other")
+    client = Redis(host="127.0.0.1", port=1)
+    reads = one.bus._registry._listener._redis
+    one.bus._registry._listener._redis = client
+    _, _, receipts = await one.bus.publish(url("/a"))
+    assert said(receipts) == {"one": "ok", "other": "ok"}
+    one.bus._registry._listener._redis = reads
+    _, _, receipts = await one.bus.publish(url("/b"))
+    assert said(receipts) == {"one": "ok", "other": "ok"}
+    assert other.table.current == one.table.current
 
 
 async def test_a_node_that_is_cut_off_is_waited_for_until_its_lease_is_over(cluster: Cluster) -> None:
@@ -176,7 +210,7 @@ async def test_after_the_log_was_lost_nobody_says_that_all_know(cluster: Cluster
 async def test_what_somebody_else_wrote_among_the_reports_is_removed(cluster: Cluster, redis: Server) -> None:
     one = await cluster.add("one")
     client = Redis.from_url(redis.url)
-    key = one.bus._registry._keys[1]
+    key = one.bus._registry._keys.reports
     await client.hset(key, mapping={"x": "", "y/z": "1 2", "old/1": "1000 5 0 1000 old"})
     _, _, receipts = await one.bus.publish(url("/a"))
     assert said(receipts) == {"one": "ok"}

@@ -117,7 +117,7 @@ def edge(origin: str, rules: str) -> Iterator[str]:
     port, admin = free_port(), free_port()
     command = [
         sys.executable, "-m", "edgeproxy", "serve", "--origin", origin, "--rules", rules,
-        "--store", "memory:", "--access-log", "off", "--log-level", "warning",
+        "--store", "memory:", "--workers", "1", "--access-log", "off", "--log-level", "warning",
         "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
     ]  # fmt: skip
     env = {**environment(), "EDGEPROXY_ADMIN_TOKEN": "conformance"}

@@ -100,7 +100,7 @@ def sent(origin: LedgerOrigin, number: int = -1) -> dict[str, str]:
 
 async def flushed(edge: Edge) -> None:
     await edge.until(lambda: not edge.worker.handler.in_flight)
-    spans = edge.worker.spans
+    spans = edge.worker.telemetry.spans
     assert spans is not None
     await asyncio.to_thread(spans._provider.force_flush)
 
@@ -152,7 +152,7 @@ async def test_what_is_not_recorded_passes_as_it_came(
 async def test_without_an_exporter_a_recorded_trace_passes_as_it_came(origin: LedgerOrigin) -> None:
     async with running_edge(origin.url, trace_from="all") as edge:
         await edge.get("/a", RECORDED, ("tracestate", "a=1"))
-        assert edge.worker.spans is None
+        assert edge.worker.telemetry.spans is None
     assert sent(origin) == {"traceparent": RECORDED[1], "tracestate": "a=1"}
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
-READY = 30.0
-"""Seconds a process may take until it answers, on a busy machine."""
+READY = 90.0
+"""Seconds a process may take until it answers, on a machine that is busy with much else."""
 STOP = 10.0
 """Seconds a process may take to end after SIGTERM."""
 ATTEMPTS = 3
@@ -212,8 +212,9 @@ def edgeproxy_process(
 ) -> Iterator[EdgeProcess]:
     """Run ``edgeproxy serve`` in front of ``origin`` until /readyz says 200; ended by SIGTERM.
 
-    ``store`` None: the default store, in ``directory``. With ``check_log`` an unhandled exception in the log,
-    or an exit status other than 0 after SIGTERM, is a failure (unless the test ended it itself).
+    One worker, unless ``arguments`` say how many. ``store`` None: the default store, in ``directory``. With
+    ``check_log`` an unhandled exception in the log, or an exit status other than 0 after SIGTERM, is a
+    failure (unless the test ended it itself).
     ``descriptors``: what it may open (``ulimit -n``).
     """
     token = os.urandom(12).hex()
@@ -229,6 +230,8 @@ def edgeproxy_process(
         serve += ["--cache-dir", str(directory / "cache")]
         if store is not None:
             serve += ["--store", store]
+        if not {"--workers", "--config"}.intersection(arguments):
+            serve += ["--workers", "1"]
         if "--warm-start" not in arguments:
             serve += ["--warm-start", "off"]
         return [*serve, *arguments]

@@ -797,8 +797,8 @@ async def test_what_is_told_of_them(clock: DrivenClock, tmp_path: Path) -> None:
         (trace,) = edge.traces
         assert 25 <= trace.seconds < 27
         assert (trace.bytes_in, trace.bytes_out) == (11 + 8, 4)
-        assert edge.worker.access_log is not None
-        edge.worker.access_log.close()
+        assert edge.worker.telemetry.access_log is not None
+        edge.worker.telemetry.access_log.close()
         line = log.read_text()
         assert '"closed":"client 4000"' in line
         assert '"status":101' in line
