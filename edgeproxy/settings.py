@@ -213,11 +213,22 @@ FIELDS = (
 
 
 def fields(value: str) -> frozenset[str]:
+    return _some_of(FIELDS, value)
+
+
+def _some_of(known: tuple[str, ...], value: str) -> frozenset[str]:
     names = {name.strip().lower() for name in value.split(",") if name.strip()}
-    unknown = sorted(names - set(FIELDS))
+    unknown = sorted(names.difference(known))
     if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r}; expected some of {', '.join(FIELDS)}")
+        raise ValueError(f"unknown field {unknown[0]!r}; expected some of {', '.join(known)}")
     return frozenset(names)
+
+
+TOLD = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+
+
+def told(value: str) -> frozenset[str]:
+    return _some_of(TOLD, value)
 
 
 def pseudonym(value: str) -> str:
@@ -250,6 +261,12 @@ def level(value: str) -> str:
     return value.lower()
 
 
+def followed(value: str) -> str:
+    if value.lower() not in ("trusted", "all", "none"):
+        raise ValueError("expected trusted, all or none")
+    return value.lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     name: str
@@ -277,6 +294,12 @@ OPTIONS = (
     Option("admin", address, "127.0.0.1:8081", "HOST:PORT", "where operators connect"),
     Option("trusted_proxies", networks_in, "", "CIDR,…",
            "proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed; default: none"),
+    Option("forwarded_fields", told, "x-forwarded-for,x-forwarded-host,x-forwarded-proto", "NAMES",
+           "what the origin is told of clients, of these and forwarded; x-forwarded-host only with "
+           "--origin-host; what clients send of them is dropped"),
+    Option("trace_from", followed, "trusted", "trusted|all|none",
+           "whose X-Request-ID, traceparent and tracestate are taken over: the trusted proxies', all, none; "
+           "of others they are dropped"),
     Option("proxy_protocol", networks_in, "", "CIDR,…",
            "proxies that begin each connection with a PROXY protocol head (1 or 2), and with TLS the "
            "only ones that may connect; default: none"),
@@ -374,6 +397,8 @@ class Settings:
     listen: Address
     admin: Address
     trusted_proxies: tuple[Network, ...]
+    forwarded_fields: frozenset[str]
+    trace_from: str
     proxy_protocol: tuple[Network, ...]
     tls_certificate: tuple[tuple[Path, Path], ...]
     """Chain and key of each."""

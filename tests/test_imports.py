@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "edgeproxy"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeproxy.value",),
-    ("edgeproxy.policy", "edgeproxy.clock", "edgeproxy.networks", "edgeproxy.cpus"),
+    ("edgeproxy.policy", "edgeproxy.clock", "edgeproxy.networks", "edgeproxy.cpus", "edgeproxy.descriptors"),
     ("edgeproxy.rules", "edgeproxy.key", "edgeproxy.observe.trace"),
     ("edgeproxy.store", "edgeproxy.cluster", "edgeproxy.origin"),
     ("edgeproxy.engine",),

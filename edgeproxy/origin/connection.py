@@ -38,6 +38,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import re
 import select
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,8 @@ SUPPORTED = ((3, 14, 5), (3, 15))
 """From, and below."""
 
 _DUE = 1e-6
+_OCTETS = re.compile(r":? b['\"]")
+"""Where what aiohttp says of a malformed message begins to quote it."""
 """Seconds that rounding may take from a timer."""
 
 
@@ -410,7 +413,8 @@ def _named(error: BaseException) -> OriginError:
     if isinstance(error, OriginError):
         return error
     if isinstance(error, HttpProcessingError):
-        return OriginError(OriginFailure.BAD_RESPONSE, str(error))
+        # What is wrong, in a line; the octets that follow may be anything, somebody's cookie too.
+        return OriginError(OriginFailure.BAD_RESPONSE, _OCTETS.split(" ".join(error.message.split()))[0])
     return OriginError(OriginFailure.RESET, str(error))
 
 
