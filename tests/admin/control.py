@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.admin.control import (
+    Alerts,
     ExplainRequest,
     PartHealth,
     PurgeAnswer,
@@ -87,6 +88,7 @@ class SmallControl:
         self.reloads = 0
         self.reloaded_by: list[tuple[str, str]] = []
         self.rule_life = SmallRuleLife()
+        self.alerts: Alerts | None = None
         self.last_reload: ReloadResult | None = None
         self.errors: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
