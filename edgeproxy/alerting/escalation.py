@@ -89,7 +89,8 @@ class Escalation:
         for key, heard in list(standing.heard.items()):
             if key in firing_now:
                 continue
-            if now - (heard.episode.over or now) > FORGOTTEN:
+            over = heard.episode.over
+            if over is not None and now - over > FORGOTTEN:
                 del standing.heard[key]
             else:
                 notices.append(Notice(Kind.OVER, heard.episode, heard.after))
@@ -116,7 +117,7 @@ class Escalation:
 
     def _reached(self, receiver: str, episode: Episode, now: float) -> float | None:
         """The last step that the episode has come to and that names the receiver."""
-        lasted = now - (episode.fired or now)
+        lasted = episode.lasted(now)
         return max(
             (
                 step.after

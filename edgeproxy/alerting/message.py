@@ -37,6 +37,7 @@ def composed(notices: Sequence[Notice], instance: str, now: float) -> Message:
     over = sum(notice.kind is Kind.OVER for notice in notices)
     counted = [(on.count(severity), severity) for severity in ("critical", "warning")]
     told = ", ".join(f"{number} {what}" for number, what in (*counted, (over, "resolved")) if number)
+    told = told.replace(" warning", " warnings") if on.count("warning") > 1 else told
     kind = "failure" if "critical" in on else "warning" if on else "success"
     lines = tuple(_line(notice, instance, now) for notice in notices)
     return Message(f"edgeproxy {instance}: {told}", "\n\n".join(paragraphs), kind, lines)
@@ -51,7 +52,6 @@ def trial(instance: str, now: float) -> Message:
 
 def told(episode: Episode, instance: str, now: float) -> dict[str, Any]:
     """One alert, JSON-ready. Times in seconds since the epoch; ``for``: seconds since it fired."""
-    end = now if episode.over is None else episode.over
     return {
         "alert": episode.alert.name,
         "severity": episode.alert.severity,
@@ -63,13 +63,13 @@ def told(episode: Episode, instance: str, now: float) -> dict[str, Any]:
         "since": episode.since,
         "fired": episode.fired,
         "over": episode.over,
-        "for": None if episode.fired is None else round(end - episode.fired, 3),
+        "for": None if episode.fired is None else round(episode.lasted(now), 3),
     }
 
 
 def _paragraph(notice: Notice, instance: str, now: float) -> str:
     episode = notice.episode
-    lasted = _lasted((episode.over or now) - (episode.fired or now))
+    lasted = _lasted(episode.lasted(now))
     summary = episode.summary(instance)
     if notice.kind is Kind.OVER:
         return f"Resolved after {lasted}: {summary}"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from edgeproxy.observe.alert_rules import Alert
-    from edgeproxy.observe.expressions import Figures, Labels
+    from edgeproxy.observe.expressions import Readings, Labels
 
 SETTLED = 60.0
 """Seconds."""
@@ -55,6 +55,10 @@ class Episode:
         """What it is about, however urgent."""
         return self.alert.name, self.alert.rule, self.labels
 
+    def lasted(self, now: float) -> float:
+        """Seconds since it fired, up to its end."""
+        return (now if self.over is None else self.over) - (now if self.fired is None else self.fired)
+
     def summary(self, instance: str) -> str:
         return filled(self.alert, instance, self.labels, self.value)
 
@@ -80,7 +84,7 @@ class State:
     def pending(self) -> list[Episode]:
         return [each for each in self._episodes.values() if each.fired is None]
 
-    def step(self, figures: Figures, now: float) -> list[Episode]:
+    def step(self, figures: Readings, now: float) -> list[Episode]:
         """Look at everything. Gives those that fired and are over."""
         over: list[Episode] = []
         held: set[Key] = set()

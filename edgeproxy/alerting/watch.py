@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.alerting import message
 from edgeproxy.alerting.escalation import Escalation
-from edgeproxy.alerting.post import Said, posts
+from edgeproxy.alerting.post import Said
 from edgeproxy.alerting.state import State
 from edgeproxy.engine.aside import aside
 from edgeproxy.observe import merge
 from edgeproxy.observe.alert_rules import alerts
-from edgeproxy.observe.figures import Seen
+from edgeproxy.observe.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -59,6 +59,8 @@ class _Receiver:
     failed: float | None = None
     why: str = ""
     hangs: bool = False
+    telling: bool = False
+    """What it was last told is not settled yet."""
 
 
 class Watch:
@@ -67,20 +69,20 @@ class Watch:
     def __init__(
         self,
         plan: Plan,
+        posts: Mapping[str, Post],
         source: Source,
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         instance: str,
     ) -> None:
-        """Raises PlanError for receivers that cannot be."""
-        self._receivers = {name: _Receiver(post) for name, post in posts(plan).items()}
+        self._receivers = {name: _Receiver(post) for name, post in posts.items()}
         self._plan = plan
         self._source = source
         self._clock = clock
         self._spawn = spawn
         self.instance = instance
         self.state = State(alerts(plan.usual))
-        self._seen = Seen(self.state.windows, plan.interval)
+        self._seen = Timeline(self.state.windows, plan.interval)
         self._escalation = Escalation(plan)
         self._firing: list[Episode] = []
         self._pending: list[Episode] = []
@@ -104,7 +106,7 @@ class Watch:
         self.start()
         if not self._looking and not self._closed:
             self._looking = True
-            self._spawn(self._look(), "alerts")
+            self._spawn(self._look(), "look for alerts")
 
     async def _look(self) -> None:
         try:
@@ -141,15 +143,19 @@ class Watch:
     def _send_what_is_due(self) -> None:
         now = self._clock.now()
         for name, receiver in self._receivers.items():
-            if receiver.post.busy:
+            if receiver.telling or receiver.post.busy:
                 continue
             notices = self._escalation.due(name, self._firing, now)
             if notices:
+                receiver.telling = True
                 told = message.composed(notices, self.instance, now)
-                self._spawn(self._tell(receiver, told, notices), f"alerts to {name}")
+                self._spawn(self._tell(receiver, told, notices), f"notice to {name}")
 
     async def _tell(self, receiver: _Receiver, told: Message, notices: list[Notice]) -> None:
-        said = await self._sent(receiver, told)
+        try:
+            said = await self._sent(receiver, told)
+        finally:
+            receiver.telling = False
         name = receiver.post.name
         if said.ok:
             self._notices += len(notices)
@@ -183,7 +189,7 @@ class Watch:
         """Tell every receiver that this is a test: what each said, within PATIENCE."""
         told = message.trial(self.instance, self._clock.now())
         futures = {
-            name: None if receiver.post.busy else receiver.post.send(told)
+            name: None if receiver.telling or receiver.post.busy else receiver.post.send(told)
             for name, receiver in self._receivers.items()
         }
         answers: list[dict[str, Any]] = []

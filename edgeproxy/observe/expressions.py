@@ -74,8 +74,8 @@ class Selector:
         return tuple((name, labels.get(name, "")) for name in self.by)
 
 
-class Figures(Protocol):
-    """What has been seen of the metrics (observe/figures.py)."""
+class Readings(Protocol):
+    """What has been seen of the metrics (observe/timeline.py)."""
 
     def now(self, selector: Selector) -> Mapping[Labels, list[float]]:
         """The values of the series, as they were seen last."""
@@ -92,7 +92,7 @@ class Term(Protocol):
     def windows(self) -> Iterator[tuple[str, float]]:
         """The metrics that it reads, and for how many seconds back."""
 
-    def of(self, figures: Figures) -> Vector: ...
+    def of(self, figures: Readings) -> Vector: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Gauge:
     def windows(self) -> Iterator[tuple[str, float]]:
         yield self.of_what.name, 0.0
 
-    def of(self, figures: Figures) -> Vector:
+    def of(self, figures: Readings) -> Vector:
         put_together = min if self.how == "min" else sum
         return {key: put_together(values) for key, values in figures.now(self.of_what).items()}
 
@@ -132,7 +132,7 @@ class Grown:
     def windows(self) -> Iterator[tuple[str, float]]:
         yield self.of_what.name, seconds(self.window)
 
-    def of(self, figures: Figures) -> Vector:
+    def of(self, figures: Readings) -> Vector:
         window = seconds(self.window)
         by = window if self.rate else 1.0
         return {key: grown / by for key, grown in figures.grown(self.of_what, window).items()}
@@ -153,7 +153,7 @@ class Quantile:
     def windows(self) -> Iterator[tuple[str, float]]:
         yield from Grown(self.of_what).windows
 
-    def of(self, figures: Figures) -> Vector:
+    def of(self, figures: Readings) -> Vector:
         buckets: dict[Labels, list[tuple[float, float]]] = {}
         for labels, rate in Grown(self.of_what).of(figures).items():
             key = tuple(each for each in labels if each[0] != "le")
@@ -179,7 +179,7 @@ class Both:
         yield from self.left.windows
         yield from self.right.windows
 
-    def of(self, figures: Figures) -> Vector:
+    def of(self, figures: Readings) -> Vector:
         left, right = self.left.of(figures), self.right.of(figures)
         work_out = operator.add if self.how == "+" else _share
         return {key: work_out(left[key], right[key]) for key in left if key in right}
@@ -195,7 +195,7 @@ class Unseen:
     def windows(self) -> Iterator[tuple[str, float]]:
         yield from ()
 
-    def of(self, _: Figures) -> Vector:
+    def of(self, _: Readings) -> Vector:
         return {}
 
 
@@ -224,7 +224,7 @@ class Condition:
         if self.enough is not None:
             yield from self.enough.windows
 
-    def of(self, figures: Figures) -> Vector:
+    def of(self, figures: Readings) -> Vector:
         """Those for which it is so, with what was found."""
         compare = _COMPARE[self.how]
         found = {key: value for key, value in self.term.of(figures).items() if compare(value, self.bound)}

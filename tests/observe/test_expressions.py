@@ -17,7 +17,7 @@ from edgeproxy.alerting.state import State
 from edgeproxy.observe import merge, thresholds
 from edgeproxy.observe.alert_rules import alerts
 from edgeproxy.observe.expressions import Chosen, Condition, Gauge, Grown, Selector, quantile, seconds
-from edgeproxy.observe.figures import Seen, extrapolated, parted
+from edgeproxy.observe.timeline import Timeline, extrapolated, parted
 from edgeproxy.templates import generate
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def inside(told: Told, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """What fires at each step, each alert as its labels in JSON."""
     monkeypatch.setattr(state_module, "SETTLED", 0.0)  # Prometheus leaves that to others
     state = State(alerts(OWN))
-    seen = Seen(state.windows, STEP)
+    seen = Timeline(state.windows, STEP)
     fires = []
     for number in range(STEPS):
         samples = {sample: values[number] for sample, values in told.items()}
@@ -132,7 +132,7 @@ def test_the_same_alerts_fire_in_prometheus(tmp_path: Path, monkeypatch: pytest.
     whole = {"rule_files": ["rules.yaml"], "evaluation_interval": f"{STEP}s", "tests": tests}
     (tmp_path / "test.yaml").write_text(json.dumps(whole))
     done = subprocess.run(
-        ["promtool", "test", "rules", str(tmp_path / "test.yaml")],  # noqa: S607
+        ["promtool", "test", "rules", str(tmp_path / "test.yaml")],
         capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[:4000]
@@ -172,7 +172,7 @@ def test_a_term_says_itself() -> None:
 )  # fmt: skip
 def test_what_is_chosen(how: str, value: str, takes: set[str]) -> None:
     chosen = Chosen("rule", how, value)
-    values = ({"rule": "a"}, {"rule": "b"}, {"rule": "ab"}, {})
+    values: tuple[dict[str, str], ...] = ({"rule": "a"}, {"rule": "b"}, {"rule": "ab"}, {})
     assert {labels.get("rule", "") for labels in values if chosen.takes(labels)} == takes
 
 
@@ -191,7 +191,7 @@ def test_growth_at_the_edges_of_a_window() -> None:
 
 def test_a_counter_that_begins_anew_has_not_shrunk() -> None:
     selector = Selector("edgeproxy_stored_total")
-    seen = Seen([("edgeproxy_stored_total", 60.0)], 15)
+    seen = Timeline([("edgeproxy_stored_total", 60.0)], 15)
     for number, value in enumerate((10, 20, 5, 15, 25)):
         sample = {"edgeproxy_stored_total": float(value), "edgeproxy_rules": 1.0}
         seen.take({"all": merge.Family("", "counter", sample)}, number * 15)

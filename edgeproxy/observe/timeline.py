@@ -47,8 +47,8 @@ class _Series:
         self.values.append(value + self.lost)
 
 
-class Seen:
-    """Figures (expressions.py). ``windows``: metric -> seconds back that are asked for; ``step``: seconds
+class Timeline:
+    """Readings (expressions.py). ``windows``: metric -> seconds back that are asked for; ``step``: seconds
     between two takes."""
 
     def __init__(self, windows: Iterable[tuple[str, float]], step: float) -> None:
