@@ -140,7 +140,7 @@ class Figures:
         watched = {} if self.alerts is None else self.alerts()
         told_here = [(PARTS["alerts", key], number) for key, number in watched.items()]
         for key, number in self._team.numbers().items():
-            told_here.append((NODE.get(key) or derived("node", key), number))  # noqa: PERF401
+            told_here.append((NODE.get(key) or derived("node", key), number))
         for described, number in told_here:
             told = total[described.name] = merge.Family(described.help, described.kind)
             told.samples[described.name] = float(number)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from edgeproxy.observe.alert_rules import Alert
-    from edgeproxy.observe.expressions import Readings, Labels
+    from edgeproxy.observe.expressions import Labels, Readings
 
 SETTLED = 60.0
 """Seconds."""

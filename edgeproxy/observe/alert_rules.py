@@ -242,7 +242,7 @@ _PLAIN = (
     ),
     Alert(
         "EdgeproxyNoticesFailing", _grew("edgeproxy_alerts_notices_failed_total", "15m"), "0m", "warning",
-        "{{ $labels.instance }}: {{ $value | humanize }} notices of alerts did not reach their receiver",
+        "{{ $labels.instance }}: notices of alerts that a receiver did not take: {{ $value | humanize }}",
         "edgeproxy alerts says which receiver, and what it answered. edgeproxy alerts test tries them all.",
     ),
     Alert(

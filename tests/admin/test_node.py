@@ -22,8 +22,8 @@ from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import Node
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.problem import Problem
-from edgeproxy.alerting.watch import Watch
 from edgeproxy.admin.worker_link import NoAnswer, WorkerLink
+from edgeproxy.alerting.watch import Watch
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.rules.history import RuleHistory
 from edgeproxy.rules.snapshot import RuleSnapshot
