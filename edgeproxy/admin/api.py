@@ -154,7 +154,9 @@ class AdminApi:
         return _json({**told, "entry": await self._control.entry(wanted.url, wanted.headers)})
 
     async def rules(self, _: web.Request) -> web.Response:
-        return _json({**await self._control.rules(), "last_reload": self._last_reload()})
+        unkept = self._control.rule_life.unkept
+        told = {**await self._control.rules(), "last_reload": self._last_reload()}
+        return _json({**told, "unkept": unkept} if unkept else told)
 
     def _last_reload(self) -> dict[str, object] | None:
         last = self._control.last_reload

@@ -31,6 +31,7 @@ class SmallRuleLife:
         self.done: list[tuple[object, ...]] = []
         self.result = ReloadResult("v2", 4)
         self.why_held = ""
+        self.unkept = ""
         self.told: Mapping[str, Any] = {"versions": []}
         self.differs: Mapping[str, Any] = {"compared": 0, "differing": 0, "pairs": []}
 
