@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 _TOKENS = ("EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN_TOKEN")
 _PATIENCE = 60.0
 
-_FILE = """the file that --alerts names:
+_SAYS = """\
+What fires in a running edgeproxy that watches for alerts (serve --alerts FILE), and
+how it went with the receivers. The alerts are those that 'edgeproxy init --compose'
+writes for Prometheus, worked out by edgeproxy itself (but EdgeproxyDown: that takes
+somebody outside). 'edgeproxy alerts test' sends every receiver a test."""
+
+_FILE = """the file that --alerts names, read at the start:
   receivers:                         # URLs as Apprise has them, https://appriseit.com/services/
     chat: slack://TOKEN_A/TOKEN_B/TOKEN_C
     mail: {file: mail-url}           # a URL in a file of its own
@@ -41,9 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "alerts",
         help="what fires now, and who was told",
-        description="What fires in a running edgeproxy that watches for alerts (serve --alerts FILE), and "
-        "how it went with the receivers. The alerts are those that 'edgeproxy init --compose' writes for "
-        "Prometheus, worked out by edgeproxy itself. 'edgeproxy alerts test' sends every receiver a test.",
+        description=_SAYS,
         epilog=_FILE + "\n\nExit codes: 0 nothing fires, or every receiver took the test; 1 if not; 2 wrong "
         "usage.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
