@@ -20,6 +20,7 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import State
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.private import make_private
+from edgeproxy.alerting.begin import planned
 from edgeproxy.clock import Clock
 from edgeproxy.earned.ledger import Ledger
 from edgeproxy.engine.aside import considerate
@@ -118,6 +119,7 @@ class Worker:
         settings, handed = self.settings, self._handed
         check_store(settings)
         auth = admin_auth(settings) if handed is None else None
+        alerting = planned(settings) if handed is None else None
         in_force = None
         if settings.rules is not None and handed is None:
             in_force = InForce(settings.rules, rule_history(settings))
@@ -136,6 +138,12 @@ class Worker:
         self._make_server()
         self.operator = Operator(self, in_force, taken)
         self._tell_of_parts()
+        self.alerts = None
+        if alerting is not None:
+            self.alerts = alerting.begin(self.operator, self.clock, self.background.spawn)
+        if self.alerts is not None:
+            self.operator.alerts = self.alerts
+            self.metrics.add_source("alerts", self.alerts.numbers)
         if handed is not None:
             self.admin = AdminListener(make_private(self.operator, self.clock))
             await self.admin.serve_path(Path(handed.control))
@@ -407,6 +415,7 @@ class Worker:
         endings: tuple[tuple[str, Callable[[Any], Awaitable[None] | None]], ...] = (
             ("_listening", lambda x: x.close()),
             # Who was to have time to end has had it (drain); aiohttp waits this long twice.
+            ("alerts", lambda x: x.close()),
             ("certificates", lambda x: x.close()),
             ("arrivals", lambda x: x.close()),
             ("server", lambda x: x.shutdown(0.1)),

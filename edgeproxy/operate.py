@@ -36,7 +36,7 @@ from edgeproxy.warm.warmer import ENDED, Busy, Pace
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
+    from edgeproxy.admin.control import Alerts, ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.app import Worker
     from edgeproxy.rules.history import InForce, Order
     from edgeproxy.rules.taken import Taken, Wanted
@@ -65,6 +65,7 @@ class Operator:
         self._taken = taken
         self._reloading = asyncio.Lock()
         self.last_reload: ReloadResult | None = None
+        self.alerts: Alerts | None = None
         self.rule_life = RuleKeeper(in_force, self.reload_rules, self._differing_here)
 
     @property

@@ -255,6 +255,12 @@ def switch(value: str) -> bool:
     return value.lower() == "on"
 
 
+def alerts(value: str) -> str:
+    if value not in ("", "on", "off") and not Path(value).is_file():
+        raise ValueError("expected on, off, or a file that says who is told (edgeproxy alerts --help)")
+    return value
+
+
 def level(value: str) -> str:
     if value.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("expected debug, info, warning or error")
@@ -377,6 +383,9 @@ OPTIONS = (
            "holds the token that reads need (or EDGEPROXY_READ_TOKEN); default: none"),
     Option("purge_rate", limit, "100", "N",
            "purges a second that the admin port takes, ten seconds' worth at once; 0: any number"),
+    Option("alerts", alerts, "", "FILE|on|off",
+           "watch for alerts and tell receivers, as the file says (edgeproxy alerts --help); on: watch only; "
+           "default: off, or on with EDGEPROXY_ALERT_URLS"),
     Option("log_level", level, "info", "LEVEL", "debug, info, warning or error"),
 )  # fmt: skip
 
@@ -447,9 +456,12 @@ class Settings:
     hide_fields: frozenset[str]
     show_fields: frozenset[str]
     purge_rate: int
+    alerts: str
     log_level: str
     admin_token: str | None = field(default=None, repr=False)
     read_token: str | None = field(default=None, repr=False)
+    alert_urls: str | None = field(default=None, repr=False)
+    """With spaces between them."""
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -457,6 +469,7 @@ class Settings:
 
 
 HANDED_DOWN = "EDGEPROXY_HANDED_DOWN"
+ALERT_URLS = "EDGEPROXY_ALERT_URLS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -540,6 +553,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         cache_dir=directory,
         admin_token=_secret(token_file, "--admin-token-file", environ.get("EDGEPROXY_ADMIN_TOKEN")),
         read_token=_secret(read_file, "--read-token-file", environ.get("EDGEPROXY_READ_TOKEN")),
+        alert_urls=environ.get(ALERT_URLS) or None,
     )
 
 
@@ -585,6 +599,7 @@ BESIDE = (
     "EDGEPROXY_ADMIN_TOKEN",
     "EDGEPROXY_READ_TOKEN",
     "EDGEPROXY_STORE_PASSWORD",
+    ALERT_URLS,
     HANDED_DOWN,
 )
 """Variables that are ours and belong to no flag."""

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("edgeproxy.engine",),
     ("edgeproxy.warm", "edgeproxy.earned"),
     ("edgeproxy.front", "edgeproxy.admin", "edgeproxy.observe", "edgeproxy.settings"),
+    ("edgeproxy.alerting",),
     ("edgeproxy.app", "edgeproxy.operate", "edgeproxy.from_settings", "edgeproxy.telemetry"),
     (
         "edgeproxy.systemd",

@@ -79,6 +79,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "admin_token_file": ("{here}/token", "the-token"),
     "read_token_file": ("{here}/token", "the-token"),
     "purge_rate": ("0", 0),
+    "alerts": ("on", "on"),
     "log_level": ("DEBUG", "debug"),
 }
 FIELD = {
@@ -287,6 +288,7 @@ WRONG: dict[str, list[str]] = {
     "lane": ["fast"],
     "hide_fields": ["x-cache", "via;age"],
     "show_fields": ["everything"],
+    "alerts": ["yes", "/nonexistent/alerts.yaml"],
     "log_level": ["loud"],
 }  # fmt: skip
 
