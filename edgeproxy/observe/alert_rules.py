@@ -201,6 +201,12 @@ _PLAIN = (
         "edgeproxy check DIR names file and line. Then edgeproxy reload.",
     ),
     Alert(
+        "EdgeproxyNoWorker", Condition(_sum("edgeproxy_node_workers_ready"), "==", 0), "1m", "critical",
+        "{{ $labels.instance }}: no worker serves",
+        "Clients wait or are refused. The log of the process says why workers end or do not start; "
+        "edgeproxy check DIR whether it is the rules.",
+    ),
+    Alert(
         "EdgeproxyWorkerCrashed", _grew("edgeproxy_node_crashes_total", "15m"), "0m", "warning",
         "{{ $labels.instance }}: {{ $value | humanize }} workers ended without being told to",
         "They have been replaced. The log of the process says which signal or error it was; out of memory is "
