@@ -93,7 +93,7 @@ def trends(report: Report) -> dict[str, tuple[str, Trend | None]]:
     return {
         "memory": ("MiB of a process", trend(report.memory, 12.0)),
         "descriptors": ("of a process", trend(report.descriptors, 6.0)),
-        "tasks": ("of a worker", trend(report.tasks, 5.0)),
+        "tasks": ("of a worker", trend(report.tasks, 8.0)),
     }
 
 
