@@ -392,6 +392,8 @@ class Supervisor:
     async def _drain(self) -> None:
         """Until all workers are gone, or have to be killed."""
         self._manager.stopping()
+        if self._settings.drain_delay and not self._code and self._refused is None:
+            await within(self._force, self._settings.drain_delay)
         self._listen.close()
         for child in self._children:
             child.retiring = True
