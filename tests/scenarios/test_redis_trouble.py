@@ -13,11 +13,14 @@ from edgeproxy.clock import Clock
 from tests.support.edge import running_edge
 from tests.support.fixtures import a_redis
 from tests.support.ledger import LedgerOrigin
+from tests.support.redis_kinds import redis_sentinels
 from tests.support.servers import redis_server
 from tests.support.toxic import ToxicProxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
@@ -183,3 +186,36 @@ async def test_redis_is_stopped_started_hung_and_filled_under_load(origin: Ledge
     took.sort()
     assert len(took) > 200
     assert took[len(took) * 99 // 100] < 2 * shared.budget + SLACK
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_a_failover_is_invisible_to_clients(origin: LedgerOrigin, tmp_path: Path) -> None:
+    """The primary is killed, its sentinels make the replica one: answers are right and in time throughout."""
+    targets = [f"/failover/{number}" for number in range(400)]
+    for target in targets:
+        origin.reply(target, headers=[("Cache-Control", "max-age=600")])
+    clock = cast("DrivenClock", Clock())
+    with redis_sentinels(tmp_path) as servers:
+        if servers is None:
+            pytest.skip("there is no redis-server")
+        async with running_edge(origin.url, clock=clock, store=servers.url) as edge:
+            shared, bus = edge.worker.store.shared, edge.worker.store.bus
+            assert shared is not None
+            assert bus is not None
+            await bus.followed.wait()
+            await answered(edge, origin, targets[:8])
+            await shared.flushed()
+            servers.primary.process.kill()
+            asked, back = 8, False
+            while not back:
+                new = targets[asked % len(targets) :][:4]
+                longest = await answered(edge, origin, [*targets[:4], *new])
+                assert longest < 2 * shared.budget + SLACK
+                asked += 4
+                await asyncio.sleep(0.02)
+                edge.worker.store.memory.clear()
+                answer = await edge.get(targets[0])
+                assert answer.body == origin.stamp(targets[0], 1)
+                back = "desc=l2" in answer["Server-Timing"] and bus.ready
+            assert len(edge.worker.background) < 200, "nothing piles up"
