@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeproxy.cluster.redis_lease import ClusterLeases
 from tests.support.ledger import Gate, head
 from tests.support.origins import edgeproxy_process
 from tests.support.rawclient import RawClient
@@ -54,8 +55,18 @@ async def test_a_failure_is_shared_among_nodes(two: Two) -> None:
     two.origin.script("/a", [Gate("g"), head(503, [("Content-Length", "0")])])
     first = asyncio.gather(two.one.get("/a"))
     await two.origin.arrived("/a", 1)
+    leases = two.other.worker.store.leases
+    assert isinstance(leases, ClusterLeases)
+    told: list[object] = []
+    ask = leases._eval
+
+    async def asked(script: str, name: str, *arguments: bytes | int) -> object:
+        told.append(await ask(script, name, *arguments))
+        return told[-1]
+
+    leases._eval = asked  # type: ignore[method-assign]
     others = asyncio.gather(two.other.get("/a"))
-    await two.through(two.other.until(lambda: len(two.other.worker.engine.flights) == 1))
+    await two.through(two.other.until(lambda: bool(told)))  # that another one fetches: it waits from now on
     two.origin.gate("g").open()
     answers = [*await two.through(first), *await two.through(others)]
     assert [answer.status for answer in answers] == [503, 503]
