@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgeproxy.clock import Clock
 from tests.support.fixtures import a_redis
 from tests.support.origins import edgeproxy_process
 from tests.support.servers import redis_server

@@ -19,7 +19,6 @@ from tests.support.toxic import ToxicProxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from tests.support.driven import DrivenClock

@@ -216,7 +216,6 @@ def edgeproxy_process(
     ``check_log`` an unhandled exception in the log, or an exit status other than 0 after SIGTERM, is a
     failure (unless the test ended it itself).
     ``descriptors``: what it may open (``ulimit -n``).
-    failure (unless the test ended it itself). ``descriptors``: as many as it may have (``ulimit -n``).
     """
     token = os.urandom(12).hex()
     given = {"EDGEPROXY_ADMIN_TOKEN": token, **(environment or {})}
@@ -240,7 +239,7 @@ def edgeproxy_process(
     def ready(_: int) -> bool:
         return request(admin_port, "GET", "/readyz").status == 200
 
-    with _started("edgeproxy", directory, command, ready, given, descriptors) as running:
+    with _started("edgeproxy", directory, command, ready, given) as running:
         edge = EdgeProcess(
             running.name, running.process, running.port, running.log_file, admin_port=admin_port, token=token
         )
@@ -259,10 +258,9 @@ def _started(
     command: Callable[[int], list[str]],
     ready: str | Callable[[int], bool],
     environment: Mapping[str, str] | None = None,
-    descriptors: int | None = None,
 ) -> Iterator[Running]:
     directory.mkdir(parents=True, exist_ok=True)
-    running = _start(name, directory, command, ready, environment or {}, descriptors)
+    running = _start(name, directory, command, ready, environment or {})
     try:
         yield running
     finally:
@@ -275,9 +273,7 @@ def _start(
     command: Callable[[int], list[str]],
     ready: str | Callable[[int], bool],
     environment: Mapping[str, str],
-    descriptors: int | None = None,
 ) -> Running:
-    limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh")
     # A child inherits what the tests run in, but for settings meant for another edgeproxy.
     inherited = {n: v for n, v in os.environ.items() if not n.startswith("EDGEPROXY_")}  # noqa: TID251
     for _ in range(ATTEMPTS):
@@ -288,7 +284,7 @@ def _start(
             port = int(arguments[-1])
         with log_file.open("wb") as log:
             process = subprocess.Popen(
-                [*limited, sys.executable, "-u", *arguments],
+                [sys.executable, "-u", *arguments],
                 cwd=ROOT,
                 env=inherited | dict(environment),
                 stdin=subprocess.DEVNULL,
