@@ -283,6 +283,7 @@ class Worker:
         metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
         metrics.add_source("connections", self._connection_numbers)
         metrics.add_source("overload", self._overload.numbers)
+        metrics.add_source("loop", lambda: {"tasks": len(asyncio.all_tasks())})
         metrics.origins = self.operator.origin_rows
         if access_log is not None:
             metrics.add_source("access_log", access_log.stats)
@@ -388,13 +389,15 @@ class Worker:
 
     # -- the end ----------------------------------------------------------------------------------------
 
-    async def drain(self, grace: float = 0.0) -> None:
-        """Not ready at once; accept no more; let what is under way end, up to the drain timeout. Idle
-        connections are still answered for ``grace`` seconds, each once: on some of them a request is on
-        its way, and its client may not send it again."""
+    async def drain(self, grace: float = 0.0, delay: float = 0.0) -> None:
+        """Not ready at once; ``delay`` seconds later accept no more; let what is under way end, up to the
+        drain timeout. Idle connections are still answered for ``grace`` seconds, each once: on some of them a
+        request is on its way, and its client may not send it again."""
         if self.state is State.DRAINING:
             return
         self.state = State.DRAINING
+        if delay:
+            await self.clock.sleep(delay)
         self.handler.draining = True
         self.handler.lane = None
         self._listening.close()
