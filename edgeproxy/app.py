@@ -59,6 +59,7 @@ from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
 from edgeproxy.front.traced import TracedLane, TracedShortWay
 from edgeproxy.front.trust import Trust
+from edgeproxy.front.unread import hold_little
 from edgeproxy.front.websockets import WebSockets
 from edgeproxy.networks import Networks
 from edgeproxy.observe.access_log import mask
@@ -290,7 +291,7 @@ class Worker:
 
     async def _accept(self, listen: socket.socket) -> None:
         settings, certificates = self.settings, self.certificates
-        factory: Callable[[], asyncio.BaseProtocol] = self.server
+        factory: Callable[[], asyncio.BaseProtocol] = self.server.arrive
         if settings.proxy_protocol or certificates is not None:
             factory = self.arrivals = Arrivals(
                 self.server,
@@ -304,6 +305,7 @@ class Worker:
             certificates.watch(self.clock)
             self.metrics.add_source("tls", certificates.numbers)
         loop = asyncio.get_running_loop()
+        hold_little(listen)
         self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
 
