@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from tests.support.bytecode import keep_bytecode
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
@@ -93,6 +95,7 @@ class Processes:
 
 def prepare_this_process() -> None:
     """Onto core 1, with enough descriptors for the clients' ends of the connections; SIGTERM unwinds too."""
+    keep_bytecode()
     if (os.cpu_count() or 1) > 1:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, {1})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.flat import trend
 from tests.chaos.run import Chaos
+from tests.support.bytecode import keep_bytecode
 
 if TYPE_CHECKING:
     from tests.chaos.flat import Trend
@@ -27,6 +28,7 @@ UNEXCUSED = 1 / 100
 
 
 def main() -> int:
+    keep_bytecode()
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of breaking things; default 60")
     parser.add_argument("--minutes", type=float, help="the same in minutes, and only the summary is told")

@@ -28,6 +28,7 @@ import uvloop
 
 from tests.load.client import Pool, Result, percentile
 from tests.load.figures import Memory, Watch, memory, processor, waited
+from tests.support.bytecode import keep_bytecode
 from tests.support.origins import ROOT, edgeproxy_process
 
 if TYPE_CHECKING:
@@ -335,6 +336,7 @@ def run(plan: Plan, directory: Path) -> Report:
 
 
 def main() -> int:
+    keep_bytecode()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--short", action="store_true", help="seconds in place of minutes, few clients")
     for name in ("step", "urls", "idle", "slow", "readers", "big", "memory", "connections", "store"):
