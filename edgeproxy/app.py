@@ -263,6 +263,7 @@ class Worker:
         metrics.add_source("request_bodies", lambda: {"held_bytes": self.engine.contents.held})
         metrics.add_source("connections", self._connection_numbers)
         metrics.add_source("overload", self._overload.numbers)
+        metrics.add_source("loop", lambda: {"tasks": len(asyncio.all_tasks())})
         metrics.origins = self.operator.origin_rows
         if access_log is not None:
             metrics.add_source("access_log", access_log.stats)

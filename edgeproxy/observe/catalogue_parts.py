@@ -83,6 +83,7 @@ _TOLD: dict[str, tuple[_Row, ...]] = {
         ("shed_total", _COUNTER, "Requests answered with 503 since there was too much to do."),
         ("refreshes_dropped", _COUNTER, "Refreshes left out since there was too much to do."),
     ),
+    "loop": (("tasks", _GAUGE, "Tasks of the event loop, whoever began them."),),
     "access_log": (
         ("lines_total", _COUNTER, "Lines written."),
         ("lines_lost_total", _COUNTER, "Lines dropped, or refused by the disk."),
