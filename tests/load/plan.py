@@ -131,4 +131,5 @@ def _filled_in(name: str, scene: dict[str, Any], defaults: dict[str, Any]) -> di
     every = {**defaults.get("every", {}), **scene.get("every", {})}
     rest = {key: value for key, value in scene.items() if key != "every"}
     phases = [{**every, **phase} for phase in scene["phases"]]
-    return {"name": name, "rule": defaults.get("rule", {}), **rest, "phases": phases}
+    edge = [*defaults.get("edge", []), *scene.get("edge", [])]  # of a flag given twice the later counts
+    return {"name": name, "rule": defaults.get("rule", {}), **rest, "phases": phases, "edge": edge}

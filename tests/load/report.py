@@ -111,9 +111,9 @@ def _notes(played: Played) -> list[str]:
         )
     if played.unfilled:
         notes.append(f"{played.unfilled:,} URLs could not be had before the scene began.")
-    if played.samples:
+    if len(played.samples) > 1:
         last = played.samples[-1]
-        busy = (last.processor - played.samples[0].processor) / max(last.at - played.samples[0].at, 1e-9)
+        busy = (last.processor - played.samples[0].processor) / (last.at - played.samples[0].at)
         memory, descriptors, tasks = (
             max(getattr(sample, key) for sample in played.samples)
             for key in ("memory", "descriptors", "tasks")

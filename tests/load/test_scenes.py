@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import fromstring
@@ -37,6 +38,7 @@ def test_the_scenes_and_targets_that_come_with_it() -> None:
     scenes = plan.read()
     assert {"steady", "ramp", "spike", "soak", "cold", "outage", "connections"} <= set(scenes)
     assert scenes["connections"].phases[-1].connections == 10_000
+    assert scenes["connections"].edge == [*scenes["steady"].edge, "--max-connections", "12000"]
     assert [phase.origin for phase in scenes["outage"].phases] == [None, "killed", "back"]
     assert not scenes["cold"].filled
     assert scenes["soak"].lasting(90).phases[-1].seconds == 90
@@ -138,7 +140,7 @@ async def head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> by
 
 
 @contextlib.asynccontextmanager
-async def crowd_of(serve: Serve, connections: int = 1) -> AsyncIterator[Crowd]:
+async def crowd_of(serve: Serve, connections: int = 1, addresses: int = 1) -> AsyncIterator[Crowd]:
     """A crowd before a server that treats each connection as ``serve`` does."""
     served: set[asyncio.Task[None] | None] = set()
 
@@ -151,7 +153,8 @@ async def crowd_of(serve: Serve, connections: int = 1) -> AsyncIterator[Crowd]:
             await writer.wait_closed()
 
     server = await asyncio.start_server(one, "127.0.0.1", 0)
-    crowd = Crowd(Job(SCENE, "127.0.0.1", server.sockets[0].getsockname()[1], "load.test", "r"), "/hello")
+    port = server.sockets[0].getsockname()[1]
+    crowd = Crowd(Job(SCENE, "127.0.0.1", port, "load.test", "r", addresses=addresses), "/hello")
     crowd.want(connections, 0)
     beside = [asyncio.ensure_future(each) for each in (crowd.stay_open(), crowd.keep_deadlines())]  # noqa: TID251
     try:
@@ -292,6 +295,21 @@ async def test_connections_are_all_used_and_as_many_as_are_wanted() -> None:
             await ask(crowd, "/a", second)
     assert second.outcomes == {Outcome.RIGHT: 10}
     assert len(served) > 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is this machine on Linux alone")
+async def test_connections_come_from_several_addresses() -> None:
+    """An address has no more than some 28,000 ports to the same server."""
+    peers: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append(writer.get_extra_info("peername")[0])
+        await head(reader, writer)
+
+    async with crowd_of(serve, connections=4, addresses=2) as crowd:
+        while crowd.open < 4 or crowd.busy:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+    assert sorted(peers) == ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"]
 
 
 @pytest.mark.parametrize(
