@@ -73,7 +73,7 @@ def svg(
             parts.append(f'<text x="{x(begin):.1f}" y="{HEIGHT - BOTTOM + 16}">{told}</text>')
     right = WIDTH - RIGHT
     for line in reversed(lines):
-        right -= 18 + 7 * len(line.name)
+        right -= 26 + 7 * len(line.name)
         parts.append(f'<rect class="{line.colour}" x="{right}" y="8" width="10" height="10"/>')
         parts.append(f'<text x="{right + 14}" y="18">{escape(line.name)}</text>')
     for line in lines:
