@@ -21,8 +21,10 @@ from tests.load.origin import answer
 from tests.load.plan import Phase, Scene, Wrong
 from tests.load.record import DEADLINE, PATIENCE, Job, Outcome, Second
 from tests.load.sender import Urls
-from tests.load.stage import Sample
+from tests.load.stage import NUMBERS, Edge, Sample
 from tests.load.verdict import KINDS, SHORT, Targets
+from tests.support.edge import running_edge
+from tests.support.ledger import LedgerOrigin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -325,6 +327,16 @@ async def test_connections_come_from_several_addresses() -> None:
 )
 def test_what_the_cache_says(fields: dict[bytes, bytes], word: str) -> None:
     assert word_of(fields) == word
+
+
+async def test_an_edge_tells_what_is_sampled() -> None:
+    async with LedgerOrigin() as origin, running_edge(origin.url) as edge, edge.client() as client:
+        await client.request("GET", "/a")
+        admin = ("127.0.0.1", edge.worker.admin_port)
+        told = await asyncio.to_thread(Edge("127.0.0.1", edge.worker.port, "load.test", admin=admin).numbers)
+    assert told.keys() == NUMBERS.keys()
+    assert all(number > 0 for number in told.values()), told
+    assert told["connections"] == 1
 
 
 # -- figures and verdicts ---------------------------------------------------------------------------------
