@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tests.bench import machine
-from tests.load import plan, report
-from tests.load.run import Unusable, play_on, play_on_ours
-from tests.load.stage import Edge
-from tests.load.verdict import SHORT, Targets
+from tests.load.scenes import plan, report
+from tests.load.scenes.run import Unusable, play_on, play_on_ours
+from tests.load.scenes.stage import Edge
+from tests.load.scenes.verdict import SHORT, Targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.load.figures import Played
+    from tests.load.scenes.figures import Played
 
 EPILOG = """\
 Without --url an origin and an edge are started, on free ports, with a rule for each scene. With it the load
-goes to an edge of yours: put it in front of `python -m tests.load.origin`, whose answers are checked octet by
+goes to an edge of yours: put it in front of `python -m tests.load.scenes.origin`, whose answers are checked octet by
 octet, or give --urls, a file of the paths that your clients ask for, the most wanted first. Scenes that kill
 an origin or purge are left out then.
 
@@ -49,9 +49,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("load-report"), metavar="DIR",
                       help="where report.md, report.json and the pictures go (%(default)s)")  # fmt: skip
     made.add_argument("--targets", type=Path, default=plan.TARGETS, metavar="FILE",
-                      help="what has to be reached (tests/load/targets.yaml)")  # fmt: skip
+                      help="what has to be reached (tests/load/scenes/targets.yaml)")  # fmt: skip
     made.add_argument("--scenes", type=Path, default=plan.SCENES, metavar="FILE",
-                      help="the scenes themselves (tests/load/scenes.yaml)")  # fmt: skip
+                      help="the scenes themselves (tests/load/scenes/scenes.yaml)")  # fmt: skip
     made.add_argument("--rate", type=positive, default=1.0, metavar="TIMES",
                       help="so many times the requests a second of each scene")  # fmt: skip
     made.add_argument("--minutes", type=positive, metavar="N", help="how long the last phase of soak is")

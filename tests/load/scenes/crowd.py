@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from tests.load.body import body_of
-from tests.load.record import DEADLINE, PATIENCE, Outcome, Second
+from tests.load.scenes.body import body_of
+from tests.load.scenes.record import DEADLINE, PATIENCE, Outcome, Second
 
 if TYPE_CHECKING:
-    from tests.load.record import Job
+    from tests.load.scenes.record import Job
 
 OPENING = 100
 """Connections that are being made at once."""

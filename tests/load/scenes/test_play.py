@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import plan
 from tests.load.__main__ import main
-from tests.load.body import body_of
-from tests.load.stage import Origin
+from tests.load.scenes import plan
+from tests.load.scenes.body import body_of
+from tests.load.scenes.stage import Origin
 from tests.support.origins import request
 
 if TYPE_CHECKING:

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tests.load.figures import Played
-from tests.load.record import Begun, Ended, Job, Line
-from tests.load.stage import Edge, Origin, Samples, our_edge
+from tests.load.scenes.figures import Played
+from tests.load.scenes.record import Begun, Ended, Job, Line
+from tests.load.scenes.stage import Edge, Origin, Samples, our_edge
 from tests.support.origins import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tests.load.plan import Scene
+    from tests.load.scenes.plan import Scene
 
 SAMPLES = 200
 """About so many of a scene, at most one a second."""
@@ -66,7 +66,7 @@ class Sender:
 @contextlib.contextmanager
 def sender() -> Iterator[Sender]:
     """A process of its own, so that the load waits for nobody here."""
-    command = [sys.executable, "-m", "tests.load.sender"]
+    command = [sys.executable, "-m", "tests.load.scenes.sender"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield Sender(process)

@@ -12,17 +12,17 @@ from xml.etree.ElementTree import fromstring
 import msgspec
 import pytest
 
-from tests.load import plan, plots
 from tests.load.__main__ import main, paths_of
-from tests.load.body import body_of, etag_of
-from tests.load.crowd import Asked, Crowd, word_of
-from tests.load.figures import FEWEST_SAMPLES, Played
-from tests.load.origin import answer
-from tests.load.plan import Phase, Scene, Wrong
-from tests.load.record import DEADLINE, PATIENCE, Job, Outcome, Second
-from tests.load.sender import Urls
-from tests.load.stage import NUMBERS, Edge, Sample
-from tests.load.verdict import KINDS, SHORT, Targets
+from tests.load.scenes import plan, plots
+from tests.load.scenes.body import body_of, etag_of
+from tests.load.scenes.crowd import Asked, Crowd, word_of
+from tests.load.scenes.figures import FEWEST_SAMPLES, Played
+from tests.load.scenes.origin import answer
+from tests.load.scenes.plan import Phase, Scene, Wrong
+from tests.load.scenes.record import DEADLINE, PATIENCE, Job, Outcome, Second
+from tests.load.scenes.sender import Urls
+from tests.load.scenes.stage import NUMBERS, Edge, Sample
+from tests.load.scenes.verdict import KINDS, SHORT, Targets
 from tests.support.edge import running_edge
 from tests.support.ledger import LedgerOrigin
 

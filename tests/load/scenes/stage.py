@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from tests.load.plan import Scene
+    from tests.load.scenes.plan import Scene
     from tests.support.origins import EdgeProcess
 
 NUMBERS = {
@@ -105,7 +105,7 @@ class Origin:
 
     def start(self) -> None:
         """Returns when it listens."""
-        command = [sys.executable, "-m", "tests.load.origin", "--held", "--port", str(self.port)]
+        command = [sys.executable, "-m", "tests.load.scenes.origin", "--held", "--port", str(self.port)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         if not self._process.stdout.readline():

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.load.chart import Line, svg
-from tests.load.figures import begin_of_each
+from tests.load.scenes.chart import Line, svg
+from tests.load.scenes.figures import begin_of_each
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.load.figures import Played
+    from tests.load.scenes.figures import Played
 
 COLOURS = ("good", "fair", "bad")
 

@@ -1,4 +1,4 @@
-"""The origin of the scenes: ``python -m tests.load.origin --port 9000`` for an edge of your own.
+"""The origin of the scenes: ``python -m tests.load.scenes.origin --port 9000`` for an edge of your own.
 
 Rules of this file:
 
@@ -17,7 +17,7 @@ import sys
 
 import uvloop
 
-from tests.load.body import body_of, etag_of
+from tests.load.scenes.body import body_of, etag_of
 
 CACHE_CONTROL = "max-age=60, stale-while-revalidate=30, stale-if-error=3600"
 
@@ -79,7 +79,7 @@ async def serve(port: int, delay: float, *, held: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.load.origin", description="The origin of the load scenes."
+        prog="python -m tests.load.scenes.origin", description="The origin of the load scenes."
     )
     parser.add_argument("--port", type=int, default=9000, help="where it listens, on 127.0.0.1 (%(default)s)")
     parser.add_argument(

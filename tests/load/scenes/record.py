@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from tests.load.plan import Scene  # noqa: TC001 - msgspec reads it
+from tests.load.scenes.plan import Scene  # noqa: TC001 - msgspec reads it
 
 DEADLINE = 10.0
 """Seconds after which an answer is of no use."""

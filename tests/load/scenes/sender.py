@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvloop
 
-from tests.load.crowd import Asked, Crowd
-from tests.load.record import Begun, Ended, Job, Line, Second, Told
+from tests.load.scenes.crowd import Asked, Crowd
+from tests.load.scenes.record import Begun, Ended, Job, Line, Second, Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.load.plan import Phase
+    from tests.load.scenes.plan import Phase
 
 GRAIN = 0.001
 """Seconds: the least that the loop can wait."""

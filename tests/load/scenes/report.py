@@ -10,15 +10,15 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tests.load.plots import draw
-from tests.load.record import Outcome
+from tests.load.scenes.plots import draw
+from tests.load.scenes.record import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tests.load.figures import Figures, Played
-    from tests.load.verdict import Check
+    from tests.load.scenes.figures import Figures, Played
+    from tests.load.scenes.verdict import Check
 
 Result = tuple["Played", "list[Check]"]
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from hdrh.histogram import HdrHistogram
 
-from tests.load.record import SUCCESS, Outcome, Second
+from tests.load.scenes.record import SUCCESS, Outcome, Second
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.load.plan import Scene
-    from tests.load.stage import Sample
+    from tests.load.scenes.plan import Scene
+    from tests.load.scenes.stage import Sample
 
 HITS = frozenset({"HIT", "STALE", "UPDATING"})
 """Answers for which nobody waited for the origin."""

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from tests.load.plan import TARGETS, Wrong, document
-from tests.load.record import Outcome
+from tests.load.scenes.plan import TARGETS, Wrong, document
+from tests.load.scenes.record import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from tests.load.figures import Figures, Played
-    from tests.load.plan import Scene
+    from tests.load.scenes.figures import Figures, Played
+    from tests.load.scenes.plan import Scene
 
 Side = Literal["<", ">", ">="]
 
