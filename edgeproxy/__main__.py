@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from edgeproxy import __version__
 from edgeproxy.cli import (
+    alerts,
     baseline,
     check,
     completion,
@@ -40,6 +41,7 @@ COMMANDS = (
     reload,
     rules,
     stats,
+    alerts,
     baseline,
     savings,
     top,

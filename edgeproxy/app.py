@@ -20,6 +20,7 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.control import State
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.private import make_private
+from edgeproxy.alerting.begin import planned
 from edgeproxy.clock import Clock
 from edgeproxy.earned.ledger import Ledger
 from edgeproxy.engine.aside import considerate
@@ -32,20 +33,23 @@ from edgeproxy.from_settings import (
     admin_tls,
     bind,
     board,
+    buckets,
     check_store,
     edge_fields,
     given,
     node_id,
     purge_limit,
     rule_history,
+    shares,
     site,
     state_dir,
     terms,
     tls_of,
 )
-from edgeproxy.front.arrival import GOODBYE, Arrivals
+from edgeproxy.front.arrival import Arrivals
 from edgeproxy.front.compress import Compressor
 from edgeproxy.front.doors import Doors
+from edgeproxy.front.followed import Followed
 from edgeproxy.front.handler import Handler
 from edgeproxy.front.heads import Heads
 from edgeproxy.front.lane import Lane
@@ -59,6 +63,7 @@ from edgeproxy.front.websockets import WebSockets
 from edgeproxy.networks import Networks
 from edgeproxy.observe.access_log import mask
 from edgeproxy.operate import Operator
+from edgeproxy.origin.descriptors import Descriptors
 from edgeproxy.origin.pools import Pools
 from edgeproxy.origin.turns import Turns
 from edgeproxy.rules.history import InForce, Order
@@ -114,6 +119,7 @@ class Worker:
         settings, handed = self.settings, self._handed
         check_store(settings)
         auth = admin_auth(settings) if handed is None else None
+        alerting = planned(settings) if handed is None else None
         in_force = None
         if settings.rules is not None and handed is None:
             in_force = InForce(settings.rules, rule_history(settings))
@@ -132,6 +138,12 @@ class Worker:
         self._make_server()
         self.operator = Operator(self, in_force, taken)
         self._tell_of_parts()
+        self.alerts = None
+        if alerting is not None:
+            self.alerts = alerting.begin(self.operator, self.clock, self.background.spawn)
+        if self.alerts is not None:
+            self.operator.alerts = self.alerts
+            self.metrics.add_source("alerts", self.alerts.numbers)
         if handed is not None:
             self.admin = AdminListener(make_private(self.operator, self.clock))
             await self.admin.serve_path(Path(handed.control))
@@ -169,7 +181,8 @@ class Worker:
             raise SettingsError(f"--workers: the purge table cannot be shared: {self.store.degraded}")
 
     def _open_origin(self, taken: Taken) -> None:
-        self.given = given(self.settings)
+        self.shares = shares(self.settings)
+        self.given = given(self.settings, self.shares.concurrent)
         self._board = board(self._handed)
         self.origin = Pools(
             self.given.completed(taken.pools),
@@ -178,12 +191,17 @@ class Worker:
             turns=Turns(None if self._handed is None else self._handed.directory),
             chance=self._chance,
             board=self._board,
+            descriptors=Descriptors(self.shares.origins),
         )
 
     def _make_flow(self, taken: Taken) -> None:
         """The flow and the handler before it, with what is told of both."""
         settings, clock = self.settings, self.clock
-        self._forward = ForwardBuilder(settings.name, settings.origin_host, node_id(settings))
+        self._forward = ForwardBuilder(
+            settings.name, settings.origin_host, node_id(settings), settings.forwarded_fields
+        )
+        self._followed = Followed(settings.trace_from, settings.trusted_proxies)
+        self._buckets = buckets(self._handed)
         self._trust = Trust(settings.trusted_proxies) if settings.trusted_proxies else None
         self._overload = Overload(clock, most=settings.max_requests, lag=settings.max_lag)
         self.engine = Engine(
@@ -196,9 +214,10 @@ class Worker:
             leases=self.store.leases,
             least=settings.min_rate,
             overload=self._overload,
+            buckets=self._buckets,
         )
         telemetry = self.telemetry
-        telemetry.open(settings, self._handed)
+        telemetry.open(settings, self._handed, self._followed)
         self.ledger = Ledger(clock, self.store.memory.holds)
         self.engine.observed_by(self.ledger)
         self.compressor = Compressor(self.background, self.store.update)
@@ -211,7 +230,8 @@ class Worker:
             observers=telemetry.observers(),
             max_body=settings.max_body,
             trust=self._trust,
-            terms=terms(settings),
+            followed=self._followed,
+            terms=terms(settings, self.shares.clients),
             websockets=WebSockets(clock, self.metrics.sockets, settings.websockets),
         )
         self.handler.sampling = telemetry.sampling
@@ -271,8 +291,7 @@ class Worker:
     async def _accept(self, listen: socket.socket) -> None:
         settings, certificates = self.settings, self.certificates
         factory: Callable[[], asyncio.BaseProtocol] = self.server
-        tls: dict[str, Any] = {}
-        if settings.proxy_protocol:
+        if settings.proxy_protocol or certificates is not None:
             factory = self.arrivals = Arrivals(
                 self.server,
                 spawn=self.background.spawn,
@@ -281,17 +300,11 @@ class Worker:
                 seconds=settings.head_timeout,
             )
             self.metrics.add_source("arrivals", self.arrivals.numbers)
-        elif certificates is not None:
-            tls = {
-                "ssl": certificates.context,
-                "ssl_handshake_timeout": settings.head_timeout,
-                "ssl_shutdown_timeout": GOODBYE,
-            }
         if certificates is not None:
             certificates.watch(self.clock)
             self.metrics.add_source("tls", certificates.numbers)
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG, **tls)
+        self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
 
     def _connection_numbers(self) -> dict[str, int]:
@@ -335,7 +348,7 @@ class Worker:
             """Work of our own leaves a quarter of the places at the origin to clients."""
             if self.engine.overload.shedding:
                 return False
-            return origin.queued == 0 and origin.in_flight * 4 < settings.origin_connections * 3
+            return origin.queued == 0 and origin.in_flight * 4 < self.shares.concurrent * 3
 
         return Warming(
             clock=self.clock,
@@ -366,6 +379,7 @@ class Worker:
             log=self.telemetry.access_log,
             hot=self.compressor.hot,
             asked=self.warming.asked,
+            unsure=self._followed.unsure,
         )
 
     @property
@@ -402,6 +416,7 @@ class Worker:
         endings: tuple[tuple[str, Callable[[Any], Awaitable[None] | None]], ...] = (
             ("_listening", lambda x: x.close()),
             # Who was to have time to end has had it (drain); aiohttp waits this long twice.
+            ("alerts", lambda x: x.close()),
             ("certificates", lambda x: x.close()),
             ("arrivals", lambda x: x.close()),
             ("server", lambda x: x.shutdown(0.1)),
@@ -412,6 +427,7 @@ class Worker:
             ("store", lambda x: x.close()),
             ("background", lambda x: x.close()),
             ("_board", lambda x: x.close()),
+            ("_buckets", lambda x: x.close()),
             ("telemetry", lambda x: x.close()),
         )
         for name, ending in endings:

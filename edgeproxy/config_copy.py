@@ -37,6 +37,8 @@ FIXED = {
     "purge_rate": "--purge-rate",
     "admin_token": "--admin-token-file",
     "read_token": "--read-token-file",
+    "alerts": "--alerts",
+    "alert_urls": "EDGEPROXY_ALERT_URLS",
 }
 
 

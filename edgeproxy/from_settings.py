@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.admin.auth import Auth, check_admin_address, is_loopback
 from edgeproxy.admin.token_file import TOKEN_FILE, make_token
-from edgeproxy.front.doors import Terms, affordable
+from edgeproxy.cluster.shared_buckets import SharedBuckets
+from edgeproxy.descriptors import Shares, shared_out
+from edgeproxy.front.doors import Terms
 from edgeproxy.front.respond import EdgeFields
 from edgeproxy.front.tls import Certificates
 from edgeproxy.networks import Networks
@@ -50,8 +52,8 @@ def rule_history(settings: Settings) -> RuleHistory | None:
         return None
 
 
-def given(settings: Settings) -> Given:
-    """What the command line says of origins."""
+def given(settings: Settings, concurrent: int) -> Given:
+    """What the command line says of origins, and how many requests each may have at once."""
     return Given(
         settings.origins,
         Timeouts(
@@ -59,7 +61,7 @@ def given(settings: Settings) -> Given:
             first_byte=settings.first_byte_timeout,
             between_bytes=settings.read_timeout,
         ),
-        settings.origin_connections,
+        concurrent,
     )
 
 
@@ -93,6 +95,17 @@ def board(handed: HandedDown | None) -> Board | None:
         return Board.open(handed.directory, handed.slot)
     except OSError as error:
         log.warning("each worker finds out for itself which origins fail: %s", error.strerror)
+        return None
+
+
+def buckets(handed: HandedDown | None) -> SharedBuckets | None:
+    """Of rate limits, the node's; each worker's own where there is one."""
+    if handed is None:
+        return None
+    try:
+        return SharedBuckets.open(handed.directory)
+    except OSError as error:
+        log.warning("each worker counts rate limits for itself: %s", error.strerror)
         return None
 
 
@@ -166,20 +179,25 @@ def node_id(settings: Settings) -> str:
     return blake2b(named.encode(), digest_size=6).hexdigest()
 
 
-def terms(settings: Settings) -> Terms:
-    """Who may connect, and how often."""
+def shares(settings: Settings) -> Shares:
+    """Of what this process may open."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = settings.max_connections
-    proxies = (*settings.trusted_proxies, *settings.proxy_protocol)
-    if descriptors != resource.RLIM_INFINITY:
-        most = affordable(most, descriptors, settings.origin_connections)
-    if most < settings.max_connections:
+    wanted = settings.max_connections, settings.origin_connections
+    found = shared_out(*wanted, None if descriptors == resource.RLIM_INFINITY else descriptors)
+    if (found.clients, found.concurrent) != wanted:
         log.warning(
-            "--max-connections: %d, since this process may open %d files (ulimit -n) and origins need %d",
-            most,
+            "--max-connections: %d, --origin-connections: %d, since this process may open %d files "
+            "(ulimit -n)",
+            found.clients,
+            found.concurrent,
             descriptors,
-            settings.origin_connections,
         )
+    return found
+
+
+def terms(settings: Settings, most: int) -> Terms:
+    """Who may connect, and how often; ``most`` connections."""
+    proxies = (*settings.trusted_proxies, *settings.proxy_protocol)
     return Terms(
         most=most,
         each=settings.client_connections,

@@ -31,12 +31,12 @@ from edgeproxy.rules.explain import explain
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.rules.taken import take
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
-from edgeproxy.warm.warmer import ENDED, Busy
+from edgeproxy.warm.warmer import ENDED, Busy, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from edgeproxy.admin.control import ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
+    from edgeproxy.admin.control import Alerts, ExplainRequest, PurgeRequest, Replaced, State, WarmRequest
     from edgeproxy.app import Worker
     from edgeproxy.rules.history import InForce, Order
     from edgeproxy.rules.taken import Taken, Wanted
@@ -48,11 +48,6 @@ log = logging.getLogger("edgeproxy")
 NOBODY = "there is one worker and nobody to replace it: start with --workers 2 or more"
 MOST_NEWS = 1000
 """Results of a warm-up that are told at once."""
-
-
-class Pace(TypedDict):
-    rate: float
-    concurrency: int
 
 
 class About(TypedDict):
@@ -70,6 +65,7 @@ class Operator:
         self._taken = taken
         self._reloading = asyncio.Lock()
         self.last_reload: ReloadResult | None = None
+        self.alerts: Alerts | None = None
         self.rule_life = RuleKeeper(in_force, self.reload_rules, self._differing_here)
 
     @property

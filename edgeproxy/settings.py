@@ -11,7 +11,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -214,11 +213,22 @@ FIELDS = (
 
 
 def fields(value: str) -> frozenset[str]:
+    return _some_of(FIELDS, value)
+
+
+def _some_of(known: tuple[str, ...], value: str) -> frozenset[str]:
     names = {name.strip().lower() for name in value.split(",") if name.strip()}
-    unknown = sorted(names - set(FIELDS))
+    unknown = sorted(names.difference(known))
     if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r}; expected some of {', '.join(FIELDS)}")
+        raise ValueError(f"unknown field {unknown[0]!r}; expected some of {', '.join(known)}")
     return frozenset(names)
+
+
+TOLD = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
+
+
+def told(value: str) -> frozenset[str]:
+    return _some_of(TOLD, value)
 
 
 def pseudonym(value: str) -> str:
@@ -245,9 +255,21 @@ def switch(value: str) -> bool:
     return value.lower() == "on"
 
 
+def alerts(value: str) -> str:
+    if value not in ("", "on", "off") and not Path(value).is_file():
+        raise ValueError("expected on, off, or a file that says who is told (edgeproxy alerts --help)")
+    return value
+
+
 def level(value: str) -> str:
     if value.lower() not in ("debug", "info", "warning", "error"):
         raise ValueError("expected debug, info, warning or error")
+    return value.lower()
+
+
+def followed(value: str) -> str:
+    if value.lower() not in ("trusted", "all", "none"):
+        raise ValueError("expected trusted, all or none")
     return value.lower()
 
 
@@ -278,6 +300,12 @@ OPTIONS = (
     Option("admin", address, "127.0.0.1:8081", "HOST:PORT", "where operators connect"),
     Option("trusted_proxies", networks_in, "", "CIDR,…",
            "proxies whose X-Forwarded-For, X-Forwarded-Proto and Forwarded are believed; default: none"),
+    Option("forwarded_fields", told, "x-forwarded-for,x-forwarded-host,x-forwarded-proto", "NAMES",
+           "what the origin is told of clients, of these and forwarded; x-forwarded-host only with "
+           "--origin-host; what clients send of them is dropped"),
+    Option("trace_from", followed, "trusted", "trusted|all|none",
+           "whose X-Request-ID, traceparent and tracestate are taken over: the trusted proxies', all, none; "
+           "of others they are dropped"),
     Option("proxy_protocol", networks_in, "", "CIDR,…",
            "proxies that begin each connection with a PROXY protocol head (1 or 2), and with TLS the "
            "only ones that may connect; default: none"),
@@ -355,6 +383,9 @@ OPTIONS = (
            "holds the token that reads need (or EDGEPROXY_READ_TOKEN); default: none"),
     Option("purge_rate", limit, "100", "N",
            "purges a second that the admin port takes, ten seconds' worth at once; 0: any number"),
+    Option("alerts", alerts, "", "FILE|on|off",
+           "watch for alerts and tell receivers, as the file says (edgeproxy alerts --help); on: watch only; "
+           "default: off, or on with EDGEPROXY_ALERT_URLS"),
     Option("log_level", level, "info", "LEVEL", "debug, info, warning or error"),
 )  # fmt: skip
 
@@ -375,6 +406,8 @@ class Settings:
     listen: Address
     admin: Address
     trusted_proxies: tuple[Network, ...]
+    forwarded_fields: frozenset[str]
+    trace_from: str
     proxy_protocol: tuple[Network, ...]
     tls_certificate: tuple[tuple[Path, Path], ...]
     """Chain and key of each."""
@@ -423,9 +456,12 @@ class Settings:
     hide_fields: frozenset[str]
     show_fields: frozenset[str]
     purge_rate: int
+    alerts: str
     log_level: str
     admin_token: str | None = field(default=None, repr=False)
     read_token: str | None = field(default=None, repr=False)
+    alert_urls: str | None = field(default=None, repr=False)
+    """With spaces between them."""
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -433,6 +469,7 @@ class Settings:
 
 
 HANDED_DOWN = "EDGEPROXY_HANDED_DOWN"
+ALERT_URLS = "EDGEPROXY_ALERT_URLS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,6 +553,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         cache_dir=directory,
         admin_token=_secret(token_file, "--admin-token-file", environ.get("EDGEPROXY_ADMIN_TOKEN")),
         read_token=_secret(read_file, "--read-token-file", environ.get("EDGEPROXY_READ_TOKEN")),
+        alert_urls=environ.get(ALERT_URLS) or None,
     )
 
 
@@ -561,6 +599,7 @@ BESIDE = (
     "EDGEPROXY_ADMIN_TOKEN",
     "EDGEPROXY_READ_TOKEN",
     "EDGEPROXY_STORE_PASSWORD",
+    ALERT_URLS,
     HANDED_DOWN,
 )
 """Variables that are ours and belong to no flag."""
@@ -586,6 +625,8 @@ def doubts(flags: Mapping[str, Any], environ: Mapping[str, str]) -> list[str]:
 
 def _meant(name: str, known: Iterable[str]) -> str:
     """``; did you mean …?``, or nothing where nothing is near."""
+    import difflib  # noqa: PLC0415 - for a mistake alone
+
     # What all have in common says nothing about how near they are.
     bare = {each.removeprefix("EDGEPROXY_"): each for each in sorted(known)}
     near = difflib.get_close_matches(name.removeprefix("EDGEPROXY_"), bare, n=1, cutoff=0.7)

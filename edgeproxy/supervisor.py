@@ -33,6 +33,7 @@ from edgeproxy.admin.control import Refused, State
 from edgeproxy.admin.figures import HEALTH_LIMIT
 from edgeproxy.admin.listener import AdminListener
 from edgeproxy.admin.node import Node
+from edgeproxy.alerting.begin import planned
 from edgeproxy.app import BACKLOG
 from edgeproxy.child import Child, start_child, within
 from edgeproxy.clock import Clock
@@ -125,6 +126,7 @@ class Supervisor:
         settings = self._settings
         check_store(settings)
         auth = admin_auth(settings)
+        alerting = planned(settings)
         tls_of(settings)
         self._admin_tls = admin_tls(settings)
         with run_directory(settings) as directory:
@@ -135,12 +137,17 @@ class Supervisor:
             self._snapshot.take()
             self._node = Node(self, self._snapshot, self._clock)
             self._node.node_rules.record("start")
+            alerts = alerting.begin(self._node, self._clock, self._background.spawn)
+            if alerts is not None:
+                self._node.watched_by(alerts)
             self._listen = self._given.listen or bind(settings.listen.host, settings.listen.port, "--listen")
             try:
                 _hold(self._listen, settings)
                 admin = self._given.admin or bind(settings.admin.host, settings.admin.port, "--admin")
                 await self._run(auth, admin)
             finally:
+                if alerts is not None:
+                    alerts.close()
                 self._listen.close()
                 self._manager.close()
         if self._refused is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from edgeproxy.clock import Clock
+    from edgeproxy.front.followed import Followed
     from edgeproxy.observe.spans import Spans
     from edgeproxy.observe.trace import Trace
     from edgeproxy.settings import HandedDown, Settings
@@ -39,12 +40,13 @@ class Telemetry:
         self.spans: Spans | None = None
         self.sampling: Sampling | None = None
 
-    def open(self, settings: Settings, handed: HandedDown | None) -> None:
-        """Raises SettingsError where what is wanted cannot be had."""
+    def open(self, settings: Settings, handed: HandedDown | None, followed: Followed) -> None:
+        """``followed``: whose traces are taken over. Raises SettingsError where what is wanted cannot be
+        had."""
         self.access_log = _access_log(settings, self._clock, handed)
         if settings.otlp:
             self.spans = _spans(settings, self._clock)
-            self.sampling = Sampling(settings.trace_sample, random.random)
+            self.sampling = Sampling(settings.trace_sample, random.random, followed)
 
     async def close(self) -> None:
         try:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from edgeproxy import heap
 from edgeproxy.app import Worker
 from edgeproxy.clock import Clock
 from edgeproxy.operate import NOBODY
@@ -187,6 +188,7 @@ async def _serve(
         # What start-up made lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        worker.background.spawn(heap.look_after(worker.clock), "memory that is free")
         await stop.wait()
         draining()
         drained = worker.background.spawn(worker.drain(worker.settings.drain_grace), "drain")

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, settings
 
+from tests.support.bytecode import keep_bytecode
+
 if TYPE_CHECKING:
     import pytest
+
+keep_bytecode()
 
 
 # How long an example takes says more of the machine than of the code: speed is measured in tests/bench.

@@ -41,9 +41,12 @@ def cities_edge(cities: Running, tmp_path_factory: pytest.TempPathFactory) -> It
         yield edge
 
 
+FOLLOWED = ("--trace-from", "all")
+
+
 @pytest.fixture(scope="module")
 def bin_edge(bin_: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeProcess]:
-    with edgeproxy_process(bin_.url, tmp_path_factory.mktemp("edge-httpbin")) as edge:
+    with edgeproxy_process(bin_.url, tmp_path_factory.mktemp("edge-httpbin"), arguments=FOLLOWED) as edge:
         yield edge
 
 

@@ -57,7 +57,10 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def edge(
     origin: ThreadedOrigin, rules: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EdgeProcess]:
-    with edgeproxy_process(origin.url, tmp_path_factory.mktemp("edge"), rules=rules, store=None) as process:
+    directory = tmp_path_factory.mktemp("edge")
+    with edgeproxy_process(
+        origin.url, directory, rules=rules, store=None, arguments=("--trace-from", "all")
+    ) as process:
         yield process
 
 
@@ -268,7 +271,7 @@ def test_an_origin_that_is_not_there_yet(tmp_path: Path) -> None:
     """Ready all the same; 502 with problem+json; fine as soon as the origin is there."""
     with (
         threaded_origin(started=False) as late,
-        edgeproxy_process(late.url, tmp_path, rules="none") as edge,
+        edgeproxy_process(late.url, tmp_path, rules="none", arguments=("--trace-from", "all")) as edge,
     ):
         ready = told(edge.admin("GET", "/readyz"))
         assert ready["status"] == "degraded"

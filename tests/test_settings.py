@@ -25,6 +25,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "listen": ("0.0.0.0:80", Address("0.0.0.0", 80)),
     "admin": ("[::1]:9", Address("::1", 9)),
     "trusted_proxies": ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1/128"))),
+    "forwarded_fields": ("Forwarded, x-forwarded-for", frozenset({"forwarded", "x-forwarded-for"})),
+    "trace_from": ("All", "all"),
     "proxy_protocol": ("10.1.0.0/16", (ip_network("10.1.0.0/16"),)),
     "tls_certificate": (
         "a.pem, /b/tls.crt:/b/tls.key",
@@ -77,6 +79,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "admin_token_file": ("{here}/token", "the-token"),
     "read_token_file": ("{here}/token", "the-token"),
     "purge_rate": ("0", 0),
+    "alerts": ("on", "on"),
     "log_level": ("DEBUG", "debug"),
 }
 FIELD = {
@@ -254,6 +257,8 @@ WRONG: dict[str, list[str]] = {
     ],
     "origin_host": ["http://a", "a b", "a/b", "a:0", "a:65536", "a\r\nX: 1", "u@a", "\u00e9"],
     "trusted_proxies": ["10.0.0.1/8", "proxy.example", "10.0.0.0/33", "10.0.0.0/8;::1"],
+    "forwarded_fields": ["x-real-ip", "forwarded;x-forwarded-for"],
+    "trace_from": ["", "10.0.0.0/8", "on"],
     "rules": ["/no/such/directory", "/dev/null"],
     "listen": ["", "80", "a:", "a:b", "a:65536", "a:-1", "::1:80", "a b:80", "[::1:80", "a:\uff18\uff10"],
     "admin": ["127.0.0.1", "http://127.0.0.1:80"],
@@ -283,6 +288,7 @@ WRONG: dict[str, list[str]] = {
     "lane": ["fast"],
     "hide_fields": ["x-cache", "via;age"],
     "show_fields": ["everything"],
+    "alerts": ["yes", "/nonexistent/alerts.yaml"],
     "log_level": ["loud"],
 }  # fmt: skip
 

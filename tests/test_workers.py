@@ -54,6 +54,9 @@ rules:
     match: {path: "/api/pitches/**"}
     ttl: 15m
     tags: [pitches]
+  - name: counted
+    match: {path: "/counted/**"}
+    rate_limit: {rate: 1/h, burst: 5}
 """
 
 
@@ -274,6 +277,19 @@ def test_a_killed_worker_is_replaced_and_the_other_one_does_not_notice(edge: Edg
             pin.word(target)
         assert purge(edge, {"url": target})["number"] > number
         assert [pin.word(target) for pin in pins] == ["MISS", "MISS"]
+
+
+def test_a_rate_limit_is_the_nodes(edge: EdgeProcess) -> None:
+    """What a client took at one worker he has not at the other, nor at the one that comes after it."""
+    with pinned(edge) as pins:
+        statuses = [pins[turn % 2].get(f"/counted/{turn}").status for turn in range(8)]
+        assert 429 not in statuses[:5]
+        assert statuses[5:] == [429] * 3
+        os.kill(pins[0].pid, signal.SIGKILL)
+        gone = pins[0].pid
+    until(lambda: len(pids(edge)) == 2 and gone not in pids(edge), "a new worker")
+    with pinned(edge) as pins:
+        assert [pin.get("/counted/x").status for pin in pins] == [429] * 2
 
 
 def test_rules_are_taken_over_everywhere_or_nowhere(edge: EdgeProcess, rules: Path) -> None:

@@ -154,7 +154,9 @@ class AdminApi:
         return _json({**told, "entry": await self._control.entry(wanted.url, wanted.headers)})
 
     async def rules(self, _: web.Request) -> web.Response:
-        return _json({**await self._control.rules(), "last_reload": self._last_reload()})
+        unkept = self._control.rule_life.unkept
+        told = {**await self._control.rules(), "last_reload": self._last_reload()}
+        return _json({**told, "unkept": unkept} if unkept else told)
 
     def _last_reload(self) -> dict[str, object] | None:
         last = self._control.last_reload
@@ -216,6 +218,16 @@ class AdminApi:
 
     async def doctor(self, _: web.Request) -> web.Response:
         return _json(await self._control.doctor())
+
+    async def alerts(self, _: web.Request) -> web.Response:
+        watch = self._control.alerts
+        return _json({"watching": False} if watch is None else watch.told())
+
+    async def try_receivers(self, _: web.Request) -> web.Response:
+        watch = self._control.alerts
+        if watch is None:
+            raise Problem(409, "nobody watches for alerts here: serve --alerts FILE")
+        return _json({"receivers": list(await watch.trial())})
 
     async def purge(self, request: web.Request) -> web.Response:
         wanted = purge_body.decode(await request.read())
@@ -288,6 +300,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/audit", Access.READ, AdminApi.audit, "the last changes: who, what, when"),
     Route("GET", "/api/savings", Access.READ, AdminApi.savings, "what each rule has earned"),
     Route("GET", "/api/doctor", Access.READ, AdminApi.doctor, "what splits the cache for nothing"),
+    Route("GET", "/api/alerts", Access.READ, AdminApi.alerts, "what fires, and who was told"),
+    Route("POST", "/api/alerts/test", Access.WRITE, AdminApi.try_receivers, "tell every receiver, as a test"),
     Route(
         "POST",
         "/api/workers/replace",

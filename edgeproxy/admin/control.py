@@ -133,9 +133,23 @@ class ExplainRequest:
     answer_headers: tuple[tuple[str, str], ...] = ()
 
 
+class Alerts(Protocol):
+    """Who watches for alerts (alerting/watch.py)."""
+
+    def told(self) -> Mapping[str, Any]:
+        """What fires, and how it went with the receivers."""
+
+    async def trial(self) -> Sequence[Mapping[str, Any]]:
+        """Tell each receiver that this is a test: what they said."""
+
+
 class Control(Protocol):
     @property
     def state(self) -> State: ...
+
+    @property
+    def alerts(self) -> Alerts | None:
+        """None: nobody watches."""
 
     @property
     def last_reload(self) -> ReloadResult | None:

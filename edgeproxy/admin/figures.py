@@ -18,12 +18,12 @@ from edgeproxy.admin.private import LATENCIES, PULSE
 from edgeproxy.admin.team import each
 from edgeproxy.admin.worker_link import NoAnswer
 from edgeproxy.observe import merge, pulse
-from edgeproxy.observe.catalogue_parts import NODE
+from edgeproxy.observe.catalogue_parts import NODE, PARTS
 from edgeproxy.observe.metrics import derived
 from edgeproxy.observe.percentiles import Percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from edgeproxy.admin.node_rules import NodeRules
     from edgeproxy.admin.team import Member, Team
@@ -50,6 +50,8 @@ class Figures:
         self._started = clock.monotonic()
         self._ended = merge.Ended()
         self._retired = Percentiles(clock.now)
+        self.alerts: Callable[[], Mapping[str, int]] | None = None
+        """What is counted of the alerts, where they are watched."""
 
     async def retiring(self, member: Member) -> None:
         """The worker is about to be told to end: ask what it has counted, for the last time. Once this has
@@ -78,6 +80,8 @@ class Figures:
             "failed": self._rules.failed,
             "last_ok": self._rules.last_ok,
         }
+        if self.alerts is not None:
+            total["alerts"] = dict(self.alerts())
         total["node"] = {
             **self._team.numbers(),
             "each": self._team.describe(),
@@ -133,8 +137,11 @@ class Figures:
             # Every worker has counted the same reload.
             told = total.setdefault(name, merge.Family("", kind))
             told.samples = {name: float(value)}
+        watched = {} if self.alerts is None else self.alerts()
+        told_here = [(PARTS["alerts", key], number) for key, number in watched.items()]
         for key, number in self._team.numbers().items():
-            described = NODE.get(key) or derived("node", key)
+            told_here.append((NODE.get(key) or derived("node", key), number))
+        for described, number in told_here:
             told = total[described.name] = merge.Family(described.help, described.kind)
             told.samples[described.name] = float(number)
         return merge.write(total).encode()

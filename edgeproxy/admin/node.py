@@ -11,11 +11,11 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from edgeproxy.admin import explain_query, warm_body
-from edgeproxy.admin.control import Kind, PurgeAnswer, Refused
+from edgeproxy.admin.control import Alerts, Kind, PurgeAnswer, Refused
 from edgeproxy.admin.figures import Figures
 from edgeproxy.admin.node_rules import NodeRules
 from edgeproxy.admin.private import EVIDENCE
@@ -47,6 +47,11 @@ PURGE_PATIENCE = 15.0
 COUNT_PATIENCE = 60.0
 
 
+class Watching(Alerts, Protocol):
+    def numbers(self) -> Mapping[str, int]:
+        """By their keys in catalogue_parts.py."""
+
+
 class Node:
     """Implements Control for all workers together."""
 
@@ -54,6 +59,11 @@ class Node:
         self._team = team
         self.node_rules = NodeRules(team, snapshot, clock)
         self.figures = Figures(team, self.node_rules, clock)
+        self.alerts: Alerts | None = None
+
+    def watched_by(self, alerts: Watching) -> None:
+        self.alerts = alerts
+        self.figures.alerts = alerts.numbers
 
     @property
     def state(self) -> State:

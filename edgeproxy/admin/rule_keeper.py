@@ -121,13 +121,17 @@ class RuleKeeper:
 
     def _history(self) -> RuleHistory:
         """Raises Problem."""
-        if self._in_force is None:
-            raise Problem(409, "there are no rule files (--rules none)")
-        if self._in_force.history is None:
-            raise Problem(
-                409, "no versions are kept: --rule-history is 0, or --cache-dir cannot be written to"
-            )
+        if self._in_force is None or self._in_force.history is None:
+            raise Problem(409, self.unkept)
         return self._in_force.history
+
+    @property
+    def unkept(self) -> str:
+        if self._in_force is None:
+            return "there are no rule files (--rules none)"
+        if self._in_force.history is None:
+            return "no versions are kept: --rule-history is 0, or --cache-dir cannot be written to"
+        return ""
 
     async def _hold(self, version: str, how: str, by: str) -> ReloadResult:
         """Have a version in force; nothing is tried any more."""

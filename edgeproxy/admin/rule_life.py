@@ -34,6 +34,10 @@ class RuleLife(Protocol):
     async def held(self) -> str:
         """Why the rules in force are not those of the files, in a line; "" where they are."""
 
+    @property
+    def unkept(self) -> str:
+        """Why no versions are kept, in a line; "" where they are."""
+
     async def candidate(self) -> Mapping[str, Any] | None:
         """What is tried: ``version``, ``percent``, ``sample``, ``by``."""
 

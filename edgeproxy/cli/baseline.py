@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "over twice that of the file (warning) or three times (critical), P99 over three times (critical), "
         "success under 99 % (warning) or 95 % (critical), a hit ratio under 70 % of the file's (warning); "
         "latencies under 1 ms count as 1 ms. "
-        "Rules with fewer than 100 requests within the window are left out.",
+        "Rules with fewer than 100 requests (--least) within the window are left out.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, window, run, says, told, exits in (
@@ -47,6 +47,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action.add_argument(
             "--window", choices=("1m", "5m", "1h"), default=window, help=f"over the last; default {window}"
         )
+        action.add_argument(
+            "--least", type=int, default=100, metavar="N",
+            help="leave out rules with fewer requests; default 100, since a P99 of fewer says nothing",
+        )  # fmt: skip
         client.add_flags(action)
         action.set_defaults(run=lambda args, run=run: client.guarded(lambda: run(args)))
     alerts = actions.add_parser(
@@ -62,11 +66,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _record(args: argparse.Namespace) -> int:
-    from edgeproxy.observe.baseline import LEAST, encode  # noqa: PLC0415 - what only a call needs
+    from edgeproxy.observe.baseline import encode  # noqa: PLC0415 - what only a call needs
 
-    now = _now(args)
+    now, seen = _now(args)
     if not now.rules:
-        raise client.Failed(f"no rule had {LEAST} requests within {args.window}; nothing was written")
+        most = max(seen, key=lambda name: seen[name], default="")
+        had = f"the most had rule {most}: {seen[most]}" if most else "no rule had any"
+        longer = "" if args.window == "1h" else ", look further back with --window 1h"
+        less = max(1, args.least // 5)
+        raise client.Failed(
+            f"nothing was written: no rule had {args.least} requests within {args.window} ({had}); record "
+            f"it when there has been more traffic{longer}, or be content with less: --least {less}"
+        )
     try:
         Path(args.file).write_bytes(encode(now))
     except OSError as error:
@@ -78,7 +89,7 @@ def _record(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from edgeproxy.observe.baseline import breaches  # noqa: PLC0415 - what only a call needs
 
-    usual, now = _read(args.file), _now(args)
+    usual, (now, _) = _read(args.file), _now(args)
     found = list(breaches(usual, now))
     for breach in found:
         print(client.printable(_line(breach)))
@@ -111,18 +122,22 @@ def _read(name: str) -> Baseline:
 
     try:
         return decode(Path(name).read_bytes())
+    except FileNotFoundError:
+        raise client.Failed(f"{name}: there is no such file; edgeproxy baseline record {name}") from None
     except OSError as error:
         raise client.Failed(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise client.Failed(f"{name} is no baseline: {error}") from None
 
 
-def _now(args: argparse.Namespace) -> Baseline:
+def _now(args: argparse.Namespace) -> tuple[Baseline, dict[str, int]]:
+    """And the requests of each rule."""
     from edgeproxy.observe.baseline import recorded  # noqa: PLC0415 - what only a call needs
 
     performance = client.call(args, "GET", "/api/performance", tokens=_TOKENS).body
     live = client.call(args, "GET", f"/api/live?window={args.window}", tokens=_TOKENS).body
     try:
-        return recorded(performance, live, args.window, live["now"])
+        seen = {row["name"]: int(row["requests"]) for row in live["rules"]}
+        return recorded(performance, live, args.window, live["now"], args.least), seen
     except (LookupError, TypeError, AttributeError):
         raise client.Failed("the answer is not what edgeproxy's numbers look like") from None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import settings
+from edgeproxy.cli.given import A_LOG, add_format, is_a_log, read_rules, say_refused
 
 if TYPE_CHECKING:
     import argparse
@@ -49,11 +50,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     given.add_argument(
         "--urls", metavar="FILE", help="a URL or path on each line, a method before it if not GET; - is stdin"
     )
-    given.add_argument(
-        "--log", metavar="ACCESSLOG", help="edgeproxy's access log (JSON lines, or gzipped); - is stdin"
-    )
+    given.add_argument("--log", metavar="ACCESSLOG", help=A_LOG)
     parser.add_argument("--all", action="store_true", help=f"show every URL, not {SAMPLES} of each group")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print it")
+    add_format(parser)
     parser.set_defaults(run=run)
 
 
@@ -113,14 +112,10 @@ def run(args: argparse.Namespace) -> int:
             asked = _listed(args.urls)
         else:
             asked = None
-    except settings.SettingsError as error:
-        print(f"edgeproxy: {error}", file=sys.stderr)
+    except (settings.SettingsError, RuleError) as error:
+        say_refused(error)
         return 2
-    except RuleError as error:
-        print(f"edgeproxy: the rules are refused:\n{error}", file=sys.stderr)
-        return 2
-    if log is not None and log.lines and log.lines == log.unread:
-        print(f"edgeproxy: no access log of edgeproxy: {log.notes()[0]}", file=sys.stderr)
+    if log is not None and not is_a_log(log):
         return 2
     comparison = Comparison(old, new, samples=sys.maxsize if args.all else SAMPLES)
     if asked is None:
@@ -276,12 +271,7 @@ def _rules_text(rules: dict[str, Any]) -> Iterator[str]:
 
 
 def _rules(given: str) -> RuleSet:
-    """Examples are not run: that is check's, and the old ones may no longer hold."""
-    from edgeproxy.rules.load import load_rules  # noqa: PLC0415
-    from edgeproxy.rules.model import RuleSet  # noqa: PLC0415
-
-    directory = None if given == "none" else Path(given)
-    return RuleSet() if directory is None else load_rules(directory, examples=False)
+    return read_rules(None if given == "none" else Path(given))
 
 
 def _logged(log: Iterable[Any]) -> Counter[tuple[str, str, str, str]]:

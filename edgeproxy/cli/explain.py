@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy import settings
 from edgeproxy.cli import client
+from edgeproxy.cli.given import add_format, say_refused
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="a header of the answer; repeatable",
     )  # fmt: skip
     parser.add_argument("--rules", metavar="DIR|none", help="default: the shipped rules")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print it")
+    add_format(parser)
     client.add_flags(parser, unasked=True)
     parser.set_defaults(run=run)
 
@@ -61,12 +61,9 @@ def run(args: argparse.Namespace) -> int:
         response = answer_of(args.status, headers_of(args.answer_header, "--answer-header"))
         content = content_of(args.data)
         ruleset = RuleSet() if directory is None else load_rules(directory)
-    except settings.SettingsError as error:
-        print(f"edgeproxy: {error}", file=sys.stderr)
-        return 2
-    except RuleError as error:
-        print(f"edgeproxy: the rules are refused:\n{error}", file=sys.stderr)
-        return 1
+    except (settings.SettingsError, RuleError) as error:
+        say_refused(error)
+        return 1 if isinstance(error, RuleError) else 2
 
     def show() -> int:
         known = None if args.admin is None else live(args, request)

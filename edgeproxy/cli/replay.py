@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import heapq
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import settings
+from edgeproxy.cli.given import A_LOG, add_format, is_a_log, read_rules, say_refused
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from edgeproxy.cli.logged import Log
-    from edgeproxy.rules.model import RuleSet
     from edgeproxy.rules.seen import Seen
     from edgeproxy.rules.simulate import Simulation, Sums
 
@@ -52,9 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "origin: hits are a lower bound. Nothing is sent anywhere.",
         epilog="Exit 0: done; 2: wrong usage, or rules or a log that cannot be read.",
     )
-    parser.add_argument(
-        "log", metavar="ACCESSLOG", help="edgeproxy's access log (JSON lines, or gzipped); - is stdin"
-    )
+    parser.add_argument("log", metavar="ACCESSLOG", help=A_LOG)
     parser.add_argument("--rules", metavar="DIR|none", help="default: the shipped rules")
     parser.add_argument(
         "--against", metavar="OLD", help="the rules in force when the log was written, to play beside"
@@ -62,7 +58,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--memory", default=MEMORY, metavar="SIZE", help=f"what the cache may hold; default {MEMORY}"
     )
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="how to print it")
+    add_format(parser)
     parser.set_defaults(run=run)
 
 
@@ -77,22 +73,18 @@ def run(args: argparse.Namespace) -> int:
     try:
         memory = _size(args.memory)
         given = args.rules if args.rules is not None else settings.environment().get("EDGEPROXY_RULES", "")
-        new = _load(settings.rules_directory(given))
-        old = None if args.against is None else _load(settings.rules_directory(args.against))
+        new = read_rules(settings.rules_directory(given))
+        old = None if args.against is None else read_rules(settings.rules_directory(args.against))
         then = {rule.name: rule for rule in (old or new).rules}
         sides = {"rules": Simulation(new, memory=memory, then=then, mask=MASK, overhead=OVERHEAD)}
         if old is not None:
             sides["against"] = Simulation(old, memory=memory, then=then, mask=MASK, overhead=OVERHEAD)
         replay = Replay(sides)
         replay.play(log)
-    except settings.SettingsError as error:
-        print(f"edgeproxy: {error}", file=sys.stderr)
+    except (settings.SettingsError, RuleError) as error:
+        say_refused(error)
         return 2
-    except RuleError as error:
-        print(f"edgeproxy: the rules are refused:\n{error}", file=sys.stderr)
-        return 2
-    if log.lines and log.lines == log.unread:
-        print(f"edgeproxy: no access log of edgeproxy: {log.notes()[0]}", file=sys.stderr)
+    if not is_a_log(log):
         return 2
     if args.format == "json":
         print(json.dumps(replay.to_json(log), indent=2))
@@ -198,14 +190,6 @@ def _as_logged(seen: Seen, sums: Sums) -> None:
         sums.served(seen.size, seen.age, 0.0)
     elif seen.tier != "edge" or seen.origin_seconds:
         sums.fetched(seen.size)
-
-
-def _load(directory: Path | None) -> RuleSet:
-    """Examples are not run: that is check's, and the old ones may no longer hold."""
-    from edgeproxy.rules.load import load_rules  # noqa: PLC0415
-    from edgeproxy.rules.model import RuleSet  # noqa: PLC0415
-
-    return RuleSet() if directory is None else load_rules(directory, examples=False)
 
 
 def _size(text: str) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edgeproxy import settings
+from edgeproxy.cli.given import add_format
 from edgeproxy.cli.store_text import entries_text, size, totals_text
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for action, run in ((inspect, _inspect), (verify, _verify), (compact, _compact)):
         settings.add_flags(action, _FLAGS)
         action.add_argument("--config", metavar="FILE", help="the --config file of serve")
-        action.add_argument("--format", choices=("text", "json"), default="text", help="how to print it")
+        add_format(action)
         action.set_defaults(run=_guarded(run))
 
 

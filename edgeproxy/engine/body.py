@@ -8,6 +8,8 @@ Rules of this file:
   outgrown that, chunks that every reader has had are dropped, nobody may join any more, and the pump waits
   for the slowest reader: back-pressure reaches the origin. It does not wait for ever while others starve: a
   reader that takes nothing for PATIENCE seconds is left behind, and its body breaks off.
+- Once it is whole, a large one is held once: what is stored and what slow readers still have to be sent are
+  the same octets.
 - A body that broke off breaks off for every reader: OriginError, never a clean end.
 - The same body in a content coding is a shared body as well (``coded``), pumped from a reader of this one; it
   is kept whole no longer than this one is.
@@ -16,7 +18,9 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from io import BytesIO
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.vocabulary import OriginFailure
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 WINDOW = 1024 * 1024
 """Octets the pump may be ahead of the slowest reader of a body that will not be stored."""
+LARGE = 256 * 1024
+"""Octets from which on a whole body takes the place of its chunks."""
 PATIENCE = 10.0
 """Seconds that readers who have read all there is wait for one who does not read."""
 
@@ -89,7 +95,18 @@ class SharedBody:
     def whole(self) -> bytes:
         """The whole body; only while nothing has been dropped."""
         assert not self.outgrown  # noqa: S101
-        return b"".join(self._chunks)
+        chunks = self._chunks
+        if self.size < LARGE or len(chunks) == 1:
+            return b"".join(chunks)
+        together, ends = BytesIO(), [0]
+        for place, chunk in enumerate(chunks):
+            ends.append(ends[-1] + together.write(chunk))
+            chunks[place] = b""  # let go at once: the two are never here both in full
+        whole = together.getvalue()
+        view = memoryview(whole)
+        # Whoever writes octets takes views of them as well, so the types need not tell them apart.
+        chunks[:] = [cast("bytes", view[start:end]) for start, end in pairwise(ends)]
+        return whole
 
     def _wake(self) -> None:
         self._news.set()

@@ -50,6 +50,8 @@ class Exchange:
     content: Content | None = None
     """The whole body, where a rule has it in the key (contents.py); then ``body`` is None."""
     client: str = ""
+    forwarded: str = ""
+    """What it is told in Forwarded, where that is known already."""
     upgrade: Upgrade | None = None
     on_interim: Callable[[ResponseHead], None] | None = None
     on_vanish: Callable[[], object] | None = None

@@ -7,17 +7,23 @@ Rules of this file:
 - What is passed goes as it came, less what belongs to the connection (RFC 9110 §7.6.1).
 - Host goes as the client sent it, in the letters that the key has too: an origin that minds its case must not
   be made to answer differently under one key. Where the operator has set another one, that goes instead.
+- CGI and its heirs read "_" and "-" in a name alike. A field that they would take for one that counts (for
+  the rule, for HTTP, or among those below) is not forwarded: it would say unkeyed what the other says keyed.
+- TRACE is sent back as it came (RFC 9110 §9.3.8): what a client must not see, or a script of its page, is not
+  in it: credentials, his own and those that the rule sets.
 - A request that is recorded as a span goes on under an id of ours (traceparent); otherwise those fields are
   like any others.
 - Fields by which a client could speak for the edge (X-Forwarded-*, Forwarded and those that rewrite URL or
   method) or to the framework behind it (Proxy, which CGI takes for HTTP_PROXY) are dropped unless the rule's
-  key holds them, and ours are set: an origin may reflect them.
+  key holds them, and ours are set: an origin may reflect them. Which of TOLD it gets is the operator's
+  choice; no choice lets the client's through.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeproxy.engine.forwarded import forwarded
 from edgeproxy.origin.base import Forward
 from edgeproxy.policy.cdn_loop import FIELD, has_looped, loop_member, with_member
 from edgeproxy.policy.coding import with_plain_etags
@@ -44,21 +50,34 @@ SPOKEN_FOR = frozenset({
 rule has one of them in its key (and it is none of OURS), each value has answers of its own, and it goes."""
 OURS = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-request-id"})
 """Of these: set by the edge, or saying what it sets."""
+TOLD = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})
+"""What the origin is told of clients, unless the operator says otherwise: as most proxies have it."""
 
 
 class ForwardBuilder:
     """``via``: the pseudonym in Via. ``host``: the origin gets this Host; "" leaves the client's. ``node``
-    tells this node from others of that name in CDN-Loop."""
+    tells this node from others of that name in CDN-Loop. ``told``: of TOLD and "forwarded"."""
 
-    def __init__(self, via: str, host: str = "", node: str = "") -> None:
+    def __init__(self, via: str, host: str = "", node: str = "", told: frozenset[str] = TOLD) -> None:
         self._via = f"1.1 {via}"
         self._member = loop_member(via, node)
         self._host = host.encode("latin-1")
+        self._for = "x-forwarded-for" in told
+        self._tells_host = "x-forwarded-host" in told
+        self._proto = "x-forwarded-proto" in told
+        self.with_forwarded = "forwarded" in told
 
     def loops(self, headers: Headers) -> bool:
         """The request has passed through this node already."""
         value = headers.get(FIELD)
         return value is not None and has_looped(value, self._member)
+
+    def forwarded(self, exchange: Exchange, rule: Rule) -> str:
+        """The value of Forwarded. The host only where the key holds it too: an origin may write it into what
+        it answers."""
+        head = exchange.head
+        host = head.host if rule.key.host else ""
+        return forwarded(exchange.client, exchange.trace.client, head.scheme, host)
 
     def passed(self, exchange: Exchange, rule: Rule) -> Forward:
         """As it came, body and all."""
@@ -95,27 +114,34 @@ class ForwardBuilder:
         raw = [
             field
             for field in headers.raw
-            if (name := field[0].lower()).replace(b"_", b"-") not in _DROPPED
+            if not ((name := field[0].lower()) in _DROPPED or (b"_" in name and _passes_for(name, rule)))
             or (rule.key.headers and name not in _OURS and name.decode("latin-1") in rule.key.headers)
         ]
         if self._host:
             raw = [(b"Host", self._host), *(field for field in raw if field[0].lower() != b"host")]
-            if rule.key.host and "x-forwarded-host" not in rule.key.headers:
-                # Only where the key holds it too: an origin may write it into what it answers.
+            if self._tells_host and rule.key.host and "x-forwarded-host" not in rule.key.headers:
+                # Only where the key holds it too, as above.
                 raw.append((b"X-Forwarded-Host", head.host.encode("latin-1")))
         raw += (
             (b"Via", (f"{via}, {self._via}" if via else self._via).encode("latin-1")),
             (b"CDN-Loop", with_member(headers.get(FIELD), self._member).encode("latin-1")),
             (b"X-Request-ID", exchange.trace.request_id.encode("latin-1")),
-            (b"X-Forwarded-Proto", head.scheme.encode("latin-1")),
         )
+        if self._proto:
+            raw.append((b"X-Forwarded-Proto", head.scheme.encode("latin-1")))
         if exchange.trace.span is not None:
             raw = exchange.trace.span.onto(raw)
-        if exchange.client:
+        if exchange.client and self._for:
             raw.append((b"X-Forwarded-For", exchange.client.encode("latin-1")))
+        if self.with_forwarded:
+            value = exchange.forwarded or self.forwarded(exchange, rule)
+            raw.append((b"Forwarded", value.encode("latin-1")))
         headers = Headers(raw)
         if rule.request_headers:
             headers = rule.request_headers.apply(headers)
+        if head.method == "TRACE":
+            given = (*rule.request_headers.set, *rule.request_headers.add)
+            headers = headers.without({*_NOT_TRACED, *(name.lower() for name, _ in given)})
         return Forward(
             method=head.method,
             target=head.target,
@@ -144,5 +170,30 @@ def _with_plain_etags(headers: Headers, rule: Rule) -> Headers:
     return headers
 
 
+def _passes_for(name: bytes, rule: Rule) -> bool:
+    """Whether an origin may take the field ``name``, which has a "_", for another one that counts."""
+    meant = name.replace(b"_", b"-")
+    if meant in _DROPPED or meant in _OF_HTTP:
+        return True
+    changes = rule.request_headers
+    counting = {
+        *rule.key.headers,
+        *rule.overrides.normalise,
+        *(condition.name for condition in rule.match.headers),
+        *changes.remove,
+        *(given for given, _ in (*changes.set, *changes.add)),
+    }
+    return meant.decode("latin-1") in {each.lower().replace("_", "-") for each in counting}
+
+
+_OF_HTTP = frozenset({
+    b"accept-charset", b"accept-encoding", b"accept-language", b"cache-control", b"content-encoding",
+    b"content-language", b"content-length", b"content-range", b"content-type", b"if-match",
+    b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"max-forwards",
+    b"proxy-authorization", b"transfer-encoding", b"user-agent", b"x-api-key", b"x-auth-token",
+    b"x-csrf-token", b"x-requested-with",
+})  # fmt: skip
+"""With a "-", and what origins answer may hang on them."""
+_NOT_TRACED = frozenset({"authorization", "cookie"})
 _DROPPED = frozenset(name.encode() for name in (*SPOKEN_FOR, "via", FIELD))
 _OURS = frozenset(name.encode() for name in (*OURS, "via", FIELD))

@@ -4,21 +4,21 @@ Rules of this file:
 
 - A rule that says so is none of the lane's: its answers are not learned there (front/handler.py), and the
   short way asks here first.
-- A limit is a token bucket, kept as the one time at which it would be full again (ITU-T I.371's GCRA): asking
-  costs a look-up. A full bucket is as good as none and may be forgotten.
-- Bounded: MOST buckets in two generations. What is used stays; who makes up addresses by the thousand makes
-  others start with a full bucket, never with an empty one.
-- Counted in this worker alone.
+- A limit is a token bucket (rules/bucket.py): asking costs a look-up. Where there are several workers they
+  share the buckets (cluster/shared_buckets.py).
+- One worker's own are bounded: MOST buckets in two generations. What is used stays; who makes up addresses by
+  the thousand makes others start with a full bucket, never with an empty one.
 """
 
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.engine.exchange import FromEdge
 from edgeproxy.networks import one_client
 from edgeproxy.policy.vocabulary import Tier, Unsatisfied
+from edgeproxy.rules.bucket import filled_later, lateness
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
@@ -34,8 +34,15 @@ LONGEST = 256
 _DENIED = FromEdge(403, "Not for this client", "The rule for this path does not answer this address.")
 
 
+class Tokens(Protocol):
+    """Where the buckets are. ``now``: clock.now()."""
+
+    def wait(self, name: str, key: str, limit: RateLimit, now: float, *, take: bool) -> float:
+        """Seconds until there is a token, 0 where there is one; ``take`` it."""
+
+
 class Buckets:
-    """Name and key -> when the bucket is full again, in clock.monotonic() seconds."""
+    """Name and key -> when the bucket is full again, in seconds of any clock."""
 
     def __init__(self, most: int = MOST) -> None:
         self._half = most // 2
@@ -46,29 +53,27 @@ class Buckets:
         return len(self._young) + len(self._old)
 
     def wait(self, name: str, key: str, limit: RateLimit, now: float, *, take: bool) -> float:
-        """Seconds until there is a token, 0 where there is one; ``take`` it."""
+        """As in Tokens."""
         place = (name, key)
         full = self._young.get(place)
         if full is None:
             full = self._old.get(place, now)
-        full = max(full, now)
-        interval = 1 / limit.rate
-        late = full - now - (limit.burst - 1) * interval
-        if late > interval * 1e-6:
+        late = lateness(full, now, limit)
+        if late:
             return late
         if take:
             if len(self._young) >= self._half and place not in self._young:
                 self._old, self._young = self._young, {}
-            self._young[place] = full + interval
+            self._young[place] = filled_later(full, now, limit)
         return 0.0
 
 
 class Gates:
-    """Per worker."""
+    """Per worker. ``buckets``: the node's, where there are more workers."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, buckets: Tokens | None = None) -> None:
         self._clock = clock
-        self.buckets = Buckets()
+        self.buckets: Tokens = buckets or Buckets()
 
     def refusal(self, rule: Rule, head: RequestHead, trace: Trace, *, take: bool = True) -> FromEdge | None:
         """Why a request is not answered; None if it is. ``take``: that costs it its token."""
@@ -79,7 +84,7 @@ class Gates:
         if limit is None:
             return None
         wait = self.buckets.wait(
-            rule.name, _key(limit, head, trace.client), limit, self._clock.monotonic(), take=take
+            rule.name, _key(limit, head, trace.client), limit, self._clock.now(), take=take
         )
         if not wait:
             return None

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.background import Background
     from edgeproxy.engine.evidence import Evidence
     from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.engine.gates import Tokens
     from edgeproxy.origin.base import Origin
     from edgeproxy.rules.match import Matcher
     from edgeproxy.store.base import Store
@@ -81,15 +82,17 @@ class Engine:
         leases: Leases | None = None,
         least: float = 0.0,
         overload: Overload | None = None,
+        buckets: Tokens | None = None,
     ) -> None:
-        """``least``: octets a second that clients have to send of a body; 0: any."""
+        """``least``: octets a second that clients have to send of a body; 0: any. ``buckets``: of rate
+        limits, where other workers have the same."""
         self.matcher = matcher
         self._clock = clock
         self._store = store
         self._background = background
         self._forward = forward
         self.flights = Flights(store.after_writes)
-        self.gates = Gates(clock)
+        self.gates = Gates(clock, buckets)
         self.overload = overload or Overload(clock)
         self.contents = Contents(clock, least=least)
         self._cooldown = CoolDown()

@@ -2,11 +2,12 @@
 
 Rules of this file:
 
-- For listeners with the PROXY protocol; without it the loop does TLS by itself.
+- For listeners with the PROXY protocol or TLS. (Where the loop does TLS by itself, nobody hears of a
+  connection before its handshake is over.)
 - A connection has its place (doors.py) and its time (heads.py) from its first octet on, so that a flood of
   heads and handshakes that never end is bounded like everything else.
 - The PROXY protocol is spoken by the peers that the operator names, and by these always: of all others its
-  octets are bad HTTP. With TLS others are refused, since what they send would be read before TLS could.
+  octets are bad HTTP. Where some are named, with TLS others are refused: only they are to come.
 - Exactly a head's octets are read; those behind it are TLS's or HTTP's.
 - When HTTP begins, the connection is an EdgeProtocol's and nothing of this file is in its way.
 """
@@ -108,7 +109,7 @@ class Arrival(asyncio.BufferedProtocol):
         self._all.under_way.add(self)
         self._edge.heads.expect(self)
         if self._client not in self._all.proxies:
-            if self._all.certificates is None:
+            if self._all.certificates is None or not self._all.proxies:
                 self._go_on()
             else:
                 self._all.heads_refused += 1

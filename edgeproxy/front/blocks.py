@@ -41,18 +41,22 @@ T = TypeVar("T")
 
 
 class Blocks(Generic[T]):
-    """``make`` gives an empty table."""
+    """``make`` gives an empty table. ``unsure``: fields that mean something from some peers alone; where one
+    of them counts, its block is not learned."""
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[], T], unsure: frozenset[str] = frozenset()) -> None:
         self._make = make
         self.known: dict[bytes, T] = {}
         """Block -> its table. The same dict until ``forget``."""
         self._tables: dict[bytes, T] = {}
+        self._unsure = unsure
         self._seen = Seen(MOST_SEEN)
         self._of_rules: frozenset[str] = SELECTS_NOTHING
         """What counts because of the rules: everything, until they are known."""
         self._of_answers: set[str] = set()
         self._dropped: frozenset[bytes] = frozenset()
+        self._doubted: tuple[bytes, ...] = ()
+        """How lines begin that are in a block that is not learned."""
 
     def rules(self, rules: Iterable[Rule]) -> None:
         """From now on these are the rules. Forgets all tables; that a block has been seen has nothing to do
@@ -77,6 +81,8 @@ class Blocks(Generic[T]):
         if len(block) > LONGEST:
             return None
         name = self._reduced(block)
+        if self._doubted and any(b"\r\n" + begin in b"\r\n" + name.lower() for begin in self._doubted):
+            return None
         table = self._tables.get(name)
         if table is None:
             if not self._seen.before(name):
@@ -112,6 +118,7 @@ class Blocks(Generic[T]):
     def _settle(self) -> None:
         counting = self._of_rules | self._of_answers
         self._dropped = frozenset(name.encode() for name in SELECTS_NOTHING - counting)
+        self._doubted = tuple(b"%b:" % name.encode() for name in sorted(self._unsure & counting))
 
     def _reduced(self, block: bytes) -> bytes:
         """The block without the fields that select nothing."""

@@ -6,8 +6,8 @@ Rules of this file:
 - Who is turned away is told nothing: whoever floods us gets no octets for it, and others get our time.
 - Trusted proxies speak for many clients: the limit per client is not for them, and what is said of addresses
   is asked again of whom they speak for (``permits``).
-- Descriptors are kept back for origins, the store and operators: where the process may open few, fewer
-  connections are taken than the settings say.
+- Where the process may open few descriptors, fewer connections are taken than the settings say
+  (edgeproxy/descriptors.py).
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 log = logging.getLogger("edgeproxy.front")
-
-KEPT = 64
-"""Descriptors for what is neither a client's connection nor an origin's: files, the store, operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +95,3 @@ class Doors:
             "client_limit_refused": self.crowded,
             "denied_refused": self.denied,
         }
-
-
-def affordable(wanted: int, descriptors: int, origins: int) -> int:
-    """Connections that may be taken where the process may open so many descriptors: what origins may need and
-    KEPT stay free, but clients have half at least."""
-    return max(1, min(wanted, max(descriptors - origins - KEPT, descriptors // 2)))

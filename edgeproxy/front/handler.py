@@ -23,6 +23,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.prompt import BROKEN
 from edgeproxy.front.doors import Terms
+from edgeproxy.front.followed import Followed
 from edgeproxy.front.lane import NOT_LEARNED
 from edgeproxy.front.multipart import multipart_ranges
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, REQUEST_ID, Refused, head_of
@@ -82,6 +83,7 @@ class Handler:
         observers: Sequence[Callable[[Trace], None]],
         max_body: int,
         trust: Trust | None = None,
+        followed: Followed | None = None,
         terms: Terms | None = None,
         websockets: WebSockets,
     ) -> None:
@@ -93,6 +95,7 @@ class Handler:
         self.observers = list(observers)
         self._max_body = max_body
         self._trust = trust
+        self.followed = followed or Followed()
         self.terms = terms or Terms()
         self.websockets = websockets
         self.rules_version = ""
@@ -187,11 +190,14 @@ class Handler:
                 message.method, trace, sender,
             )  # fmt: skip
             return
-        wanted = head.headers.get("x-request-id")
-        if wanted is not None and REQUEST_ID.fullmatch(wanted):
+        told = wire.protocol.client
+        kept = self.followed.kept(head.headers, told)
+        if kept is not head.headers:
+            head = replace(head, headers=kept)
+        wanted = kept.get("x-request-id")
+        if wanted is not None and REQUEST_ID.fullmatch(wanted) and self.followed(told):
             trace.request_id = wanted
         trace.target, trace.host = head.target, head.host
-        told = wire.protocol.client
         if self._trust is not None:
             source = self._trust.source(told, head.scheme, head.headers)
             trace.client, told = source.client, source.chain

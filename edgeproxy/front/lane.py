@@ -127,7 +127,7 @@ class Sums:
 
 class Lane:
     """Per worker. ``log``, if given, is told of each hit; ``hot`` about once a second with an entry
-    that is being hit and the coding it is sent in, ``asked`` with the entry alone."""
+    that is being hit and the coding it is sent in, ``asked`` with the entry alone. ``unsure``: Blocks'."""
 
     def __init__(
         self,
@@ -142,6 +142,7 @@ class Lane:
         log: AccessLog | None,
         hot: Callable[[Entry, str], None],
         asked: Callable[[Entry], None],
+        unsure: frozenset[str] = frozenset(),
     ) -> None:
         self._now = clock.now
         self._monotonic = clock.monotonic
@@ -156,7 +157,7 @@ class Lane:
         self._hot = hot
         self._asked = asked
         self._with_id = responder.sends_request_id
-        self._blocks = Blocks[dict[bytes, Ready]](dict)
+        self._blocks = Blocks[dict[bytes, Ready]](dict, unsure)
         self._tables = self._blocks.known
         self._manners: dict[tuple[str, str, int], Manner] = {}
         self._warm: deque[Ready] = deque()

@@ -25,6 +25,7 @@ from edgeproxy.engine.overload import overloaded
 from edgeproxy.engine.prompt import BROKEN, Call, Manner
 from edgeproxy.front.cast import Casts
 from edgeproxy.front.lane import END, NOT_LEARNED
+from edgeproxy.front.refusals import Refusals
 from edgeproxy.front.request import HTTP_1_1, MOST_FIELDS, Refused, head_of
 from edgeproxy.front.respond import BODILESS
 from edgeproxy.front.seen import Seen
@@ -41,7 +42,8 @@ from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
-from edgeproxy.policy.vocabulary import CacheWord
+from edgeproxy.policy.trace_context import TRACE
+from edgeproxy.policy.vocabulary import CacheWord, Unsatisfied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,8 +77,8 @@ UNUSUAL = NOT_LEARNED | {
 }  # fmt: skip
 """Requests with one of these are answered the ordinary way. What is left, the lane may learn."""
 
-_LOOKED_INTO = UNUSUAL | {FIELD}
-"""These, and one that is usual unless it tells of a loop."""
+_LOOKED_INTO = UNUSUAL | TRACE | {FIELD}
+"""These, and what is usual unless it tells of a loop or comes from who is not followed."""
 _MAY_BYPASS = frozenset({"cache-control", "pragma", "upgrade"})
 """Without these, only the rule can send a GET past the cache (decide.bypass)."""
 
@@ -115,8 +117,8 @@ class Block:
 
 @final
 class _Plan:
-    """``filled`` gives the pieces of a request's head under one rule, with target, request id and client's
-    address put in. The rule is held, so that its id stays its own."""
+    """``filled`` gives the pieces of a request's head under one rule, with target, request id, client's
+    address and Forwarded put in. The rule is held, so that its id stays its own."""
 
     __slots__ = ("filled", "rule")
 
@@ -199,6 +201,7 @@ class ShortWay:
         self._trust = trust
         self._clock = handler.clock
         self._casts = Casts(handler.responder)
+        self._refusals = Refusals(handler)
         self._blocks: dict[bytes, Block] = {}
         self._seen = Seen(MOST_SEEN)
 
@@ -229,16 +232,18 @@ class ShortWay:
             head = head_of(message, protocol.scheme, has_body=False, most=most)
         except Refused:
             return False
-        headers = head.headers
-        if not headers.isdisjoint(_LOOKED_INTO) and (
-            not headers.isdisjoint(UNUSUAL) or self._forward.loops(headers)
-        ):
-            return False
+        headers, sure = head.headers, True
+        if not headers.isdisjoint(_LOOKED_INTO):
+            if not headers.isdisjoint(UNUSUAL) or self._forward.loops(headers):
+                return False
+            followed = self._handler.followed
+            sure = headers.isdisjoint(followed.unsure)
+            headers = followed.kept(headers, protocol.client)
         if "connection" in headers:
             headers = end_to_end(headers)
         block = Block(headers, head.host, learnable=self._trust is None or headers.isdisjoint(FIELDS))
         end = data.find(END)
-        if data.startswith(b"GET /") and end > 0:
+        if sure and data.startswith(b"GET /") and end > 0:
             self._learn(data[end + 11 :], block)
         return self._try(protocol, block, head.target, data)
 
@@ -282,8 +287,11 @@ class ShortWay:
         step = engine.prompt.look(exchange, matched, self._manner(block, head, rule))
         if step is None:
             return False
-        if gated:
-            engine.gates.refusal(rule, head, trace)
+        if gated and (refusal := engine.gates.refusal(rule, head, trace)) is not None:
+            # Another worker has taken the token meanwhile: nothing of what was looked up is told.
+            trace = Trace(trace.request_id, trace.started, "GET", block.host, target, client)
+            trace.unsatisfied = Unsatisfied.RATE_LIMITED
+            return self._refuse(protocol, refusal, trace, rule.name)
         learn = data if block.learnable and handler.lane is not None and not handler.draining else None
         if type(step) is Call:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
@@ -291,7 +299,9 @@ class ShortWay:
                 return self._refuse(protocol, refusal, trace, rule.name)
             pending = Pending(self, protocol, step, learn, handler.rules_version, block.accepted)
             plan = self._plan(block, exchange, matched, step)
-            values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"))
+            values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"), b"")
+            if self._forward.with_forwarded:
+                values = (*values[:3], self._forward.forwarded(exchange, rule).encode("latin-1"))
             handler.in_flight += 1
             protocol.await_answer(pending)
             step.send(b"".join(plan.filled(values)), pending)
@@ -303,7 +313,8 @@ class ShortWay:
         """Answer by ourselves, at once."""
         handler = self._handler
         trace.rule, trace.word, trace.forwarded = rule, CacheWord.BYPASS, None
-        self._send(protocol, *handler.problem(answer, "GET", trace), trace)
+        octets = self._refusals.octets(answer, trace) or handler.problem(answer, "GET", trace)
+        self._send(protocol, *octets, trace)
         handler.finish(trace)
         protocol.answered_at_once(keep_alive=not handler.draining)
         return True
@@ -335,12 +346,13 @@ class ShortWay:
     def _made(self, exchange: Exchange, rule: Rule, call: Call) -> _Plan:
         """The octets as forward.py and framing.py make them, with marks where a request's own values go."""
         mark = token_hex(16)
-        marks = (f"/{mark}t", f"{mark}i", f"{mark}c")
+        marks = (f"/{mark}t", f"{mark}i", f"{mark}c", f"{mark}f")
         head = exchange.head
         model = Exchange(
             head=RequestHead("GET", head.scheme, head.host, marks[0], head.headers),
             trace=Trace(request_id=marks[1]),
             client=marks[2] if exchange.client else "",
+            forwarded=marks[3],
         )
         if call.passed:
             forward = self._forward.passed(model, rule)

@@ -3,11 +3,11 @@
 Rules of this file:
 
 - Only used when spans are exported: without, the lane and the short way are the plain ones.
-- A client that says that its trace is recorded, is followed, and so is one that says that it is not
-  (traceparent's flag). Of requests without a trace, a share begins one.
+- Who says that its trace is recorded, is followed, and so is who says that it is not (traceparent's flag):
+  of those that may say so (followed.py). Of requests without a trace, a share begins one.
 - That is drawn once for each request, whoever asks first: what was drawn is remembered by the segment itself,
   until the ordinary way has it. Bounded.
-- What is not recorded goes the fast ways, and its fields go to the origin as they came.
+- What is not recorded goes the fast ways; the fields of who is followed go to the origin as they came.
 """
 
 from __future__ import annotations
@@ -36,30 +36,35 @@ _PARENT = re.compile(
 
 
 class Sampling:
-    """``share`` of the requests that begin a trace, 0 to 1. ``chance`` gives 0 to 1."""
+    """``share`` of the requests that begin a trace, 0 to 1. ``chance`` gives 0 to 1. ``followed``: of which
+    peers traceparent is read."""
 
-    def __init__(self, share: float, chance: Callable[[], float]) -> None:
+    def __init__(self, share: float, chance: Callable[[], float], followed: Callable[[str], bool]) -> None:
         self._share = share
+        self._followed = followed
         self._chance = chance
         self._drawn: dict[int, tuple[bytes, bool]] = {}
         """By the id of a segment: the segment, which is held so that its id stays its own, and what was
         drawn."""
 
-    def wants(self, data: bytes) -> bool:
-        """Whether the request in ``data``, one whole head, may have to be recorded."""
+    def wants(self, data: bytes, peer: str) -> bool:
+        """Whether the request in ``data``, one whole head of ``peer``'s, may have to be recorded."""
         held = self._drawn.get(id(data))
         if held is not None:
             return held[1]
         if len(self._drawn) >= MOST_DRAWN:
             self._drawn.clear()
         told = _PARENT.search(data)
-        wanted = bool(int(told[1], 16) & SAMPLED) if told is not None else self._draw()
+        if told is not None and self._followed(peer):
+            wanted = bool(int(told[1], 16) & SAMPLED)
+        else:
+            wanted = self._draw()
         self._drawn[id(data)] = (data, wanted)
         return wanted
 
     def begin(self, headers: Headers, data: bytes | None) -> Span | None:
-        """The span of a request that has come the ordinary way; None where it is not recorded. ``data``: its
-        octets, where it came alone and whole."""
+        """The span of a request that has come the ordinary way; None where it is not recorded. ``headers``:
+        what is kept of them (followed.py); ``data``: its octets, where it came alone and whole."""
         held = None if data is None else self._drawn.pop(id(data), None)
         parent = parent_of(headers)
         drawn = self._draw() if held is None else held[1]
@@ -82,10 +87,10 @@ class TracedLane(Lane):
         self.sampling = sampling
 
     def answer(self, protocol: EdgeProtocol, data: bytes) -> bool:
-        return not self.sampling.wants(data) and super().answer(protocol, data)
+        return not self.sampling.wants(data, protocol.client) and super().answer(protocol, data)
 
     def answer_parsed(self, protocol: EdgeProtocol, data: bytes) -> bool:
-        return not self.sampling.wants(data) and super().answer_parsed(protocol, data)
+        return not self.sampling.wants(data, protocol.client) and super().answer_parsed(protocol, data)
 
 
 class TracedShortWay(ShortWay):
@@ -96,7 +101,7 @@ class TracedShortWay(ShortWay):
         self.sampling = sampling
 
     def known(self, protocol: EdgeProtocol, data: bytes) -> bool:
-        return not self.sampling.wants(data) and super().known(protocol, data)
+        return not self.sampling.wants(data, protocol.client) and super().known(protocol, data)
 
     def parsed(self, protocol: EdgeProtocol, message: RawRequestMessage, data: bytes) -> bool:
-        return not self.sampling.wants(data) and super().parsed(protocol, message, data)
+        return not self.sampling.wants(data, protocol.client) and super().parsed(protocol, message, data)

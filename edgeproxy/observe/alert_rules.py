@@ -1,31 +1,44 @@
-"""The alert rules for Prometheus as data: when, how urgent, and what to do then.
+"""What is an alert: when, how urgent, what to do then. One table for Prometheus and for who watches inside.
 
 Rules of this file:
 
-- Every expression goes through promql.checked: it names only what a scrape has.
+- Every condition goes through promql.checked: it names only what a scrape has.
 - Thresholds come from thresholds.py. With a baseline each of its rules is compared with itself, and all
   others together with the default.
 - Each alert has its runbook: commands that exist, in the order in which to try them.
 - ``critical`` gets somebody out of bed, ``warning`` waits for the morning.
+- A summary is a template as Prometheus has them; ``filled`` does the same inside.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeproxy.observe import thresholds
+from edgeproxy.observe.expressions import (
+    Both,
+    Chosen,
+    Condition,
+    Gauge,
+    Grown,
+    Quantile,
+    Selector,
+    Unseen,
+    seconds,
+)
 from edgeproxy.observe.promql import checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_TOOK = "edgeproxy_request_duration_seconds_bucket"
-WINDOW = "5m"
-_WHOLE = 'class!="5xx"'
-_STALE = 'reason=~"stale-if-error|disconnected|refresh-cool-down"'
+    from edgeproxy.observe.expressions import Labels
+
+_WHOLE = Chosen("class", "!=", "5xx")
+_ASKED = Chosen("result", "!=", "bypass")
+_STALE = Chosen("reason", "=~", "stale-if-error|disconnected|refresh-cool-down")
+_ORIGIN = ("pool", "origin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +46,43 @@ class Alert:
     """``lasts``: how long it must hold, as Prometheus writes it. ``rule``: the one it watches, if any."""
 
     name: str
-    expression: str
+    condition: Condition
     lasts: str
     severity: str
     summary: str
     runbook: str
     rule: str = ""
 
+    @property
+    def expression(self) -> str:
+        """The condition in PromQL."""
+        return self.condition.text
 
-def _rate(name: str, chosen: str = "", by: str = "instance") -> str:
-    return f"sum by ({by}) (rate({name}{{{chosen}}}[{WINDOW}]))" if chosen else (
-        f"sum by ({by}) (rate({name}[{WINDOW}]))"
-    )  # fmt: skip
-
-
-def _sum(name: str) -> str:
-    return f"sum by (instance) ({name})"
-
-
-def _grew(name: str, window: str) -> str:
-    return f"sum by (instance) (increase({name}[{window}])) > 0"
+    @property
+    def pause(self) -> float:
+        """Seconds for which it must hold."""
+        return seconds(self.lasts)
 
 
-def _and(*matchers: str) -> str:
-    return ",".join(filter(None, matchers))
+def _rate(name: str, *chosen: Chosen, by: tuple[str, ...] = ()) -> Grown:
+    return Grown(Selector(name, chosen, by))
 
 
-def _of_requests(told: thresholds.Thresholds, chosen: str, rule: str) -> Iterator[Alert]:
+def _sum(name: str, by: tuple[str, ...] = ()) -> Gauge:
+    return Gauge(Selector(name, (), by))
+
+
+def _grew(name: str, window: str) -> Condition:
+    return Condition(Grown(Selector(name), window, rate=False), ">", 0)
+
+
+def _of_requests(told: thresholds.Thresholds, chosen: tuple[Chosen, ...], rule: str) -> Iterator[Alert]:
     """What is compared with thresholds; ``chosen``: the requests that are meant."""
     whom = f"{{{{ $labels.instance }}}}: rule {rule}: " if rule else "{{ $labels.instance }}: "
-    enough = f"and {_rate('edgeproxy_requests_total', chosen)} > {thresholds.LEAST_RATE:g}"
-    asked = _rate("edgeproxy_requests_total", _and(chosen, 'result!="bypass"'))
+    enough = Condition(_rate("edgeproxy_requests_total", *chosen), ">", thresholds.LEAST_RATE)
+    hits, asked = _rate("edgeproxy_hits_total", *chosen), _rate("edgeproxy_requests_total", *chosen, _ASKED)
     yield Alert(
-        "EdgeproxyHitRatioLow",
-        f"{_rate('edgeproxy_hits_total', chosen)} / {asked} < {told.hit_ratio:g} {enough}",
+        "EdgeproxyHitRatioLow", Condition(Both(hits, "/", asked), "<", told.hit_ratio, enough),
         "15m", "warning",
         whom + f"hit ratio {{{{ $value | humanizePercentage }}}}, should be {told.hit_ratio:.0%} or more",
         "edgeproxy savings names the rules that earn little, and the ttl that would. edgeproxy doctor "
@@ -75,32 +91,30 @@ def _of_requests(told: thresholds.Thresholds, chosen: str, rule: str) -> Iterato
         "shortens that.",
         rule,
     )  # fmt: skip
-    share = (
-        f"{_rate('edgeproxy_responses_total', _and(chosen, _WHOLE))} / "
-        f"{_rate('edgeproxy_responses_total', chosen)}"
-    )
+    answers = "edgeproxy_responses_total"
+    success = Both(_rate(answers, *chosen, _WHOLE), "/", _rate(answers, *chosen))
     for severity, least, lasts in (
         ("warning", told.success_warning, "5m"),
         ("critical", told.success_critical, "2m"),
     ):
         yield Alert(
-            "EdgeproxySuccessLow", f"{share} < {least:g} {enough}", lasts, severity,
+            "EdgeproxySuccessLow", Condition(success, "<", least, enough), lasts, severity,
             whom + f"{{{{ $value | humanizePercentage }}}} of the answers are no 5xx (should: {least:.0%})",
             "edgeproxy stats names the origins that fail, and how. curl 127.0.0.1:8081/readyz says what is "
             "degraded. If the origin is fine, edgeproxy explain URL tells what is done with a request. "
             "stale_if_error in a rule lets the cache stand in for an origin that fails.",
             rule,
         )  # fmt: skip
-    for quantile, severity, most, lasts in (
+    took = Selector("edgeproxy_request_duration_seconds_bucket", chosen, ("le",))
+    for share, severity, most, lasts in (
         ("0.95", "warning", told.p95_warning, "10m"),
         ("0.95", "critical", told.p95_critical, "5m"),
         ("0.99", "critical", told.p99_critical, "5m"),
     ):
         yield Alert(
-            f"EdgeproxyP{quantile[2:]}High",
-            f"histogram_quantile({quantile}, {_rate(_TOOK, chosen, 'instance, le')}) > {most:g} {enough}",
+            f"EdgeproxyP{share[2:]}High", Condition(Quantile(share, took), ">", most, enough),
             lasts, severity,
-            whom + f"P{quantile[2:]} is {{{{ $value | humanizeDuration }}}}, should be {most * 1000:g} ms",
+            whom + f"P{share[2:]} is {{{{ $value | humanizeDuration }}}}, should be {most * 1000:g} ms",
             "Slow answers are those that wait: Server-Timing on an answer tells for what. Look at the hit "
             "ratio first, then at the latency of the origins (edgeproxy stats), then at the processor: "
             "edgeproxy top. stale_while_revalidate in a rule takes the wait for the origin away from "
@@ -111,36 +125,46 @@ def _of_requests(told: thresholds.Thresholds, chosen: str, rule: str) -> Iterato
 
 _PLAIN = (
     Alert(
-        "EdgeproxyDown", 'up{job="edgeproxy"} == 0', "1m", "critical",
+        "EdgeproxyDown", Condition(Unseen('up{job="edgeproxy"}'), "==", 0), "1m", "critical",
         "{{ $labels.instance }} gives no metrics",
         "Is the process there? systemctl status edgeproxy, or docker compose ps. Its log says why it ended. "
         "If it runs: does the admin port listen where Prometheus asks, and is the read token the same?",
     ),
     Alert(
         "EdgeproxyOriginLeftAlone",
-        "sum by (instance, pool, origin) (edgeproxy_origin_usable) == 0", "1m", "critical",
+        Condition(_sum("edgeproxy_origin_usable", _ORIGIN), "==", 0), "1m", "critical",
         "{{ $labels.instance }}: no worker may ask {{ $labels.origin }} of pool {{ $labels.pool }}",
         "edgeproxy stats and /readyz say why. Ask the origin by hand from that machine. It is tried once a "
         "second and comes back by itself. Until then: stale answers where rules allow them, else 503.",
     ),
     Alert(
         "EdgeproxyOriginFailing",
-        f"({_rate('edgeproxy_origin_request_failures_total', '', 'instance, pool, origin')} + "
-        f"{_rate('edgeproxy_origin_errors_total', '', 'instance, pool, origin')}) / "
-        f"{_rate('edgeproxy_origin_requests_total', '', 'instance, pool, origin')} > 0.05", "5m", "warning",
+        Condition(
+            Both(
+                Both(
+                    _rate("edgeproxy_origin_request_failures_total", by=_ORIGIN),
+                    "+",
+                    _rate("edgeproxy_origin_errors_total", by=_ORIGIN),
+                ),
+                "/",
+                _rate("edgeproxy_origin_requests_total", by=_ORIGIN),
+            ),
+            ">", 0.05,
+        ),
+        "5m", "warning",
         "{{ $labels.instance }}: {{ $labels.origin }} fails {{ $value | humanizePercentage }} of requests",
         "The dashboard of errors tells how: refused, timeouts, 5xx. If only some origins of a pool fail, "
         "take them out of the rule file and edgeproxy reload.",
     ),
     Alert(
-        "EdgeproxyOriginQueue", "sum by (instance) (edgeproxy_origin_queued) > 0", "5m", "warning",
+        "EdgeproxyOriginQueue", Condition(_sum("edgeproxy_origin_queued"), ">", 0), "5m", "warning",
         "{{ $labels.instance }}: {{ $value }} requests wait for a place at an origin",
         "The origin is asked as much as its pool allows. Is it slower than usual (edgeproxy stats)? If it "
         "could take more, raise the limits of the pool in the rule file and edgeproxy reload.",
     ),
     Alert(
         "EdgeproxyStaleOnError",
-        f"{_rate('edgeproxy_stale_served_total', _STALE)} > 1", "5m", "warning",
+        Condition(_rate("edgeproxy_stale_served_total", _STALE), ">", 1), "5m", "warning",
         "{{ $labels.instance }}: {{ $value | humanize }} stale answers a second, since the origin fails",
         "Clients are served, with old answers. Mend the origin before stale_if_error runs out: "
         "edgeproxy explain URL --admin HOST:PORT tells how long an object may still be sent.",
@@ -153,7 +177,9 @@ _PLAIN = (
     ),
     Alert(
         "EdgeproxyConnectionsNearLimit",
-        f"{_sum('edgeproxy_connections_open')} / {_sum('edgeproxy_connections_limit')} > 0.9",
+        Condition(
+            Both(_sum("edgeproxy_connections_open"), "/", _sum("edgeproxy_connections_limit")), ">", 0.9
+        ),
         "5m", "warning",
         "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the connections that clients may have",
         "edgeproxy serve --help tells the flags that limit connections and those of one client. Raise the "
@@ -161,17 +187,24 @@ _PLAIN = (
     ),
     Alert(
         "EdgeproxyFileDescriptorsNearLimit",
-        f"{_sum('edgeproxy_process_open_fds')} / {_sum('edgeproxy_process_max_fds')} > 0.9",
+        Condition(Both(_sum("edgeproxy_process_open_fds"), "/", _sum("edgeproxy_process_max_fds")), ">", 0.9),
         "5m", "critical",
         "{{ $labels.instance }}: {{ $value | humanizePercentage }} of its file descriptors are in use",
         "Raise LimitNOFILE in the unit (nofile in compose) and restart. Are there many connections of "
         "clients, or to origins? The dashboards of traffic and of origins tell.",
     ),
     Alert(
-        "EdgeproxyReloadRefused", "min by (instance) (edgeproxy_config_last_reload_successful) == 0", "0m",
-        "warning",
+        "EdgeproxyReloadRefused",
+        Condition(Gauge(Selector("edgeproxy_config_last_reload_successful"), "min"), "==", 0),
+        "0m", "warning",
         "{{ $labels.instance }}: the last load of the rules was refused; those before are in force",
         "edgeproxy check DIR names file and line. Then edgeproxy reload.",
+    ),
+    Alert(
+        "EdgeproxyNoWorker", Condition(_sum("edgeproxy_node_workers_ready"), "==", 0), "1m", "critical",
+        "{{ $labels.instance }}: no worker serves",
+        "Clients wait or are refused. The log of the process says why workers end or do not start; "
+        "edgeproxy check DIR whether it is the rules.",
     ),
     Alert(
         "EdgeproxyWorkerCrashed", _grew("edgeproxy_node_crashes_total", "15m"), "0m", "warning",
@@ -181,8 +214,17 @@ _PLAIN = (
     ),
     Alert(
         "EdgeproxyStoreFailing",
-        f"({_rate('edgeproxy_store_l2_timeouts_total')} + {_rate('edgeproxy_store_l2_errors_total')}) / "
-        f"{_rate('edgeproxy_store_l2_reads_total')} > 0.1", "5m", "warning",
+        Condition(
+            Both(
+                Both(
+                    _rate("edgeproxy_store_l2_timeouts_total"), "+", _rate("edgeproxy_store_l2_errors_total")
+                ),
+                "/",
+                _rate("edgeproxy_store_l2_reads_total"),
+            ),
+            ">", 0.1,
+        ),
+        "5m", "warning",
         "{{ $labels.instance }}: {{ $value | humanizePercentage }} of the reads of the shared store fail",
         "Requests are answered from memory and by the origin. Is Redis up and near (its latency against "
         "--store-budget)? edgeproxy stats tells what the store says.",
@@ -205,6 +247,11 @@ _PLAIN = (
         "Is the disk full (df), or slower than the traffic? Requests are not held up by it.",
     ),
     Alert(
+        "EdgeproxyNoticesFailing", _grew("edgeproxy_alerts_notices_failed_total", "15m"), "0m", "warning",
+        "{{ $labels.instance }}: notices of alerts that a receiver did not take: {{ $value | humanize }}",
+        "edgeproxy alerts says which receiver, and what it answered. edgeproxy alerts test tries them all.",
+    ),
+    Alert(
         "EdgeproxyMetricsNotWhole", _grew("edgeproxy_source_errors_total", "10m"), "0m", "warning",
         "{{ $labels.instance }}: a part did not tell its numbers, so other alerts may be blind",
         "The log has the error, with the part's name. edgeproxy reload --workers begins anew.",
@@ -215,15 +262,34 @@ _PLAIN = (
 def alerts(baseline: Mapping[str, thresholds.Normal] | None = None) -> tuple[Alert, ...]:
     """All of them. ``baseline``: rule -> how it usually does."""
     own = baseline or {}
-    others = f"rule!~{_any_of(own)}" if own else ""
+    others = (Chosen("rule", "!~", "|".join(map(re.escape, own))),) if own else ()
     found = [*_PLAIN, *_of_requests(thresholds.DEFAULT, others, "")]
     for rule, normal in own.items():
-        found += _of_requests(thresholds.of(normal), f"rule={json.dumps(rule, ensure_ascii=False)}", rule)
+        found += _of_requests(thresholds.of(normal), (Chosen("rule", "=", rule),), rule)
     for alert in found:
         checked(alert.expression)
     return tuple(found)
 
 
-def _any_of(names: Mapping[str, object]) -> str:
-    """A regular expression for these names, as a string of PromQL."""
-    return json.dumps("|".join(map(re.escape, names)), ensure_ascii=False)
+_TEMPLATE = re.compile(r"\{\{ \$(?:labels\.(\w+)|value)(?: \| (\w+))? \}\}")
+
+
+def filled(alert: Alert, instance: str, labels: Labels, value: float) -> str:
+    """The summary, as Prometheus would fill it in."""
+    known = {"instance": instance, **dict(labels)}
+    shown = {"humanizePercentage": _percent, "humanizeDuration": _duration, "humanize": _short, None: _short}
+    return _TEMPLATE.sub(
+        lambda found: known.get(found[1], "") if found[1] else shown[found[2]](value), alert.summary
+    )
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.4g}%"
+
+
+def _duration(value: float) -> str:
+    return f"{value * 1000:.4g}ms" if value < 1 else f"{value:.4g}s"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"

@@ -3,7 +3,7 @@
 Rules of this file:
 
 - What is kept: P50 P75 P90 P95 P99 (seconds), success rate and hit ratio (0 to 1; null where no request asked
-  the cache), of each rule with LEAST requests or more. Fewer say nothing, then or now.
+  the cache), of each rule with LEAST requests or more. Fewer say little, then or now.
 - The file is JSON with a format number; what is not as expected is refused, with the place.
 - Thresholds are made from it by thresholds.py, here and in Prometheus.
 """
@@ -66,14 +66,16 @@ class Breach:
     threshold: float
 
 
-def recorded(performance: Mapping[str, Any], live: Mapping[str, Any], window: str, at: float) -> Baseline:
-    """Of what /api/performance and /api/live told over ``window``. Raises LookupError or TypeError for what
-    is not theirs."""
+def recorded(
+    performance: Mapping[str, Any], live: Mapping[str, Any], window: str, at: float, least: int = LEAST
+) -> Baseline:
+    """Of what /api/performance and /api/live told over ``window``; rules with fewer than ``least`` requests
+    are left out. Raises LookupError or TypeError for what is not theirs."""
     rules: dict[str, Recorded] = {}
     for row in live["rules"]:
         name, requests = row["name"], row["requests"]
         times = performance["rules"].get(name, {}).get(window)
-        if requests < LEAST or times is None or not times["requests"]:
+        if requests < least or times is None or not times["requests"]:
             continue
         rules[name] = Recorded(
             requests=requests,

@@ -119,7 +119,7 @@ CATALOGUE: dict[str, Described] = {
                 (
                     "edgeproxy_origin_usable",
                     _GAUGE,
-                    "Workers that may ask the origin now: 0 while it is left alone.",
+                    "Workers that ask the origin: 0 while it is left alone, or only tried again.",
                 ),
                 ("edgeproxy_origin_requests_total", _COUNTER, "Requests that the origin answered or failed."),
                 (

@@ -84,6 +84,12 @@ _TOLD: dict[str, tuple[_Row, ...]] = {
         ("refreshes_dropped", _COUNTER, "Refreshes left out since there was too much to do."),
     ),
     "loop": (("tasks", _GAUGE, "Tasks of the event loop, whoever began them."),),
+    "alerts": (
+        ("firing", _GAUGE, "Alerts that fire now (--alerts)."),
+        ("notices", _COUNTER, "Notices of alerts that a receiver took."),
+        ("notices_failed", _COUNTER, "Times that a receiver did not take them, or did not answer in time."),
+        ("readings_failed", _COUNTER, "Times that the figures could not be had, so nothing was watched."),
+    ),
     "access_log": (
         ("lines_total", _COUNTER, "Lines written."),
         ("lines_lost_total", _COUNTER, "Lines dropped, or refused by the disk."),

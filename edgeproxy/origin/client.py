@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.origin.base import Forward, PromptListener
     from edgeproxy.origin.connection import Connection
+    from edgeproxy.origin.descriptors import Descriptors
     from edgeproxy.origin.upload import Spawn
     from edgeproxy.policy.head import Headers
 
@@ -58,6 +59,7 @@ class OriginClient:
     ``url`` is ``http://host[:port]``, ``https://host[:port]`` or ``unix:/path`` (ValueError otherwise).
     ``max_age`` None: AGE for an origin given by name, which may move, else no limit.
     ``tls`` replaces the default context, ``server_name`` the URL's host in SNI and certificate.
+    ``descriptors``: shared with other origins.
     Raises RuntimeError on an aiohttp it was not written for.
     """
 
@@ -79,6 +81,7 @@ class OriginClient:
         max_age: float | None = None,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
+        descriptors: Descriptors | None = None,
     ) -> None:
         verify_aiohttp()
         address = Address.parse(url)
@@ -99,6 +102,7 @@ class OriginClient:
             max_queued=max_queued,
             queue_timeout=queue_timeout,
             max_age=max_age,
+            descriptors=descriptors,
         )
         self.resent = 0
         """Requests sent a second time."""

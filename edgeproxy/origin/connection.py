@@ -38,11 +38,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import re
 import select
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import __version__ as installed
 from aiohttp import http_parser
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
@@ -64,6 +65,8 @@ SUPPORTED = ((3, 14, 5), (3, 15))
 """From, and below."""
 
 _DUE = 1e-6
+_OCTETS = re.compile(r":? b['\"]")
+"""Where what aiohttp says of a malformed message begins to quote it."""
 """Seconds that rounding may take from a timer."""
 
 
@@ -410,7 +413,8 @@ def _named(error: BaseException) -> OriginError:
     if isinstance(error, OriginError):
         return error
     if isinstance(error, HttpProcessingError):
-        return OriginError(OriginFailure.BAD_RESPONSE, str(error))
+        # What is wrong, in a line; the octets that follow may be anything, somebody's cookie too.
+        return OriginError(OriginFailure.BAD_RESPONSE, _OCTETS.split(" ".join(error.message.split()))[0])
     return OriginError(OriginFailure.RESET, str(error))
 
 
@@ -449,7 +453,7 @@ def verify_aiohttp() -> None:
 
     Raises RuntimeError naming what is different.
     """
-    found = installed_version("aiohttp")
+    found = installed
     numbers = tuple(int(n) for n in found.split(".")[:3] if n.isdigit())
     low, below = SUPPORTED
     if not low <= numbers < below:

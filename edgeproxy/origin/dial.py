@@ -7,13 +7,15 @@ Rules of this file:
   soon as connections to where it was have come of age (pool.py).
   All its addresses are tried, the families in turn, the next one beginning before the last has failed
   (RFC 8305; uvloop's own create_connection would wait for each).
-- Every way of failing has its own OriginFailure. The connect timeout covers name, TCP and TLS together,
-  unless TLS has one of its own; both run on the given clock.
+- Every way of failing has its own OriginFailure; that we have no descriptor left is none of the origin's.
+- The connect timeout covers name, TCP and TLS together, unless TLS has one of its own; both run on the given
+  clock.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -82,6 +84,12 @@ class Address:
         except ValueError:
             return self.unix is None
         return False
+
+
+def _failure(error: OSError) -> OriginFailure:
+    """Of connecting."""
+    ours = error.errno in (errno.EMFILE, errno.ENFILE)
+    return OriginFailure.OVERLOADED if ours else OriginFailure.REFUSED
 
 
 def default_tls() -> ssl.SSLContext:
@@ -160,7 +168,7 @@ class Dialer:
             try:
                 _, protocol = await loop.create_unix_connection(factory, address.unix)
             except OSError as error:
-                raise OriginError(OriginFailure.REFUSED, str(error)) from error
+                raise OriginError(_failure(error), str(error)) from error
             return protocol
         found = await self._resolve(loop)
         try:
@@ -170,7 +178,7 @@ class Dialer:
         except TimeoutError:
             raise
         except OSError as error:
-            raise OriginError(OriginFailure.REFUSED, str(error)) from error
+            raise OriginError(_failure(error), str(error)) from error
         if self._tls is not None and self._tls_timeout is not None:
             deadline.set(self._tls_timeout, OriginFailure.TLS_TIMEOUT)
         try:

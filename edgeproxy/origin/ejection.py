@@ -15,7 +15,6 @@ Rules of this file:
 from __future__ import annotations
 
 import math
-from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,5 +98,12 @@ def too_slow(
     """Seconds to the head of an answer: ``mine`` beside those of the others that have answered."""
     if not policy.enabled or answers < (AGAIN if probation else ENOUGH) or not others:
         return False
-    usual = median(others)
+    usual = _median(others)
     return mine > policy.slow * usual and mine - usual > FLOOR
+
+
+def _median(values: Sequence[float]) -> float:
+    """As statistics.median, which brings fractions and decimals to every start."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeproxy.clock import Clock
+    from edgeproxy.origin.descriptors import Descriptors
     from edgeproxy.origin.neighbours import Neighbours
     from edgeproxy.origin.turns import Turns
     from edgeproxy.origin.upload import Spawn
@@ -49,7 +50,9 @@ class Keeper:
         chance: Callable[[], float],
         turns: Turns,
         neighbours: Neighbours,
+        descriptors: Descriptors | None = None,
     ) -> None:
+        self._descriptors = descriptors
         self._turns = turns
         self._neighbours = neighbours
         self._clock = clock
@@ -100,6 +103,7 @@ class Keeper:
             max_age=limits.age,
             tls=context,
             server_name=link.tls.server_name,
+            descriptors=self._descriptors,
         )
 
     def keep(self, specs: tuple[PoolSpec, ...], made: dict[Name, Member]) -> None:

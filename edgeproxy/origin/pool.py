@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.origin.base import OriginError
 from edgeproxy.origin.connection import Connection
+from edgeproxy.origin.descriptors import Descriptors
 from edgeproxy.policy.vocabulary import OriginFailure
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Pool:
         max_queued: int,
         queue_timeout: float,
         max_age: float = math.inf,
+        descriptors: Descriptors | None = None,
     ) -> None:
         self._dialer = dialer
         self._clock = clock
@@ -49,6 +51,9 @@ class Pool:
         self._max_queued = max_queued
         self._queue_timeout = queue_timeout
         self._max_age = max_age
+        self._descriptors = descriptors or Descriptors()
+        self._descriptors.join(self)
+        self._opening = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -63,6 +68,11 @@ class Pool:
     @property
     def open(self) -> int:
         return len(self._open)
+
+    @property
+    def held(self) -> int:
+        """Connections that are open or being opened."""
+        return len(self._open) + self._opening
 
     @property
     def idle(self) -> int:
@@ -134,10 +144,15 @@ class Pool:
 
     async def connect(self) -> Connection:
         """A new connection. Raises OriginError."""
+        self._descriptors.make_room()
         loop = asyncio.get_running_loop()
-        connection = await self._dialer.connect(
-            lambda: Connection(loop, self._clock, self._limits, self._lost)
-        )
+        self._opening += 1
+        try:
+            connection = await self._dialer.connect(
+                lambda: Connection(loop, self._clock, self._limits, self._lost)
+            )
+        finally:
+            self._opening -= 1
         if self.closed:
             connection.drop()
         self._open.add(connection)
@@ -156,6 +171,15 @@ class Pool:
             self._idle.append(connection)
         else:
             connection.drop()
+
+    def let_one_go(self) -> bool:
+        """Close the connection that has waited for reuse longest, for others to have its descriptor."""
+        if not self._idle:
+            return False
+        connection = self._idle.pop(0)
+        self._open.discard(connection)
+        connection.drop()
+        return True
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)

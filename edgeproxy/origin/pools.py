@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.origin.base import Forward, OriginReply, Prompted, PromptListener, Route
     from edgeproxy.origin.board import Board
+    from edgeproxy.origin.descriptors import Descriptors
     from edgeproxy.origin.member import Member
     from edgeproxy.origin.turns import Turns
     from edgeproxy.origin.upload import Spawn
@@ -103,12 +104,13 @@ class Pools:
         turns: Turns,
         chance: Callable[[], float],
         board: Board | None = None,
+        descriptors: Descriptors | None = None,
     ) -> None:
         self._clock = clock
         self._chance = chance
         self._turns = turns
         self._neighbours = Neighbours(board, clock)
-        self.keeper = Keeper(clock, spawn, chance, turns, self._neighbours)
+        self.keeper = Keeper(clock, spawn, chance, turns, self._neighbours, descriptors)
         self._pools: dict[str, OriginPool] = {}
         self._awaited: dict[Member, asyncio.Future[object]] = {}
         """Members whose trial somebody waits for."""

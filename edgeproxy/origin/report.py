@@ -51,7 +51,8 @@ def rows(pools: Pools, now: float) -> dict[str, dict[str, dict[str, int | float 
         row: dict[str, int | float | str] = {
             "state": state,
             "reason": why,
-            "usable": int(member.usable(now)),
+            # One that may be tried again has not come back yet: between trials it would seem to, each time.
+            "usable": int(state == "usable"),
             "requests": member.requests,
             "failures": member.failures,
             "errors": member.errors,

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from edgeproxy.policy.head import Headers, RawField
 
 SAMPLED = 1
-_FIELDS = (b"traceparent", b"tracestate")
+TRACE = frozenset({"traceparent", "tracestate"})
+_FIELDS = frozenset(name.encode() for name in TRACE)
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgeproxy.policy.stored import Overrides
 
 ABSENT = b"-"
-OF_EACH_REQUEST = frozenset({"x-forwarded-for", "x-request-id"})
+OF_EACH_REQUEST = frozenset({"forwarded", "x-forwarded-for", "x-request-id"})
 """Fields that the origin gets from the edge, with another value for each client or request. What a client
 sends of them does not reach the origin, so it selects nothing; what the edge sends fits no later request."""
 

@@ -193,6 +193,11 @@ def explain(
         notes.append("the rule has the body in the key: give one (-d) to see what comes of it")
     if has_dot_segment(request.path):
         notes.append("the path has a dot segment: a rule never answers it from the cache")
+    if matcher.evades(request.host, request.path):
+        notes.append(
+            "an origin that decodes the path may take it for one of an earlier rule: it is not answered "
+            "from the cache"
+        )
     return Explanation(
         request=request,
         status=answer.status,

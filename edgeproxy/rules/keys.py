@@ -470,8 +470,8 @@ RULE = Table(
         Key("websocket", Either(FLAG, WEBSOCKET), "Whether WebSockets are let through, and their limits.",
             default="on", example="websocket: {idle: 10m, connections: 500, max_message: 1MiB}"),
         Key("rate_limit", RATE_LIMIT,
-            "How often a client may ask, hits included; more is answered 429 with Retry-After. Counted in "
-            "each worker, and hits under such a rule are a little slower.",
+            "How often a client may ask, hits included; more is answered 429 with Retry-After. Counted for "
+            "all workers of a node together; hits under such a rule are a little slower.",
             default="none", example="rate_limit: {rate: 10/s, burst: 20, by: 'header:x-api-key'}"),
         Key("clients", CLIENTS,
             "The addresses that are answered; others get 403. What `--trusted-proxies` say counts.",

@@ -7,6 +7,8 @@ Rules of this file:
 - The path is compared as it came over the wire, case and all; nothing is decoded.
 - A path with a dot segment ("/static/..%2fapi/me", in any writing) is matched as it stands, but is never
   answered from the cache: the origin may take it for another path than the rule's author saw.
+- Nor is one that an origin may take for a path of an earlier rule (lookalike.py): "/%61dmin" where there is a
+  rule for "/admin/**" before the one for "/**".
 - Nor is a request that gives a field, cookie or parameter that conditions ask for twice, and not the same:
   which of them counts is the origin's to say, and it may take the request for one of another rule.
 - What method, host and path alone decide is remembered, in a bounded memo of two generations: what is used
@@ -22,6 +24,7 @@ from sys import maxsize
 from typing import TYPE_CHECKING, final
 
 from edgeproxy.rules.conditions import Named, losing_condition
+from edgeproxy.rules.lookalike import other_reading
 from edgeproxy.rules.model import PLAIN, Matched
 from edgeproxy.rules.narrow import Index
 from edgeproxy.rules.safe_regex import LONGEST
@@ -52,14 +55,21 @@ class _Undecided:
     ``steps``: rules with conditions that no gate guards, by number; ``gated``: leaves with rules behind
     gates; ``shut``: each tells whether a request's header names open none of them; ``others``: whether there
     are gates besides those; ``last``: the first rule without conditions, at ``number``, beyond which nothing
-    is looked at.
+    is looked at. ``passes``: whichever it is, the cache is not asked.
     """
 
-    __slots__ = ("gated", "last", "number", "others", "shut", "steps")
+    __slots__ = ("gated", "last", "number", "others", "passes", "shut", "steps")
 
     def __init__(
-        self, steps: list[tuple[int, Matched]], gated: list[Leaf], number: int, last: Matched
+        self,
+        steps: list[tuple[int, Matched]],
+        gated: list[Leaf],
+        number: int,
+        last: Matched,
+        *,
+        passes: bool,
     ) -> None:
+        self.passes = passes
         self.steps = steps
         self.gated = gated
         self.number = number
@@ -97,7 +107,23 @@ class Matcher:
         """All rules whose path and host match, in order, whatever their other conditions. No host: any."""
         leaves = self._index.leaves(host_name(host) if host else None, path)
         rows = _in_order([rows for leaf in leaves for rows in leaf.rows()])
-        return [matched for _, matched in self._fitting(rows, path)]
+        return [matched for _, matched in self._fitting(rows, path, passes=has_dot_segment(path))]
+
+    def evades(self, host: str, path: str) -> bool:
+        """Whether an origin may take ``path`` for one that an earlier rule is about."""
+        read = other_reading(path)
+        if read is None:
+            return False
+        rules = self.ruleset.rules
+        here, there = (self._numbers(host, each) for each in (path, read))
+        decides = next((number for number in here if not _asks_more(rules[number])), maxsize)
+        return any(number < decides and number not in here for number in there)
+
+    def _numbers(self, host: str, path: str) -> list[int]:
+        """The rules whose host and path match."""
+        leaves = self._index.leaves(host_name(host) if host else "", path)
+        rows = _in_order([rows for leaf in leaves for rows in leaf.rows()])
+        return [n for n in rows if path_parts(self.ruleset.rules[n].match.paths, path) is not None]
 
     def _remember(self, key: tuple[str, str, str], found: Matched | _Undecided) -> None:
         if len(self._young) >= MEMO // 2:
@@ -107,8 +133,10 @@ class Matcher:
 
     def _find(self, method: str, host: str, path: str) -> Matched | _Undecided:
         leaves = self._index.leaves(host_name(host) if host else "", path)
+        evades = self.evades(host, path)
         if not leaves:
-            return _NONE
+            return Matched(passing(PLAIN)) if evades else _NONE
+        passes = evades or has_dot_segment(path)
         lists, gated = [], []
         for leaf in leaves:
             if leaf.open:
@@ -118,19 +146,19 @@ class Matcher:
             if leaf.gates:
                 gated.append(leaf)
         steps = []
-        last, at = _NONE, maxsize
+        last, at = Matched(passing(PLAIN)) if evades else _NONE, maxsize
         rules = self.ruleset.rules
         for number in _in_order(lists):
             match = rules[number].match
             parts = path_parts(match.paths, path)
             if parts is None:
                 continue
-            matched = _matched(rules[number], path, parts)
+            matched = _matched(rules[number], parts, passes=passes)
             if not (match.headers or match.cookies or match.query):
                 last, at = matched, number
                 break
             steps.append((number, matched))
-        return _Undecided(steps, gated, at, last) if steps or gated else last
+        return _Undecided(steps, gated, at, last, passes=passes) if steps or gated else last
 
     def _decide(self, found: _Undecided, request: RequestHead) -> Matched:
         opened = found.others
@@ -151,19 +179,26 @@ class Matcher:
         """With those behind the gates that the request opens."""
         lists = [rows for leaf in found.gated for rows in leaf.opened(request)]
         before = [number for number in _in_order(lists) if number < found.number]
-        return sorted([*found.steps, *self._fitting(before, request.path)], key=_number)
+        fitting = self._fitting(before, request.path, passes=found.passes)
+        return sorted([*found.steps, *fitting], key=_number)
 
-    def _fitting(self, numbers: Iterable[int], path: str) -> Iterator[tuple[int, Matched]]:
+    def _fitting(self, numbers: Iterable[int], path: str, *, passes: bool) -> Iterator[tuple[int, Matched]]:
         """Those whose path matches. The index has seen to the host."""
         for number in numbers:
             rule = self.ruleset.rules[number]
             parts = path_parts(rule.match.paths, path)
             if parts is not None:
-                yield number, _matched(rule, path, parts)
+                yield number, _matched(rule, parts, passes=passes)
 
 
-def _matched(rule: Rule, path: str, parts: dict[str, str]) -> Matched:
-    return Matched(passing(rule) if has_dot_segment(path) else rule, parts)
+def _matched(rule: Rule, parts: dict[str, str], *, passes: bool) -> Matched:
+    return Matched(passing(rule) if passes else rule, parts)
+
+
+def _asks_more(rule: Rule) -> bool:
+    """Than host and path."""
+    match = rule.match
+    return bool(match.methods or match.headers or match.cookies or match.query)
 
 
 def passing(rule: Rule) -> Rule:

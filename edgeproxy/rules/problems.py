@@ -9,7 +9,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -92,5 +91,7 @@ def quoted(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` Did you mean "path"?``, or nothing when no known word is near."""
+    import difflib  # noqa: PLC0415 - for a mistake alone
+
     near = difflib.get_close_matches(word.lower().replace("-", "_"), list(known), n=1, cutoff=0.6)
     return f'; did you mean "{near[0]}"?' if near else ""

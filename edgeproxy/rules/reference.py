@@ -69,7 +69,8 @@ rules:
   matters, purge.
 - At most 1 MiB a file, 1,000 files, 100,000 rules. No anchors, no tags, no second document.
 - A path with a dot segment (`/static/..%2fapi/me`), in any writing, matches as it stands but is never
-  answered from the cache: the origin may take it for another path.
+  answered from the cache: the origin may take it for another path. Nor is one that, decoded and without
+  `;...` and double slashes, is an earlier rule's (`/%61dmin` where `/admin/**` stands before `/**`).
 - Durations: `30s`, `15m`, `1h30m`, `7d`, also `ms`, `w`, `y`, or plain seconds. Sizes: `1MiB`, `512KB`, `8m`
   (1024), or plain octets. Patterns that begin with `*` go in quotes.
 - [schema.json](schema.json) lets editors complete and check: put it beside your files with

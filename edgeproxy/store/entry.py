@@ -107,9 +107,9 @@ class Entry:
     distinguishes entries of one primary ("" when nothing varies, else store.entry.variant_id)."""
 
     __slots__ = (
-        "_codings", "_kind", "_own", "_stored", "_target", "ahead", "answers", "body", "charged", "checked",
-        "counted", "current", "epoch", "heads", "hits", "host", "lent", "primary", "refined", "rule",
-        "seen_as", "tags", "variant",
+        "__weakref__", "_codings", "_kind", "_own", "_stored", "_target", "ahead", "answers", "body",
+        "charged", "checked", "counted", "current", "epoch", "heads", "hits", "host", "lent", "primary",
+        "refined", "rule", "seen_as", "tags", "variant",
     )  # fmt: skip
 
     def __init__(

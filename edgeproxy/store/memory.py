@@ -14,6 +14,8 @@ Rules of this file:
 - Where Accept-Language selects, a request that no variant is literally for may be given the one in the
   language that it wants most (policy/language.py). Such an entry is marked as lent, and made anew when
   another variant comes in that may fit better: so nobody who remembers it (the lane) goes on giving it.
+- A large body that is being sent is not evicted before others: that would free nothing, and whoever asks for
+  it next would bring in a second one. So the budget holds for what is on its way to slow readers as well.
 - No I/O, no awaiting: everything but ``count`` happens in one step of the loop.
 """
 
@@ -22,6 +24,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import replace
+from sys import getrefcount
 from typing import TYPE_CHECKING, final
 
 from edgeproxy.cluster.epoch import CURRENT, GONE, GOOD, SoftSince
@@ -49,6 +52,12 @@ _OTHERS = Found(None, miss=LookupMiss.ABSENT, others=True)
 
 _SLICE = 2000
 """Entries counted between two pauses."""
+LARGE = 1024 * 1024
+"""Octets of a body of which it matters who else holds it."""
+MOST_SPARED = 16
+"""Entries that one making of room passes over."""
+_HELD_ONCE = 2
+"""References to an attribute's value: the attribute's, and that of who counts them."""
 MOST_OPEN = 1024
 """Entries that are not packed, at most: those that the ordinary way has used last."""
 MOST_YOUNG = 64
@@ -389,10 +398,21 @@ class MemoryStore:
             entry.let_go()
 
     def _shrink(self) -> None:
+        spared = 0
         while self.bytes > self.max_bytes and self._slots:
-            slot = next(iter(self._slots.values()))
-            self._drop(next(_all_held(slot)))
+            primary, slot = next(iter(self._slots.items()))
+            entry = next(_all_held(slot))
+            if len(entry.body) >= LARGE and spared < MOST_SPARED and is_being_read(entry):
+                spared += 1
+                self._slots.move_to_end(primary)
+                continue
+            self._drop(entry)
             self.evictions += 1
+
+
+def is_being_read(entry: Entry) -> bool:
+    """Somebody besides the entry holds its body: it is being sent to a client, or written."""
+    return getrefcount(entry.body) > _HELD_ONCE
 
 
 def with_names(lists: tuple[tuple[str, ...], ...], names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

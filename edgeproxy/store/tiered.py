@@ -39,6 +39,7 @@ from edgeproxy.store.codec import (
     record_key,
 )
 from edgeproxy.store.entry import Entry, codings_of
+from edgeproxy.store.large import LARGE, LargeEntries
 from edgeproxy.store.memory import with_names
 from edgeproxy.store.purge import PurgeReceipt, concerns
 from edgeproxy.store.shared import Write
@@ -60,8 +61,6 @@ if TYPE_CHECKING:
     from edgeproxy.store.shared import SharedStore
 
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
-_LARGE = 128 * 1024
-"""Octets from which on coding and checking happens in a thread."""
 _LANGUAGES = 4
 """Variants of a key that are looked at for their language."""
 _SILENT = frozenset({LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN})
@@ -104,6 +103,7 @@ class TieredStore:
             self._trust(trusting=bus.trusting)
             bus.on_trust = lambda trusting: self._trust(trusting=trusting)
         self._uncacheable = Uncacheable(clock)
+        self._large = LargeEntries()
         self.peek = memory.peek
         """L1, synchronous: bound directly, since every request passes here."""
         self.l1_hits = self.l2_hits = self.l2_misses = self.l2_corrupt = self.l2_foreign = 0
@@ -196,20 +196,29 @@ class TieredStore:
     async def _read(
         self, shared: SharedStore, primary: str, variant: str, until: float | None = None
     ) -> Entry | Marker | LookupMiss:
-        namespace = self.table.incarnation
+        namespace, now = self.table.incarnation, self._clock.now()
+        place = (namespace, primary, variant)
+        if self._large:
+            known = self._large.known(place, now)
+            if known is not None:
+                return known if isinstance(known, Entry) else await asyncio.shield(known)
         key = record_key(namespace, primary, variant)
-        left = None if until is None else until - self._clock.now()
+        left = None if until is None else until - now
         data = await shared.get(key, left)
         if isinstance(data, LookupMiss):
             return data
-        arguments = (data, (primary, variant), namespace, self._clock.now())
-        record = decode(*arguments) if len(data) < _LARGE else await asyncio.to_thread(decode, *arguments)
+        now, start = self._clock.now(), data[:8]
+        if len(data) < LARGE:
+            record = decode(data, (primary, variant), namespace, now)
+        else:
+            reading, data = self._large.read(data, place, now), b""  # who waits need not hold it too
+            record = await asyncio.shield(reading)
         if record is LookupMiss.CORRUPT:
             self.l2_corrupt += 1
             self._delete(shared, key)
         elif record is LookupMiss.FOREIGN:
             self.l2_foreign += 1
-            if not other_version(data):
+            if not other_version(start):
                 self._delete(shared, key)  # under our key, so nobody else's: a copied record
         return record
 
@@ -218,7 +227,7 @@ class TieredStore:
             return Found(None, miss=LookupMiss.PURGED)
         if self.hooks is not None:
             await self.hooks.before_promote()
-        if not self.memory.put(entry):
+        if not entry.current and not self.memory.put(entry):
             # Overtaken between reading and now: by a purge, or by a newer entry, which then is here.
             found = self.memory.peek(entry.primary, select)
             return found if found.entry is not None else Found(None, miss=LookupMiss.PURGED)
@@ -237,9 +246,14 @@ class TieredStore:
     def put(self, entry: Entry) -> bool:
         if not self.memory.put(entry):
             return False
+        if self.shared is not None and (len(entry.body) >= LARGE or self._large):
+            self._large.note(self._place(entry), entry)
         self._uncacheable.forget(entry.primary)
         self._write(entry)
         return True
+
+    def _place(self, entry: Entry) -> tuple[bytes, str, str]:
+        return (self.table.incarnation, entry.primary, entry.variant)
 
     def after_writes(self, call: Callable[[], None]) -> None:
         if self.shared is None:
@@ -262,6 +276,7 @@ class TieredStore:
     def forget(self, entry: Entry) -> None:
         self.memory.remove(entry)
         if self.shared is not None:
+            self._large.forget(self._place(entry))
             key = record_key(self.table.incarnation, entry.primary, entry.variant)
             self._delete(self.shared, key)
 
@@ -296,7 +311,7 @@ class TieredStore:
             return ()
         namespace = self.table.incarnation
         epoch = logged_part(entry.epoch) if self.bus is not None else entry.epoch
-        if len(entry.body) < _LARGE:
+        if len(entry.body) < LARGE:
             data = encode(entry, namespace, epoch)
         else:
             # The codings may grow meanwhile: the thread gets a copy of its own.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from edgeproxy.warm.ahead import RefreshingAhead
 from edgeproxy.warm.asking import Asker
@@ -23,10 +23,10 @@ from edgeproxy.warm.tally import Source
 from edgeproxy.warm.urls import NotOurs, again_for_url, listed
 from edgeproxy.warm.wanted import ROOM, MostWanted
 from edgeproxy.warm.wanted_file import encode, merged
-from edgeproxy.warm.warmer import CONCURRENCY, ENDED, RATE, Busy, Plan, Warmer
+from edgeproxy.warm.warmer import ENDED, Busy, Pace, Plan, Warmer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from edgeproxy.clock import Clock, Timer
     from edgeproxy.engine.background import Background
@@ -124,7 +124,7 @@ class Warming:
         most = merged([own, *others])[:AT_START]
         if most and not self._closed:
             log.info("asking for the %d URLs most wanted before the start", len(most))
-            self._begin(
+            self.warmer.begin(
                 f"the {len(most)} most wanted before the start",
                 Source.START,
                 lambda: _done(Plan(tuple(w.again for w in most))),
@@ -187,13 +187,12 @@ class Warming:
         host: str = "",
         fields: Fields = (),
         source: Source = Source.ASKED,
-        rate: float = RATE,
-        concurrency: int = CONCURRENCY,
+        **pace: Unpack[Pace],
     ) -> Job:
         """Raises ValueError and Busy."""
         plan = plan_urls(self._ruleset, urls, host, fields)
         what = f"{len(urls)} URL{'' if len(urls) == 1 else 's'}"
-        return self._begin(what, source, lambda: _done(plan), rate=rate, concurrency=concurrency)
+        return self.warmer.begin(what, source, lambda: _done(plan), **pace)
 
     def warm_sitemap(
         self,
@@ -203,20 +202,18 @@ class Warming:
         host: str = "",
         fields: Fields = (),
         source: Source = Source.ASKED,
-        rate: float = RATE,
-        concurrency: int = CONCURRENCY,
+        **pace: Unpack[Pace],
     ) -> Job:
         """Raises ValueError and Busy."""
         try:
             first = again_for_url(url, host, fields)
         except NotOurs as error:
             raise ValueError(f"{url[:200]!r}: {error}") from None
-        return self._begin(
+        return self.warmer.begin(
             f"sitemap {first.url}",
             source,
             lambda: plan_sitemap(self.asker, self._ruleset, first, hosts),
-            rate=rate,
-            concurrency=concurrency,
+            **pace,
         )
 
     def warm_most_wanted(
@@ -224,26 +221,14 @@ class Warming:
         n: int,
         *,
         source: Source = Source.ASKED,
-        rate: float = RATE,
-        concurrency: int = CONCURRENCY,
+        **pace: Unpack[Pace],
     ) -> Job:
         """Raises Busy."""
 
         async def plan() -> Plan:
             return Plan(tuple(w.again for w in await self.most_wanted(n)))
 
-        return self._begin(f"the {n} most wanted", source, plan, rate=rate, concurrency=concurrency)
-
-    def _begin(
-        self,
-        what: str,
-        source: Source,
-        prepare: Callable[[], Awaitable[Plan]],
-        *,
-        rate: float = RATE,
-        concurrency: int = CONCURRENCY,
-    ) -> Job:
-        return self.warmer.begin(what, source, prepare, rate=rate, concurrency=concurrency)
+        return self.warmer.begin(f"the {n} most wanted", source, plan, **pace)
 
     def _run_scheduled(self, up: WarmUp) -> bool:
         last = self._last.get(up.at)
@@ -257,23 +242,18 @@ class Warming:
         return True
 
     def _scheduled(self, up: WarmUp) -> Job:
+        pace = Pace(rate=up.rate, concurrency=up.concurrency)
         if up.sitemap:
-            return self.warm_sitemap(
-                up.sitemap, hosts=up.hosts, source=Source.SCHEDULE, rate=up.rate, concurrency=up.concurrency
-            )
+            return self.warm_sitemap(up.sitemap, hosts=up.hosts, source=Source.SCHEDULE, **pace)
         if up.most_wanted:
-            return self.warm_most_wanted(
-                up.most_wanted, source=Source.SCHEDULE, rate=up.rate, concurrency=up.concurrency
-            )
+            return self.warm_most_wanted(up.most_wanted, source=Source.SCHEDULE, **pace)
         if up.urls:
-            return self.warm_urls(up.urls, source=Source.SCHEDULE, rate=up.rate, concurrency=up.concurrency)
+            return self.warm_urls(up.urls, source=Source.SCHEDULE, **pace)
 
         async def plan() -> Plan:
             return plan_urls(self._ruleset, await asyncio.to_thread(_read_list, Path(up.file)))
 
-        return self._begin(
-            f"the list {up.file}", Source.SCHEDULE, plan, rate=up.rate, concurrency=up.concurrency
-        )
+        return self.warmer.begin(f"the list {up.file}", Source.SCHEDULE, plan, **pace)
 
 
 async def _done(plan: Plan) -> Plan:

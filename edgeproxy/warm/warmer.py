@@ -18,7 +18,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from edgeproxy.origin.base import Purpose
 from edgeproxy.policy.vocabulary import OriginFailure, StaleReason
@@ -69,6 +69,13 @@ ENDED = frozenset({State.DONE, State.CANCELLED, State.FAILED})
 
 class Busy(Exception):  # noqa: N818 - it is what is the matter
     """So many jobs run already."""
+
+
+class Pace(TypedDict, total=False):
+    """How fast; what is not said is RATE and CONCURRENCY."""
+
+    rate: float
+    concurrency: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.admin.control import (
+    Alerts,
     ExplainRequest,
     PartHealth,
     PurgeAnswer,
@@ -30,6 +31,7 @@ class SmallRuleLife:
         self.done: list[tuple[object, ...]] = []
         self.result = ReloadResult("v2", 4)
         self.why_held = ""
+        self.unkept = ""
         self.told: Mapping[str, Any] = {"versions": []}
         self.differs: Mapping[str, Any] = {"compared": 0, "differing": 0, "pairs": []}
 
@@ -87,6 +89,7 @@ class SmallControl:
         self.reloads = 0
         self.reloaded_by: list[tuple[str, str]] = []
         self.rule_life = SmallRuleLife()
+        self.alerts: Alerts | None = None
         self.last_reload: ReloadResult | None = None
         self.errors: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()

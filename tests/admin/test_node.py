@@ -23,10 +23,12 @@ from edgeproxy.admin.node import Node
 from edgeproxy.admin.private import make_private
 from edgeproxy.admin.problem import Problem
 from edgeproxy.admin.worker_link import NoAnswer, WorkerLink
+from edgeproxy.alerting.watch import Watch
 from edgeproxy.observe.percentiles import Percentiles
 from edgeproxy.rules.history import RuleHistory
 from edgeproxy.rules.snapshot import RuleSnapshot
 from tests.admin.control import SmallControl
+from tests.alerting.made import plan
 from tests.support.driven import DrivenClock
 
 if TYPE_CHECKING:
@@ -389,3 +391,12 @@ async def test_a_worker_that_hangs_is_not_alive(setting: Setting) -> None:
 def requests(told: Mapping[str, Any]) -> int:
     found: int = told["rules"]["a"]["1m"]["requests"]
     return found
+
+
+async def test_what_is_watched_for_the_node_is_in_its_numbers(setting: Setting) -> None:
+    watch = Watch(plan(), {}, setting.node, setting.clock, lambda work, _: work.close(), "node")
+    assert b"edgeproxy_alerts" not in await setting.node.metrics()
+    setting.node.watched_by(watch)
+    assert setting.node.alerts is watch
+    assert b"\nedgeproxy_alerts_firing 0.0\n" in await setting.node.metrics()
+    assert (await setting.node.stats())["alerts"] == watch.numbers()

@@ -68,7 +68,8 @@ async def shop(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
 async def opened(browser: Browser, url: str, *, look: str = "dark", noise: str = "") -> AsyncIterator[Page]:
     """The page, open. What it logs or asks of others fails the test; ``noise`` is a part of a log line that
     is expected."""
-    context = await browser.new_context(**LOOKS[look])
+    # Colours are looked at as they are, not on their way from one to another.
+    context = await browser.new_context(**LOOKS[look], reduced_motion="reduce")
     page = await context.new_page()
     wrong: list[str] = []
     page.on("console", lambda said: wrong.append(said.text) if not noise or noise not in said.text else None)
@@ -204,6 +205,72 @@ async def test_a_warm_up_is_followed_to_its_end(browser: Browser, shop: Shop) ->
         await expect(result).to_contain_text("stored 1")
         answer = await shop.edge.request("GET", "/api/pitches/warm", [("Host", HOST)])
         assert answer.get("x-cache-status") == "HIT"
+
+
+async def test_what_fires_is_on_the_page(browser: Browser, tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    receivers = tmp_path / "alerts.yaml"
+    receivers.write_text(f"receivers: {{log: 'file:{tmp_path / 'kept'}', no: 'file:{tmp_path}'}}")
+    async with open_shop(rules, alerts=receivers) as shop, opened(browser, shop.admin, look="phone") as page:
+        settle = shop.edge.worker.background.settle
+        card = page.locator("#alerts-card")
+        await expect(card).to_contain_text("Nothing has been looked at yet.")
+        shop.edge.worker.metrics.last_reload_ok = False
+        await shop.clock.advance(15)
+        await settle("look for alerts", "notice to ")
+        await shop.clock.advance(12)
+        await expect(card).to_contain_text("EdgeproxyReloadRefused")
+        await expect(card).to_contain_text("the last load of the rules was refused")
+        await expect(page.locator("#alerts-receivers")).to_contain_text("log: told ")
+        await expect(page.locator("#alerts-receivers")).to_contain_text("no: Is a directory")
+        await card.get_by_text("What to do").click()
+        await expect(card).to_contain_text("edgeproxy check DIR names file and line")
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await page.evaluate(CONTRAST) == []
+        shop.edge.worker.metrics.last_reload_ok = True
+        for _ in range(6):
+            await shop.clock.advance(15)
+            await settle("look for alerts", "notice to ")
+        await expect(card).to_contain_text("lasted 1 min")
+
+
+async def test_versions_of_the_rules_and_the_way_back(browser: Browser, tmp_path: Path) -> None:
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    async with open_shop(rules, rule_history="9", cache_dir=tmp_path / "cache") as shop:
+        operator = shop.edge.worker.operator
+        whole = (rules / "shop.yaml").read_text()
+        (rules / "shop.yaml").write_text(whole.replace("ttl: 60s", "ttl: 90s"))
+        await operator.reload_rules(by="ada")
+        await operator.rule_life.shadow([("a.yaml", whole.replace("60s", "30s").encode())], 1, "bob")
+        await shop.visit(1, 20)
+        async with opened(browser, shop.admin) as page:
+            await page.evaluate("token => sessionStorage.setItem('edgeproxy-admin-token', token)", TOKEN)
+            table, tried = page.locator("#versions-table"), page.locator("#shadow")
+            result = page.locator("#life-result")
+            await expect(table).to_contain_text("ada")
+            await expect(table.locator("tr").first).to_contain_text("in force")
+            await expect(tried).to_contain_text("without effect")
+            await expect(tried).to_contain_text("ttl: 1m30s → 30s")
+            await expect(page.locator("#savings-table tbody")).to_contain_text("pitches")
+            await tried.get_by_role("button", name="10 %", exact=True).click()
+            assert (await operator.rule_life.candidate() or {})["percent"] == 0  # it asks first
+            await tried.get_by_role("button", name="Promote to 10 %?").click()
+            await expect(result).to_contain_text("answers for 10 % of the keys")
+            await tried.get_by_role("button", name="100 %", exact=True).click()
+            await tried.get_by_role("button", name="Promote to 100 %?").click()
+            await expect(tried).to_be_hidden()
+            await expect(page.locator("#versions-held")).to_contain_text("holds until the rule files are")
+            first = table.locator("tr").last
+            await first.get_by_role("button", name="Bring back").click()
+            assert await page.evaluate(CONTRAST) == []
+            await page.locator("h1").click()  # somewhere else: it is not pressed again
+            await expect(first.get_by_role("button")).to_have_text("Bring back")
+            await first.get_by_role("button").click()
+            await first.get_by_role("button").click()
+            await expect(result).to_contain_text("in force, 5 rules")
+            assert (await operator.rule_life.history())["versions"][-1]["by"] == "page"
 
 
 async def test_where_reading_needs_a_token_it_is_asked_for(browser: Browser, tmp_path: Path) -> None:

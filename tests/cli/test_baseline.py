@@ -95,15 +95,26 @@ async def test_record_check_and_alerts(
             return code, printed.out + printed.err
 
         code, out = await command("record")
-        assert (code, out) == (1, "edgeproxy: no rule had 100 requests within 1h; nothing was written\n")
-        assert (await command("check"))[0] == 1  # there is no file
+        assert code == 1
+        assert "no rule had 100 requests within 1h (no rule had any); record it when" in out
+        assert not path.exists()
+        code, out = await command("check")
+        assert (code, out) == (
+            1, f"edgeproxy: {path}: there is no such file; edgeproxy baseline record {path}\n",
+        )  # fmt: skip
+        await edge.get("/items/1")
+        code, out = await command("record", "--window", "5m")
+        assert "(the most had rule items: 1); record it when there has been more traffic, look" in out
+        assert out.endswith("look further back with --window 1h, or be content with less: --least 20\n")
+        assert await command("record", "--least", "1") == (0, f"{path}: 1 rule over 1h\n")
+        assert await command("check", "--least", "1") == (0, "1 rule as usual\n")
         async with edge.client() as client:
             for _ in range(200):
                 await client.request("GET", "/items/1")
             await edge.settle()
             assert await command("record") == (0, f"{path}: 1 rule over 1h\n")
             kept = decode(path.read_bytes()).rules["items"]
-            assert (kept.requests, kept.success, kept.hit_ratio) == (200, 1.0, 0.995)
+            assert (kept.requests, kept.success, kept.hit_ratio) == (201, 1.0, 0.995)
             assert kept.p50 <= kept.p75 <= kept.p90 <= kept.p95 <= kept.p99
             assert await command("check") == (0, "1 rule as usual\n")
             await edge.clock.advance(400)

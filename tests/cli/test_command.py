@@ -13,12 +13,14 @@ import pytest
 from edgeproxy import __version__, settings
 from edgeproxy.__main__ import COMMANDS
 from tests.support.origins import ROOT
+from tests.support.zygote import zygote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.cli.conftest import Done
+    from tests.support.zygote import Zygote
 
     Run = Callable[..., Done]
     Written = Callable[..., Path]
@@ -26,15 +28,11 @@ if TYPE_CHECKING:
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
 
 
-def command(*words: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Zygote]:
     """As from a shell, in an environment without settings."""
-    environment = {n: v for n, v in settings.environment().items() if not n.startswith("EDGEPROXY_")}
-    if cache is not None:
-        environment["XDG_CACHE_HOME"] = str(cache)
-    return subprocess.run(
-        [sys.executable, "-m", "edgeproxy", *words],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    with zygote() as running:
+        yield running
 
 
 def test_version_and_help(run: Run) -> None:
@@ -61,7 +59,10 @@ def test_serve_tells_all_its_flags(run: Run) -> None:
 
 
 def test_as_a_module() -> None:
-    done = command("--version")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeproxy", "--version"],
+        cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, f"edgeproxy {__version__}\n", "")
 
 
@@ -129,50 +130,50 @@ STORES = [
 
 
 @pytest.mark.parametrize("store", STORES)
-def test_a_store_that_is_none(tmp_path: Path, store: str) -> None:
-    done = command(
+def test_a_store_that_is_none(shell: Zygote, tmp_path: Path, store: str) -> None:
+    done = shell.run(
         "serve", "--origin", "http://127.0.0.1:1", "--rules", "none", "--store", store,
         "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", cache=tmp_path,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("edgeproxy: --store: ")
-    assert done.stderr.count("\n") == 1
-    assert "hunter2" not in done.stderr
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("edgeproxy: --store: ")
+    assert done.err.count("\n") == 1
+    assert "hunter2" not in done.err
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--admin"])
-def test_an_address_in_use(tmp_path: Path, flag: str) -> None:
+def test_an_address_in_use(shell: Zygote, tmp_path: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         addresses = {"--listen": "127.0.0.1:0", "--admin": "127.0.0.1:0", flag: f"127.0.0.1:{port}"}
-        done = command(
+        done = shell.run(
             "serve", "--origin", "http://127.0.0.1:1", "--rules", "none", "--store", "memory:",
             *(word for pair in addresses.items() for word in pair), cache=tmp_path,
         )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == f"edgeproxy: {flag}: 127.0.0.1:{port}: Address already in use\n"
+    assert done.code == 2
+    assert done.err == f"edgeproxy: {flag}: 127.0.0.1:{port}: Address already in use\n"
 
 
-def test_rules_that_are_wrong(tmp_path: Path, written: Written) -> None:
+def test_rules_that_are_wrong(shell: Zygote, tmp_path: Path, written: Written) -> None:
     directory = written(a="rules:\n  - {name: a, match: {path: /a}, ttl: soon}\n")
-    done = command(
+    done = shell.run(
         "serve", "--origin", "http://127.0.0.1:1", "--rules", str(directory), "--store", "memory:",
         "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", cache=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 2
-    first, second = done.stderr.splitlines()
+    assert done.code == 2
+    first, second = done.err.splitlines()
     assert first == "edgeproxy: the rules are refused:"
     assert second.startswith("a.yaml:2:")
 
 
-def test_an_admin_port_that_others_reach_needs_a_token(tmp_path: Path) -> None:
-    done = command(
+def test_an_admin_port_that_others_reach_needs_a_token(shell: Zygote, tmp_path: Path) -> None:
+    done = shell.run(
         "serve", "--origin", "http://127.0.0.1:1", "--rules", "none", "--store", "memory:",
         "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0", cache=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("edgeproxy: --admin: the admin port on 0.0.0.0 could be reached by others")
-    assert done.stderr.count("\n") == 1
+    assert done.code == 2
+    assert done.err.startswith("edgeproxy: --admin: the admin port on 0.0.0.0 could be reached by others")
+    assert done.err.count("\n") == 1
 
 
 def test_a_reader_that_has_had_enough_is_no_error() -> None:

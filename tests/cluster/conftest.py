@@ -1,31 +1,10 @@
 from __future__ import annotations
 
-import gc
-from typing import TYPE_CHECKING
-
 import pytest
 
-from edgeproxy.engine.background import Background
-from tests.support.servers import redis_server
+from tests.support.fixtures import a_background, a_redis
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+redis = pytest.fixture(a_redis)
+"""One for each test: these take it down, empty it and bring it back."""
 
-    from tests.support.servers import Server
-
-
-@pytest.fixture
-def redis() -> Iterator[Server]:
-    """One for each test: these take it down, empty it and bring it back."""
-    with redis_server() as server:
-        if server is None:
-            pytest.skip("there is no redis-server, neither on the PATH nor in a wheel")
-        yield server
-
-
-@pytest.fixture
-async def background() -> AsyncIterator[Background]:
-    background = Background()
-    yield background
-    await background.close()
-    gc.collect()
+background = pytest.fixture(a_background)

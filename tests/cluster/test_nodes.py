@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeproxy.clock import Clock
+from tests.support.fixtures import a_redis
 from tests.support.origins import edgeproxy_process
 from tests.support.servers import redis_server
 from tests.support.threads import threaded_origin
@@ -35,12 +36,7 @@ def origin() -> Iterator[ThreadedOrigin]:
         yield origin
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Server]:
-    with redis_server() as server:
-        if server is None:
-            pytest.skip("there is no redis-server, neither on the PATH nor in a wheel")
-        yield server
+redis = pytest.fixture(scope="module")(a_redis)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from sys import getrefcount
 
 import pytest
 
-from edgeproxy.engine.body import WINDOW, SharedBody, SlicedReader, pump
+from edgeproxy.engine.body import LARGE, WINDOW, SharedBody, SlicedReader, pump
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy.vocabulary import OriginFailure
 from tests.support.driven import settle
@@ -94,6 +95,27 @@ async def test_nobody_reads_any_more_and_nothing_is_to_be_stored() -> None:
     await pumping
     assert source.closed
     assert source.given < 100
+
+
+async def test_a_large_body_that_is_whole_is_held_once() -> None:
+    body = SharedBody(None, 10 * LARGE)
+    slow, gone = body.join(), body.join()
+    pieces = [bytes([number]) * (LARGE // 4) for number in range(9)]
+    for piece in pieces:
+        body.feed(piece)
+    assert await slow.read() == pieces[0]
+    before = getrefcount(pieces[5])
+    whole = body.whole()
+    body.finish()
+    assert whole == b"".join(pieces)
+    now = getrefcount(pieces[5])
+    assert now == before - 1, "the piece is still held"
+    left = [await slow.read() for _ in pieces[1:]]
+    assert left == pieces[1:]
+    assert all(memoryview(piece).obj is whole for piece in left)
+    assert await slow.read() == b""
+    assert [await gone.read() for _ in range(9)] == pieces
+    assert body.whole() == whole
 
 
 async def test_what_may_be_stored_is_read_to_its_end_without_readers() -> None:

@@ -263,7 +263,7 @@ async def test_a_crash_inside_is_a_500_without_details(
     async def broken(exchange: Exchange) -> Answer:
         raise RuntimeError("a secret of the house")
 
-    async with running_edge(origin.url, clock=clock) as edge:
+    async with running_edge(origin.url, clock=clock, trace_from="all") as edge:
         edge.worker.engine.handle = broken  # type: ignore[method-assign]
         for method in ("GET", "HEAD"):
             async with edge.client() as client:

@@ -155,7 +155,7 @@ NOT_SANE = ["a" * 129, "two words", "x\x80y", "<script>", 'a"b', ""]
 async def test_a_sane_request_id_is_kept_and_forwarded(
     origin: LedgerOrigin, clock: DrivenClock, given: str
 ) -> None:
-    async with running_edge(origin.url, clock=clock) as edge:
+    async with running_edge(origin.url, clock=clock, trace_from="all") as edge:
         for method in ("GET", "POST"):
             answer = await edge.request(method, "/a", [("X-Request-ID", given)])
             assert answer.all("X-Request-ID") == [given]
@@ -165,7 +165,7 @@ async def test_a_sane_request_id_is_kept_and_forwarded(
 @pytest.mark.parametrize("given", NOT_SANE)
 async def test_another_request_id_is_replaced(origin: LedgerOrigin, clock: DrivenClock, given: str) -> None:
     origin.reply("/a", headers=[("X-Request-ID", "the-origins")])
-    async with running_edge(origin.url, clock=clock) as edge:
+    async with running_edge(origin.url, clock=clock, trace_from="all") as edge:
         answer = await edge.get("/a", ("X-Request-ID", given))
         (told,) = answer.all("X-Request-ID")
         assert re.fullmatch("[0-9a-f]{28}", told)
@@ -173,7 +173,7 @@ async def test_another_request_id_is_replaced(origin: LedgerOrigin, clock: Drive
 
 
 async def test_two_request_ids_are_none(origin: LedgerOrigin, clock: DrivenClock) -> None:
-    async with running_edge(origin.url, clock=clock) as edge:
+    async with running_edge(origin.url, clock=clock, trace_from="all") as edge:
         answer = await edge.get("/a", ("X-Request-ID", "one"), ("X-Request-ID", "two"))
         assert answer["X-Request-ID"] not in ("one", "two", "one, two")
 

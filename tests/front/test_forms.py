@@ -229,7 +229,7 @@ async def test_several_parts(origin: LedgerOrigin, clock: DrivenClock) -> None:
     """multipart/byteranges (RFC 9110 §14.6); the boundary is not the client's to choose."""
     origin.reply("/a", headers=PLAIN, body=BODY)
     long_id = "boundary" * 16
-    async with running_edge(origin.url, clock=clock) as edge:
+    async with running_edge(origin.url, clock=clock, trace_from="all") as edge:
         await edge.get("/a")
         answer = await edge.get("/a", ("Range", "bytes=5-9, -3,300-300"), ("X-Request-ID", long_id))
         assert answer.status == 206

@@ -178,6 +178,7 @@ def test_nothing_looks_at_these_fields_by_itself() -> None:
     known = {
         "key.py": {"cookie"},  # where a rule asks for cookies
         "policy/header_table.py": {"cookie"},  # whether it is sent on
+        "engine/forward.py": {"accept-language", "cookie", "user-agent"},  # whether it is sent on
         "policy/vary.py": {"accept-language"},  # what an answer varies on
         "policy/language.py": {"accept-language"},
         "policy/trace_context.py": {"traceparent", "tracestate"},  # what is recorded, the lane declines

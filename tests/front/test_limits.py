@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edgeproxy.descriptors import Shares, shared_out
 from edgeproxy.engine.patience import GRACE
-from edgeproxy.front.doors import Doors, Terms, affordable
+from edgeproxy.front.doors import Doors, Terms
 from edgeproxy.networks import Networks, networks_in
+from edgeproxy.policy.vocabulary import Tier, Unsatisfied
+from edgeproxy.rules.model import RateLimit
 from tests.support.edge import running_edge
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
@@ -106,10 +111,12 @@ async def test_who_is_let_in(
 
 
 def test_descriptors_are_kept_for_origins_the_store_and_operators() -> None:
-    assert affordable(10_000, 1_048_576, 256) == 10_000
-    assert affordable(10_000, 1024, 256) == 704
-    assert affordable(10_000, 128, 256) == 64, "half, where nothing is left"
-    assert affordable(50, 128, 256) == 50
+    assert shared_out(10_000, 256, 1_048_576) == Shares(10_000, 256, 1_038_512)
+    assert shared_out(10_000, 256, None) == Shares(10_000, 256, math.inf)
+    assert shared_out(10_000, 256, 1024) == Shares(704, 256, 256)
+    assert shared_out(10_000, 256, 128) == Shares(64, 24, 24), "half, where nothing is left"
+    assert shared_out(50, 256, 128) == Shares(50, 38, 38)
+    assert shared_out(10_000, 256, 32) == Shares(16, 1, 1)
 
 
 # -- how long: D6 -----------------------------------------------------------------------------------------
@@ -265,3 +272,28 @@ async def test_few_descriptors(
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert "this process may open 400 files" in caplog.text
+
+
+async def test_a_token_that_another_worker_takes_meanwhile(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The short way asks, looks, and then takes: between the two the bucket, the node's, may have emptied."""
+    directory = rules("rules: [{name: a, match: {path: '/**'}, ttl: 1m, rate_limit: {rate: 1/m, burst: 2}}]")
+    async with running_edge(origin.url, clock=clock, rules=directory) as edge, edge.client() as client:
+        assert (await client.get("/a")).status == 200
+        engine = edge.worker.engine
+        look, limit = engine.prompt.look, RateLimit(1 / 60, 2)
+
+        def looking(*asked: Any) -> Any:
+            assert engine.gates.buckets.wait("a", "127.0.0.1", limit, clock.now(), take=True) == 0.0
+            return look(*asked)
+
+        monkeypatch.setattr(engine.prompt, "look", looking)
+        answer = await client.get("/a")
+        assert (answer.status, answer["Retry-After"]) == (429, "60")
+        refused = edge.traces[-1]
+        assert (refused.hit, refused.tier, refused.unsatisfied) == (
+            False,
+            Tier.EDGE,
+            Unsatisfied.RATE_LIMITED,
+        )

@@ -219,3 +219,48 @@ async def test_what_nobody_waits_for_is_left_first(
         await edge.get("/old")
         await edge.settle()
         assert origin.count("/old") == 2
+
+
+REFUSED = b"GET /limited%b HTTP/1.1\r\nHost: e.test\r\n\r\n"
+LIMITED_ALL = """
+rules:
+  - {name: limited, match: {path: /**}, rate_limit: {rate: 1/m, burst: 1}}
+"""
+
+
+async def test_refusals_rendered_once_are_those_of_the_ordinary_way(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path]
+) -> None:
+    """Rendered ahead, each still has an id of its own, its length and the second it was made in."""
+    origin.reply("/limited", headers=FRESH)
+    async with (
+        running_edge(origin.url, clock=clock, rules=rules(LIMITED_ALL)) as edge,
+        edge.client() as client,
+    ):
+        assert await asked(client, "/limited", 4) == [200, 429, 429, 429]
+        handler = edge.worker.handler
+        answers = []
+        for way in (handler.short, None):
+            handler.short = way
+            for target in (b"", b"/a", b"/b"):
+                await client.send(REFUSED % target)
+                answers.append(await client.read_answer())
+        ids = [answer["x-request-id"] for answer in answers]
+        assert len(set(ids)) == 6
+        heads = {
+            tuple((n, v) for n, v in answer.headers if n.lower() != "x-request-id") for answer in answers
+        }
+        assert len(heads) == 1, "the two ways differ"
+        for answer, own in zip(answers, ids, strict=True):
+            assert answer.status == 429
+            told = orjson.loads(answer.body)
+            assert told.pop("request_id") == own
+            assert told == {
+                "type": "about:blank",
+                "title": "Too many requests",
+                "status": 429,
+                "detail": "Come back in 60 s.",
+            }
+        first = answers[0]["date"]
+        await clock.advance(2)
+        assert (await client.get("/limited"))["date"] != first

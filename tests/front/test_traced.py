@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from edgeproxy.front.followed import Followed
 from edgeproxy.front.traced import MOST_DRAWN, Sampling
 from edgeproxy.policy.head import Headers
 from tests.support.edge import running_edge
@@ -107,7 +108,9 @@ async def flushed(edge: Edge) -> None:
 async def test_a_recorded_request_goes_on_under_an_id_of_ours(
     origin: LedgerOrigin, collector: Collector, rules: Path
 ) -> None:
-    async with running_edge(origin.url, rules=rules, otlp=collector.url, trace_sample=0) as edge:
+    async with running_edge(
+        origin.url, rules=rules, otlp=collector.url, trace_sample=0, trace_from="all"
+    ) as edge:
         answer = await edge.get("/items/1?secret=x", RECORDED, ("tracestate", "a=1"))
         assert answer.status == 200
         hit = await edge.get("/items/1?secret=x", RECORDED)
@@ -136,7 +139,7 @@ async def test_what_is_not_recorded_passes_as_it_came(
     fields = [] if field is None else [field, ("tracestate", "a=1")]
     flags: tuple[dict[str, Any], ...] = ({"otlp": collector.url, "trace_sample": "0"}, {})
     for more in flags:
-        async with running_edge(origin.url, rules=rules, **more) as edge:
+        async with running_edge(origin.url, rules=rules, trace_from="all", **more) as edge:
             for target in ("/items/1", "/items/1", "/plain"):
                 await edge.get(target, *fields)
             assert sent(origin) == dict(fields)
@@ -147,7 +150,7 @@ async def test_what_is_not_recorded_passes_as_it_came(
 
 
 async def test_without_an_exporter_a_recorded_trace_passes_as_it_came(origin: LedgerOrigin) -> None:
-    async with running_edge(origin.url) as edge:
+    async with running_edge(origin.url, trace_from="all") as edge:
         await edge.get("/a", RECORDED, ("tracestate", "a=1"))
         assert edge.worker.telemetry.spans is None
     assert sent(origin) == {"traceparent": RECORDED[1], "tracestate": "a=1"}
@@ -210,10 +213,10 @@ async def test_a_collector_that_is_not_there_costs_no_request(origin: LedgerOrig
 
 def test_a_draw_holds_until_the_ordinary_way_has_it() -> None:
     draws = iter([0.0, 0.9, 0.0, 0.9])
-    sampling = Sampling(0.5, lambda: next(draws))
+    sampling = Sampling(0.5, lambda: next(draws), Followed("all"))
     one, two = bytes(bytearray(b"GET / HTTP/1.1\r\n\r\n")), bytes(bytearray(b"GET / HTTP/1.1\r\n\r\n"))
-    assert [sampling.wants(one) for _ in range(3)] == [True] * 3  # lane, short way, and again when parsed
-    assert [sampling.wants(two) for _ in range(3)] == [False] * 3
+    assert [sampling.wants(one, "") for _ in range(3)] == [True] * 3  # lane, short way, and again when parsed
+    assert [sampling.wants(two, "") for _ in range(3)] == [False] * 3
     assert sampling.begin(Headers(), one) is not None
     assert sampling.begin(Headers(), two) is None
     assert sampling.begin(Headers(), None) is not None  # what never passed by the lane is drawn there
@@ -221,7 +224,7 @@ def test_a_draw_holds_until_the_ordinary_way_has_it() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    sampling = Sampling(0.5, lambda: 0.0)
+    sampling = Sampling(0.5, lambda: 0.0, Followed("all"))
     kept = [b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(3 * MOST_DRAWN)]
-    assert all(sampling.wants(data) for data in kept)
+    assert all(sampling.wants(data, "") for data in kept)
     assert len(sampling._drawn) <= MOST_DRAWN

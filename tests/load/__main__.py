@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 Without --url an origin and an edge are started, on free ports, with a rule for each scene. With it the load
-goes to an edge of yours: put it in front of `python -m tests.load.scenes.origin`, whose answers are checked octet by
-octet, or give --urls, a file of the paths that your clients ask for, the most wanted first. Scenes that kill
-an origin or purge are left out then.
+goes to an edge of yours: put it in front of `python -m tests.load.scenes.origin`, whose answers are checked
+octet by octet, or give --urls, a file of the paths that your clients ask for, the most wanted first. Scenes
+that kill an origin or purge are left out then.
 
 The load is sent by the clock, from this machine: the times are only as good as the machine is idle.
 """

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 TICK = 0.005
 DEADLINE = 1.0
 """Seconds within which an answer is of use."""
+REFUSED = frozenset({429, 503})
 
 
 @dataclass
 class Result:
-    """Of one step. ``good``: 200 in time; ``refused``: 503; times in seconds."""
+    """Of one step. ``good``: 200 in time; ``refused``: 429 and 503; ``late``: 200 later than DEADLINE; times
+    in seconds; ``offered_by`` and ``good_by``: by the second in which a request was due."""
 
     offered: int = 0
     good: int = 0
@@ -31,13 +33,23 @@ class Result:
     late: int = 0
     other: int = 0
     seconds: float = 0.0
+    begun: float = 0.0
     times: list[float] = field(default_factory=list)
     refusal_times: list[float] = field(default_factory=list)
     no_retry_after: int = 0
+    offered_by: list[int] = field(default_factory=list)
+    good_by: list[int] = field(default_factory=list)
 
     @property
     def goodput(self) -> float:
         return self.good / self.seconds
+
+    def recovered_after(self, share: float) -> float:
+        """Seconds from the step's beginning until ``share`` of what is offered is answered, for good."""
+        after = len(self.offered_by)
+        while after and self.good_by[after - 1] >= share * self.offered_by[after - 1]:
+            after -= 1
+        return float(after) if after < len(self.offered_by) else float("inf")
 
 
 def percentile(times: list[float], share: float) -> float:
@@ -67,16 +79,17 @@ class Connection(asyncio.Protocol):
             end = self._head.find(b"\r\n\r\n")
             if end < 0:
                 return
-            head = self._head[:end]
-            at = head.find(b"Content-Length: ")
-            length = int(head[at + 16 : head.find(b"\r", at) if head.find(b"\r", at) > 0 else end])
+            head = self._head[: end + 2]
+            at = head.find(b"Content-Length: ") + 16
+            length = int(head[at : head.find(b"\r", at)])
             self._missing = length - (len(self._head) - end - 4)
             self._status = int(head[9:12])
-            self._pool.result.no_retry_after += self._status == 503 and b"Retry-After: " not in head
+            if self._status in REFUSED and b"Retry-After: " not in head:
+                self._pool.result.no_retry_after += 1
         else:
             self._missing -= len(data)
         if self._missing <= 0:
-            self._pool.done(self, self._status, self._pool.now() - self._sent)
+            self._pool.done(self, self._status, self._sent)
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._pool.lost(self)
@@ -103,23 +116,27 @@ class Pool:
             self._all.add(connection)
             self._idle.append(connection)
 
-    def done(self, connection: Connection, status: int, seconds: float) -> None:
-        result = self.result
-        if status == 503:
+    def done(self, connection: Connection, status: int, sent: float) -> None:
+        result, now = self.result, self.now()
+        seconds = now - sent
+        if status == 200:
+            if seconds > DEADLINE:
+                result.late += 1
+            else:
+                result.good += 1
+                result.times.append(seconds)
+                if result.good_by:
+                    result.good_by[int(sent - result.begun)] += 1
+        elif status in REFUSED:
             result.refused += 1
             result.refusal_times.append(seconds)
-        elif status != 200:
-            result.other += 1
-        elif seconds > DEADLINE:
-            result.late += 1
         else:
-            result.good += 1
-            result.times.append(seconds)
+            result.other += 1
         if self._next is None:
             self._idle.append(connection)
         else:
             result.offered += 1
-            connection.send(self._next(), self.now())
+            connection.send(self._next(), now)
 
     def lost(self, connection: Connection) -> None:
         self._all.discard(connection)
@@ -131,14 +148,16 @@ class Pool:
     async def offer(self, rate: float, seconds: float, next_request: Callable[[], bytes]) -> Result:
         """``rate`` requests a second."""
         await self.fill()
-        result = self.result = Result(seconds=seconds)
         begun = self.now()
+        result = self.result = Result(seconds=seconds, begun=begun)
+        result.offered_by = [0] * (int(seconds) + 1)
+        result.good_by = [0] * (int(seconds) + 1)
         while (now := self.now()) < begun + seconds:
             due = int((now - begun) * rate) - result.offered
-            for _ in range(due):
-                result.offered += 1
-                if self._idle:
-                    self._idle.pop().send(next_request(), now)
+            result.offered += due
+            result.offered_by[int(now - begun)] += due
+            for _ in range(min(due, len(self._idle))):
+                self._idle.pop().send(next_request(), now)
             await asyncio.sleep(TICK)
         return result
 

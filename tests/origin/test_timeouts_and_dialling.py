@@ -275,8 +275,8 @@ def test_another_aiohttp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgeproxy.origin import connection
 
     for name, value, message in (
-        ("installed_version", lambda _: "3.15.0", r"3\.15\.0 is installed"),
-        ("installed_version", lambda _: "3.14.4", r"3\.14\.4 is installed"),
+        ("installed", "3.15.0", r"3\.15\.0 is installed"),
+        ("installed", "3.14.4", r"3\.14\.4 is installed"),
         ("_INSTANCE", ["_parser", "_no_such_thing"], r"missing .'_no_such_thing'"),
     ):
         with monkeypatch.context() as patch:

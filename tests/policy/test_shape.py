@@ -72,7 +72,7 @@ def same(one: Conclusion, other: Conclusion) -> bool:
     return near and alike and same_rest
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.sampled_from(PATHS), heads()), min_size=1, max_size=6),
     st.sampled_from(POLICIES),

@@ -11,12 +11,13 @@ from redis import Redis
 
 from edgeproxy.clock import Clock
 from tests.support.edge import running_edge
+from tests.support.fixtures import a_redis
 from tests.support.ledger import LedgerOrigin
 from tests.support.servers import redis_server
 from tests.support.toxic import ToxicProxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
@@ -26,12 +27,7 @@ SLACK = 0.75
 """Seconds that a busy machine may add to what a request waits for: a lookup and a lease, 50 ms each."""
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Server]:
-    with redis_server() as server:
-        if server is None:
-            pytest.skip("there is no redis-server, neither on the PATH nor in a wheel")
-        yield server
+redis = pytest.fixture(scope="module")(a_redis)
 
 
 @pytest.fixture

@@ -1,29 +1,23 @@
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
-from edgeproxy.engine.background import Background
 from tests.support.driven import DrivenClock
+from tests.support.fixtures import a_background, a_redis
 from tests.support.redis_kinds import PASSWORD, USER, make_authority, redis_cluster, redis_tls
-from tests.support.servers import memcached_server, redis_server
+from tests.support.servers import memcached_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from tests.support.redis_kinds import Authority, Cluster
     from tests.support.servers import Server
 
 
-@pytest.fixture(scope="session")
-def redis() -> Iterator[Server]:
-    with redis_server() as server:
-        if server is None:
-            pytest.skip("there is no redis-server, neither on the PATH nor in a wheel")
-        yield server
+redis = pytest.fixture(scope="session")(a_redis)
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +59,4 @@ def clock() -> DrivenClock:
     return DrivenClock()
 
 
-@pytest.fixture
-async def background() -> AsyncIterator[Background]:
-    background = Background()
-    yield background
-    await background.close()
-    gc.collect()
+background = pytest.fixture(a_background)

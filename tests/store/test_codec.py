@@ -289,7 +289,7 @@ ENTRY = full()
 DATA = sealed(ENTRY)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_mutations_are_a_miss_and_nothing_else(data: st.DataObject) -> None:
     # F2: cut, replaced and put in, with the checksum made to fit.
@@ -307,7 +307,7 @@ def test_mutations_are_a_miss_and_nothing_else(data: st.DataObject) -> None:
             assert 200 <= result.stored.status <= 599
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_octets_are_a_miss(octets: bytes) -> None:
     assert read(octets, ENTRY) is LookupMiss.CORRUPT
@@ -323,7 +323,7 @@ json_like = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 23), json_like)
 def test_wrong_types_in_any_slot_are_a_miss(slot: int, value: object) -> None:
     length = struct.unpack_from(">I", DATA, 24)[0]

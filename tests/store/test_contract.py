@@ -70,7 +70,8 @@ async def caught_up(store: TieredStore) -> None:
 
 
 async def opened(url: str, clock: DrivenClock, background: Background, state: Path) -> TieredStore:
-    # What a store holds is asked here, not how soon: on a busy machine 20 ms are over before a server has answered.
+    # What a store holds is asked here, not how soon: on a busy machine 20 ms are over before a server has
+    # answered.
     store = await open_store(
         url,
         clock=clock,

@@ -191,6 +191,13 @@ def demo_origin(directory: Path, port: int | None = None) -> Iterator[Running]:
         yield running
 
 
+FEW_DESCRIPTORS = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, (%d,) * 2)
+runpy.run_module("edgeproxy", run_name="__main__", alter_sys=True)
+"""
+
+
 @contextmanager
 def edgeproxy_process(
     origin: str,
@@ -201,12 +208,14 @@ def edgeproxy_process(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     check_log: bool = True,
+    descriptors: int | None = None,
 ) -> Iterator[EdgeProcess]:
     """Run ``edgeproxy serve`` in front of ``origin`` until /readyz says 200; ended by SIGTERM.
 
     One worker, unless ``arguments`` say how many. ``store`` None: the default store, in ``directory``. With
     ``check_log`` an unhandled exception in the log, or an exit status other than 0 after SIGTERM, is a
     failure (unless the test ended it itself).
+    ``descriptors``: what it may open (``ulimit -n``).
     """
     token = os.urandom(12).hex()
     given = {"EDGEPROXY_ADMIN_TOKEN": token, **(environment or {})}
@@ -215,7 +224,8 @@ def edgeproxy_process(
     def command(port: int) -> list[str]:
         nonlocal admin_port
         admin_port = free_port()
-        serve = ["-m", "edgeproxy", "serve", "--origin", origin, "--rules", str(rules)]
+        serve = ["-m", "edgeproxy"] if descriptors is None else ["-c", FEW_DESCRIPTORS % descriptors]
+        serve += ["serve", "--origin", origin, "--rules", str(rules)]
         serve += ["--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin_port}"]
         serve += ["--cache-dir", str(directory / "cache")]
         if store is not None:

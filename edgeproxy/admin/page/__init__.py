@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 INDEX = "index.html"
-_SCRIPTS = ("api.js", "app.js", "charts.js", "dom.js", "format.js", "tables.js", "tools.js")
+_SCRIPTS = (
+    "alerts.js", "api.js", "app.js", "charts.js", "dom.js", "format.js", "life.js", "tables.js", "tools.js",
+)  # fmt: skip
 FILES: Mapping[str, str] = MappingProxyType(
     {
         INDEX: "text/html",

@@ -1,34 +1,39 @@
 // The page: follows the events, hands what they say to tiles, charts and tables, and asks for a token.
 
+import * as alerts from "./alerts.js";
 import * as api from "./api.js";
 import { Chart, points } from "./charts.js";
 import { byId, el } from "./dom.js";
 import { count, octets, percent, span, time, whole } from "./format.js";
+import * as life from "./life.js";
 import * as tables from "./tables.js";
 import * as tools from "./tools.js";
 
 const HOUR = 3600;
+const SLOW = 10; // seconds
 const history = new Map(); // start of a slot -> its numbers
 let seen = null; // the latest event, with the latest tables
 let paused = false;
 let version = "";
+let unkept = ""; // why no versions of the rules are kept
+let asked = 0; // when the slower questions were last asked
 
 // -- charts and tiles ------------------------------------------------------------------------------------
 
-const asked = (p) => p.requests - p.passes;
+const inCache = (p) => p.requests - p.passes;
 const rate = (of) => (p) => Math.max(0, of(p)) / p.seconds;
 const charts = [
   new Chart(byId("charts"), {
     title: "Requests", unit: "/s", scale: "linear", stacked: true, format: count,
     series: [
       { name: "hits", kind: "hit", of: rate((p) => p.hits) },
-      { name: "misses", kind: "miss", of: rate((p) => asked(p) - p.hits) },
+      { name: "misses", kind: "miss", of: rate((p) => inCache(p) - p.hits) },
       { name: "passed", kind: "pass", of: rate((p) => p.passes) },
     ],
   }),
   new Chart(byId("charts"), {
     title: "Hit ratio", unit: "of those that asked the cache", scale: "share", format: percent,
-    series: [{ name: "", kind: "hit", of: (p) => (asked(p) > 0 ? Math.min(1, p.hits / asked(p)) : null) }],
+    series: [{ name: "", kind: "hit", of: (p) => (inCache(p) > 0 ? Math.min(1, p.hits / inCache(p)) : null) }],
   }),
   new Chart(byId("charts"), {
     title: "Latency", unit: "", scale: "log", format: time,
@@ -110,11 +115,23 @@ function take(event) {
   else state("serving", "ok");
   draw();
   if (event.rules) drawTables();
+  if (seen.now - asked >= SLOW) {
+    asked = seen.now;
+    slowly();
+  }
+}
+
+/** What changes seldom or costs more: each for itself, and what is wrong the stream says. */
+async function slowly() {
+  alerts.refresh().catch(() => {});
+  await rules();
+  life.refresh(unkept).catch(() => {});
 }
 
 async function rules() {
   try {
     const told = await api.quietly("api/rules");
+    unkept = told.unkept;
     if (told.version === version) return;
     version = told.version;
     tables.setPlaces(told.rules);
@@ -137,7 +154,7 @@ async function follow() {
       for await (const event of api.events(`api/events?window=${window}`, mine.signal)) {
         byId("trouble").hidden = true;
         pause = 1;
-        if (first) rules();
+        if (first) asked = 0;
         first = false;
         take(event);
       }

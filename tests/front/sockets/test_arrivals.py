@@ -190,8 +190,10 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(
 ) -> None:
     """Behind a PROXY head as without; the loop's own timeout is in real time."""
     flags: dict[str, Any] = {"tls_certificate": made / "a.pem", "head_timeout": "100ms"}
-    async with running_edge(origin.url, clock=clock, **flags) as edge, edge.client() as silent:
-        assert await silent.at_end()
+    async with running_edge(origin.url, clock=clock, **flags) as edge:
+        async with edge.client() as silent:
+            assert await silent.at_end()
+        assert edge.worker.arrivals.handshakes_failed == 1
     async with running_edge(origin.url, clock=clock, proxy_protocol="127.0.0.1", **flags) as edge:
         async with edge.client() as silent:
             await silent.send(version_2("192.0.2.1"))
@@ -204,6 +206,32 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(
             async with trusting(made / "a.pem").to(edge):
                 pass
         assert edge.worker.arrivals.heads_refused == 1
+
+
+@pytest.mark.parametrize("limit", ["max_connections", "client_connections"])
+async def test_a_connection_counts_while_it_shakes_hands(
+    origin: LedgerOrigin, clock: DrivenClock, made: Path, limit: str
+) -> None:
+    """Who never comes to HTTP holds a place, for --head-timeout, and no more of them than he may."""
+    flags: dict[str, Any] = {limit: 3, "unlimited_clients": "", "head_timeout": "60s"}
+    async with running_edge(origin.url, clock=clock, tls_certificate=made / "a.pem", **flags) as edge:
+        doors = edge.worker.doors
+        async with edge.client() as one, edge.client() as two, trusting(made / "a.pem").to(edge) as third:
+            await one.send(b"\x16\x03\x01\x02\x00\x01\x00")  # half of a ClientHello
+            assert (await third.get("/a")).status == 200
+            assert doors.open == 3
+            async with edge.client() as more:
+                assert await more.at_end()
+            assert (doors.full, doors.crowded) == ((1, 0) if limit == "max_connections" else (0, 1))
+            await clock.advance(59)
+            assert doors.open == 3
+            await clock.advance(1.1)
+            assert await one.at_end()
+            assert await two.at_end()
+            await edge.until(lambda: doors.open == 1)
+            assert (await third.get("/a")).status == 200
+        await edge.until(lambda: doors.open == 0)
+        assert edge.worker.heads.timeouts == 2
 
 
 async def test_the_admin_port_speaks_tls_too(origin: LedgerOrigin, clock: DrivenClock, made: Path) -> None:

@@ -684,6 +684,7 @@ def room_for(sockets: int) -> int:
     return min(sockets, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200) // 4)
 
 
+@pytest.mark.long
 async def test_500_sockets_stay_open_through_a_reload(clock: DrivenClock, limited: Path) -> None:
     """And the rule that has come into force is for those that come after."""
     count = room_for(500)
