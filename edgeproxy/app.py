@@ -59,6 +59,7 @@ from edgeproxy.front.server import EdgeServer, verify
 from edgeproxy.front.short import ShortWay
 from edgeproxy.front.traced import TracedLane, TracedShortWay
 from edgeproxy.front.trust import Trust
+from edgeproxy.front.unread import hold_little
 from edgeproxy.front.websockets import WebSockets
 from edgeproxy.networks import Networks
 from edgeproxy.observe.access_log import mask
@@ -290,7 +291,7 @@ class Worker:
 
     async def _accept(self, listen: socket.socket) -> None:
         settings, certificates = self.settings, self.certificates
-        factory: Callable[[], asyncio.BaseProtocol] = self.server
+        factory: Callable[[], asyncio.BaseProtocol] = self.server.arrive
         if settings.proxy_protocol or certificates is not None:
             factory = self.arrivals = Arrivals(
                 self.server,
@@ -304,6 +305,7 @@ class Worker:
             certificates.watch(self.clock)
             self.metrics.add_source("tls", certificates.numbers)
         loop = asyncio.get_running_loop()
+        hold_little(listen)
         self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
 
@@ -389,13 +391,15 @@ class Worker:
 
     # -- the end ----------------------------------------------------------------------------------------
 
-    async def drain(self, grace: float = 0.0) -> None:
-        """Not ready at once; accept no more; let what is under way end, up to the drain timeout. Idle
-        connections are still answered for ``grace`` seconds, each once: on some of them a request is on
-        its way, and its client may not send it again."""
+    async def drain(self, grace: float = 0.0, delay: float = 0.0) -> None:
+        """Not ready at once; ``delay`` seconds later accept no more; let what is under way end, up to the
+        drain timeout. Idle connections are still answered for ``grace`` seconds, each once: on some of them a
+        request is on its way, and its client may not send it again."""
         if self.state is State.DRAINING:
             return
         self.state = State.DRAINING
+        if delay:
+            await self.clock.sleep(delay)
         self.handler.draining = True
         self.handler.lane = None
         self._listening.close()

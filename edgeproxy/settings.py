@@ -365,6 +365,9 @@ OPTIONS = (
     Option("min_rate", size, "500", "SIZE",
            "octets a second that clients have to send of a body and to take of an answer; 0: any"),
     Option("keepalive", timeout, "75s", "TIME", "how long an idle client connection is kept"),
+    Option("drain_delay", seconds, "0s", "TIME",
+           "how long new connections are still taken on SIGTERM, while /readyz says 503 and a load balancer "
+           "takes notice"),
     Option("drain_timeout", seconds, "30s", "TIME", "how long requests may take to end on SIGTERM"),
     Option("drain_grace", seconds, "2s", "TIME", "how long idle connections are still answered meanwhile"),
     Option("access_log", text, "-", "FILE|-|off", "one JSON line a request; - is standard output"),
@@ -446,6 +449,7 @@ class Settings:
     head_timeout: float
     min_rate: int
     keepalive: float
+    drain_delay: float
     drain_timeout: float
     drain_grace: float
     access_log: str

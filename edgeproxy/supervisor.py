@@ -263,28 +263,29 @@ class Supervisor:
     async def start(self, slot: int) -> Child:
         """A worker that is ready, or gone again. Raises OSError."""
         self._serial += 1
-        child = await start_child(
-            slot,
-            self._serial,
-            self._rolling.generation,
-            self._command,
-            self._environ,
-            self._listen,
-            self._directory,
-            self._state,
-            self._snapshot.order,
-            self._config.path,
-            self._clock.base,
-        )
-        child.since = self._clock.monotonic()
-        self._children.add(child)
-        self._background.spawn(self._attend(child), child.name)
-        if self._ending.is_set():
-            child.say("drain")
-        if not await within(child.settled, START_SECONDS):
-            log.error("%s is not ready after %g s", child.name, START_SECONDS)
-            child.signal(signal.SIGKILL)
-            await child.gone.wait()
+        with self._snapshot.held() as order:
+            child = await start_child(
+                slot,
+                self._serial,
+                self._rolling.generation,
+                self._command,
+                self._environ,
+                self._listen,
+                self._directory,
+                self._state,
+                order,
+                self._config.path,
+                self._clock.base,
+            )
+            child.since = self._clock.monotonic()
+            self._children.add(child)
+            self._background.spawn(self._attend(child), child.name)
+            if self._ending.is_set():
+                child.say("drain")
+            if not await within(child.settled, START_SECONDS):
+                log.error("%s is not ready after %g s", child.name, START_SECONDS)
+                child.signal(signal.SIGKILL)
+                await child.gone.wait()
         return child
 
     async def _attend(self, child: Child) -> None:
@@ -391,6 +392,8 @@ class Supervisor:
     async def _drain(self) -> None:
         """Until all workers are gone, or have to be killed."""
         self._manager.stopping()
+        if self._settings.drain_delay and not self._code and self._refused is None:
+            await within(self._force, self._settings.drain_delay)
         self._listen.close()
         for child in self._children:
             child.retiring = True

@@ -138,7 +138,7 @@ async def _alone(settings: Settings, given: Sockets, manager: Manager) -> int:
         manager.stopping()
 
     try:
-        await _serve(worker, stop, force, ready, draining)
+        await _serve(worker, stop, force, ready, draining, delay=settings.drain_delay)
     finally:
         manager.close()
     log.info("stopped")
@@ -180,8 +180,11 @@ async def _serve(
     force: asyncio.Event,
     ready: Callable[[], None],
     draining: Callable[[], None],
+    *,
+    delay: float = 0.0,
 ) -> None:
-    """From start to end. ``ready`` and ``draining`` are called when it comes to that."""
+    """From start to end. ``ready`` and ``draining`` are called when it comes to that. ``delay``: as of
+    ``drain``; where there is a parent, it is the parent's."""
     try:
         await worker.start()
         ready()
@@ -191,7 +194,7 @@ async def _serve(
         worker.background.spawn(heap.look_after(worker.clock), "memory that is free")
         await stop.wait()
         draining()
-        drained = worker.background.spawn(worker.drain(worker.settings.drain_grace), "drain")
+        drained = worker.background.spawn(worker.drain(worker.settings.drain_grace, delay), "drain")
         forced = worker.background.spawn(_until(force), "second signal")
         await asyncio.wait({drained, forced}, return_when=asyncio.FIRST_COMPLETED)
     finally:

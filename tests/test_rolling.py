@@ -89,7 +89,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     directory = tmp_path_factory.mktemp("rolling")
     config = directory / "edge.yaml"
     config.write_text(written(FILE))
-    flags = ["--config", str(config), "--drain-grace", "10s", "--drain-timeout", "100s"]
+    flags = ["--config", str(config), "--drain-grace", "40s", "--drain-timeout", "100s"]
     with (
         threaded_origin() as origin,
         edgeproxy_process(origin.url, directory, store=None, arguments=flags) as edge,

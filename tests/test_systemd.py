@@ -123,7 +123,7 @@ def inbox(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
     path = str(tmp_path / "n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
         made.bind(path)
-        made.settimeout(10)
+        made.settimeout(60)
         yield path, made
 
 
@@ -154,7 +154,7 @@ def test_an_abstract_socket_and_one_that_nobody_reads() -> None:
     name = f"edgeproxy-test-{PID}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mail:
         mail.bind(f"\0{name}")
-        mail.settimeout(10)
+        mail.settimeout(60)
         manager = Manager({"NOTIFY_SOCKET": f"@{name}"}, Clock())
         for number in range(3000):  # more than a socket holds
             manager.status(str(number))
@@ -193,6 +193,7 @@ def test_workers_are_told_nothing() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_service(inbox: tuple[str, socket.socket], tmp_path: Path, workers: int) -> None:
     """As systemd runs it: both sockets handed over, ready told, the watchdog fed, the port never closed."""
@@ -221,7 +222,7 @@ def test_a_service(inbox: tuple[str, socket.socket], tmp_path: Path, workers: in
                 told.append(read(mail))
             port, admin_port = listen.getsockname()[1], admin.getsockname()[1]
             assert any(f"serving on 127.0.0.1:{port}" in line for line in told[-1])
-            mail.settimeout(30)
+            mail.settimeout(60)
             while read(mail) != ["WATCHDOG=1"]:
                 pass
             assert request(port, "GET", "/x").status == 502  # there is no origin

@@ -425,6 +425,22 @@ async def test_sigterm_lets_requests_end_and_the_status_is_0(tmp_path: Path) -> 
             assert "Traceback" not in edge.log()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_balancer_has_time_to_see_that_it_is_not_ready(
+    origin: Running, tmp_path: Path, workers: str
+) -> None:
+    # C3: 503 first, and the port open for a while; a second signal ends that too.
+    flags = ["--workers", workers, "--drain-delay", "100s"]
+    with edgeproxy_process(origin.url, tmp_path, arguments=flags) as edge:
+        edge.process.send_signal(signal.SIGTERM)
+        until(lambda: edge.admin("GET", "/readyz").status == 503, "the drain")
+        for _ in range(4):
+            assert edge.get("/api/pitches/1").status == 200
+        edge.process.send_signal(signal.SIGTERM)
+        assert edge.process.wait(30) == 0
+        assert "Traceback" not in edge.log()
+
+
 async def test_groups_that_a_write_names_are_gone_in_both_workers_when_it_is_answered(tmp_path: Path) -> None:
     async with LedgerOrigin() as ledger:
         ledger.reply("/a", headers=[("Cache-Control", "max-age=600"), ("Cache-Groups", '"one", "two"')])
@@ -511,7 +527,7 @@ def test_too_many_crashes_end_the_parent_with_the_reason(origin: Running, tmp_pa
     with edgeproxy_process(origin.url, tmp_path, arguments=["--workers", "2", "--crash-limit", "2"]) as edge:
         for victim in pids(edge):
             os.kill(victim, signal.SIGKILL)
-        assert edge.process.wait(10) == 1
+        assert edge.process.wait(30) == 1
         assert re.search(r"was ended by SIGKILL; that makes 2 crashes within 30 s: giving up", edge.log())
 
 

@@ -45,9 +45,11 @@ SPOKEN_FOR = frozenset({
     "x-forwarded", "x-forwarded-by", "x-host-override", "x-original-scheme", "x-override-url",
     "x-rewrite-uri", "x-http-destinationurl", "x-scheme", "proxy", "x-envoy-original-path",
     "x-middleware-subrequest", "x-invoke-path", "x-invoke-status", "x-accel-mapping", "x-sendfile-type",
+    "client-cert", "client-cert-chain",
 })  # fmt: skip
 """Not forwarded as the client sent them, nor with "_" for "-": CGI and its heirs read both alike. Where the
-rule has one of them in its key (and it is none of OURS), each value has answers of its own, and it goes."""
+rule has one of them in its key (and it is none of OURS), each value has answers of its own, and it goes. The
+last two are to be taken off by whoever ends TLS (RFC 9440 §2.4)."""
 OURS = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-request-id"})
 """Of these: set by the edge, or saying what it sets."""
 TOLD = frozenset({"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"})

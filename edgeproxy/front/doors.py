@@ -3,7 +3,8 @@
 Rules of this file:
 
 - Asked once for each connection, when it is made, and told when it is gone: a request costs nothing here.
-- Who is turned away is told nothing: whoever floods us gets no octets for it, and others get our time.
+- Who is turned away is told nothing: whoever floods us gets no octets for it, and others get our time. When
+  all places are taken not even a connection handler is made (TurnedAway).
 - Trusted proxies speak for many clients: the limit per client is not for them, and what is said of addresses
   is asked again of whom they speak for (``permits``).
 - Where the process may open few descriptors, fewer connections are taken than the settings say
@@ -12,6 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,15 +54,21 @@ class Doors:
         """Turned away: too many in all, too many of one client, not permitted."""
         self._each: dict[str, int] = {}
 
+    def are_full(self) -> bool:
+        """Whether all places are taken; then one more is counted as turned away."""
+        if self.open < self.terms.most:
+            return False
+        if not self.full:
+            log.warning("%d client connections are open: more are refused", self.open)
+        self.full += 1
+        return True
+
     def enter(self, peer: str) -> str | None:
         """Take a place: what ``leave`` is to be given; None where there is none. ``peer`` "" is a socket that
         has no address."""
-        terms = self.terms
-        if self.open >= terms.most:
-            if not self.full:
-                log.warning("%d client connections are open: more are refused", self.open)
-            self.full += 1
+        if self.are_full():
             return None
+        terms = self.terms
         if not terms.permits(peer):
             self.denied += 1
             return None
@@ -95,3 +103,10 @@ class Doors:
             "client_limit_refused": self.crowded,
             "denied_refused": self.denied,
         }
+
+
+class TurnedAway(asyncio.Protocol):
+    """Ends each connection that it is given; one is enough for all of them."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.abort()  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from edgeproxy.engine.exchange import FromEdge
 from edgeproxy.front.bodies import Bodies
+from edgeproxy.front.doors import TurnedAway
 from edgeproxy.front.unread import FAREWELL, Unread, unsent
 from edgeproxy.front.wire import Done, Wire
 
@@ -389,6 +390,7 @@ class EdgeServer(web.Server):
         super().__init__(self._serve, request_factory=Wire, **options)  # type: ignore[arg-type]
         self.handler = handler
         self.doors = doors
+        self._away = TurnedAway()
         self.heads = heads
         self.least = least
 
@@ -404,4 +406,9 @@ class EdgeServer(web.Server):
         return done
 
     def __call__(self) -> EdgeProtocol:
+        """A handler that will take a place, or has one."""
         return EdgeProtocol(self, loop=self._loop, **self._kwargs)
+
+    def arrive(self) -> EdgeProtocol | TurnedAway:
+        """For a connection that has come: a handler, if there is a place."""
+        return self._away if self.doors.are_full() else self()

@@ -43,7 +43,7 @@ from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
 from edgeproxy.policy.trace_context import TRACE
-from edgeproxy.policy.vocabulary import CacheWord, Unsatisfied
+from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Unsatisfied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,6 +202,7 @@ class ShortWay:
         self._clock = handler.clock
         self._casts = Casts(handler.responder)
         self._refusals = Refusals(handler)
+        self._shed = engine.prompt.fetcher.failure(Trace(), overloaded())
         self._blocks: dict[bytes, Block] = {}
         self._seen = Seen(MOST_SEEN)
 
@@ -295,8 +296,8 @@ class ShortWay:
         learn = data if block.learnable and handler.lane is not None and not handler.draining else None
         if type(step) is Call:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
-                refusal = engine.prompt.fetcher.failure(trace, overloaded())
-                return self._refuse(protocol, refusal, trace, rule.name)
+                trace.failure = OriginFailure.SHED
+                return self._refuse(protocol, self._shed, trace, rule.name)
             pending = Pending(self, protocol, step, learn, handler.rules_version, block.accepted)
             plan = self._plan(block, exchange, matched, step)
             values = (target.encode("latin-1"), trace.request_id.encode(), told.encode("latin-1"), b"")

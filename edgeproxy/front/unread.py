@@ -4,13 +4,17 @@ Rules of this file:
 
 - One that takes nothing between two looks is gone (Unread). One that is slow may take long, but not for ever
   (Pace): each octet it has taken of an answer buys it time, at the least rate that is allowed.
+- The kernel would take megabytes for a client that does not read, as fast as we can copy them: it is told to
+  hold little that is not on its way (``hold_little``).
 - Octets in the kernel's send buffer count too: the kernel asks for more only when a good part of it is free
   (it may hold megabytes), and a client that reads slowly must not be taken for one that does not read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import socket
 import struct
 import termios
 from typing import TYPE_CHECKING
@@ -26,6 +30,18 @@ FAREWELL = 10.0
 """Seconds between two looks after a connection was closed with octets still unsent."""
 GRACE = 20.0
 """Seconds that an answer may wait for its client, however slow that is."""
+
+
+UNSENT = 256 * 1024
+"""Octets of a connection that the kernel takes beyond those that are on their way."""
+
+
+def hold_little(listen: socket.socket) -> None:
+    """Of each connection that ``listen`` will accept: they inherit it, so none of them pays for it."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not every system has it
+    if option is not None and listen.family != socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            listen.setsockopt(socket.IPPROTO_TCP, option, UNSENT)
 
 
 def unsent(transport: WriteTransport) -> int:

@@ -90,6 +90,7 @@ _TOLD: dict[str, tuple[_Row, ...]] = {
         ("notices_failed", _COUNTER, "Times that a receiver did not take them, or did not answer in time."),
         ("readings_failed", _COUNTER, "Times that the figures could not be had, so nothing was watched."),
     ),
+    "loop": (("tasks", _GAUGE, "Tasks of the event loop, whoever began them."),),
     "access_log": (
         ("lines_total", _COUNTER, "Lines written."),
         ("lines_lost_total", _COUNTER, "Lines dropped, or refused by the disk."),

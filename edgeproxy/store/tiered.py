@@ -133,7 +133,7 @@ class TieredStore:
             self.l2_misses += 1
         else:
             self.l2_hits += 1
-        return replace(found, seconds=self._clock.monotonic() - began)
+        return Found(found.entry, found.tier, found.miss, found.others, self._clock.monotonic() - began)
 
     def lookup_now(self, primary: str, select: Select) -> Found | None:
         """As ``lookup``, where the shared store answers at once; None where that takes waiting."""
@@ -223,21 +223,25 @@ class TieredStore:
         return record
 
     async def _promote(self, entry: Entry, select: Select) -> Found:
-        if self.table.verdict_on(entry) is GONE:
-            return Found(None, miss=LookupMiss.PURGED)
         if self.hooks is not None:
             await self.hooks.before_promote()
+        usable = self._as_purged(entry)
+        if usable is None:
+            return Found(None, miss=LookupMiss.PURGED)
+        if not self.memory.max_bytes:
+            return Found(usable, Tier.L2)  # L1 is off: nothing goes in, and nothing newer can be there
         if not entry.current and not self.memory.put(entry):
-            # Overtaken between reading and now: by a purge, or by a newer entry, which then is here.
+            # Overtaken between reading and now: by a newer entry, which then is here.
             found = self.memory.peek(entry.primary, select)
             return found if found.entry is not None else Found(None, miss=LookupMiss.PURGED)
         found = self.memory.peek(entry.primary, select)
-        if found.entry is not None:
-            return Found(found.entry, Tier.L2)
-        return Found(self._as_purged(entry), Tier.L2)  # too large for L1
+        return Found(usable if found.entry is None else found.entry, Tier.L2)  # it may be too large for L1
 
-    def _as_purged(self, entry: Entry) -> Entry:
+    def _as_purged(self, entry: Entry) -> Entry | None:
+        """What the purges leave of it."""
         verdict = self.table.verdict_on(entry)
+        if verdict is GONE:
+            return None
         if not isinstance(verdict, SoftSince):
             return entry
         freshness = entry.stored.freshness.stale_from(verdict.when)
@@ -438,7 +442,7 @@ class TieredStore:
         if isinstance(record, Marker):
             records = [await self._read(shared, primary, variant) for variant in record.variants]
         entries = [record for record in records if isinstance(record, Entry)]
-        return [self._as_purged(entry) for entry in entries if not self.overtaken(entry)]
+        return [usable for entry in entries if (usable := self._as_purged(entry)) is not None]
 
     def stats(self) -> dict[str, object]:
         """Plain numbers and words, for the admin pages and metrics."""

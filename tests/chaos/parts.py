@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from tests.support.origins import ROOT, free_port, request
@@ -193,15 +194,25 @@ class Node:
             self._process.wait()
             self._process = None
 
-    def resources(self) -> tuple[int, int]:
-        """Octets resident and descriptors open, of all its processes."""
-        octets = descriptors = 0
-        if self._process is not None:
-            for process in _group(self._process.pid):
-                with contextlib.suppress(OSError):
-                    octets += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-                    descriptors += len(list((process / "fd").iterdir()))
-        return octets, descriptors
+    def resources(self) -> list[tuple[int, int]]:
+        """Octets resident and descriptors open, of each of its processes."""
+        found = []
+        for process in _group(self._process.pid) if self._process is not None else ():
+            with contextlib.suppress(OSError):
+                octets = int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                found.append((octets, len(list((process / "fd").iterdir()))))
+        return found
+
+    def tasks(self) -> float | None:
+        """Of one of its workers, on the average; None where it does not say."""
+        told: dict[str, float] = {}
+        with contextlib.suppress(OSError, EOFError, ValueError, HTTPException):
+            for line in self.admin("GET", "/metrics").body.decode().splitlines():
+                name, _, value = line.partition(" ")
+                if name in ("edgeproxy_loop_tasks", "edgeproxy_node_workers_ready"):
+                    told[name] = float(value)
+        tasks, workers = told.get("edgeproxy_loop_tasks"), told.get("edgeproxy_node_workers_ready")
+        return tasks / workers if tasks is not None and workers else None
 
 
 def _group(leader: int) -> list[Path]:

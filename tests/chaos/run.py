@@ -88,8 +88,11 @@ class Report:
     seconds: float
     done: dict[str, int] = field(default_factory=dict)
     """How often each thing was done."""
-    resources: list[tuple[float, int, int]] = field(default_factory=list)
-    """(second, octets resident, descriptors), of all nodes."""
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    """(second, MiB resident) of a process, on the average; so are the next two."""
+    descriptors: list[tuple[float, float]] = field(default_factory=list)
+    tasks: list[tuple[float, float]] = field(default_factory=list)
+    """Of a worker."""
     logged: list[str] = field(default_factory=list)
     """Unhandled exceptions in the nodes' logs."""
 
@@ -260,11 +263,21 @@ class Chaos:
 
     async def _sampler(self) -> None:
         while not self._over.is_set():
-            octets, descriptors = map(sum, zip(*(node.resources() for node in self._nodes), strict=True))
-            self._report.resources.append((self._now(), octets, descriptors))
+            await self._sample()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(5):
                     await self._over.wait()
+
+    async def _sample(self) -> None:
+        processes = [each for node in self._nodes for each in node.resources()]
+        if processes:
+            octets, descriptors = (sum(column) / len(processes) for column in zip(*processes, strict=True))
+            self._report.memory.append((self._now(), octets / 2**20))
+            self._report.descriptors.append((self._now(), descriptors))
+        asked = [asyncio.to_thread(node.tasks) for node in self._nodes if node.up]
+        told = [tasks for tasks in await asyncio.gather(*asked) if tasks is not None]
+        if told:
+            self._report.tasks.append((self._now(), sum(told) / len(told)))
 
     # -- what goes wrong --------------------------------------------------------------------------------
 
@@ -325,16 +338,18 @@ class Chaos:
         if self._redis_busy:
             return False
         self._redis_busy = True
-        self.ledger.broke(self._now())
+        began = self._now()
+        self.ledger.broke(began)
         trouble()
-        self._spawn(self._mend_redis(seconds), self._mending)
+        self._spawn(self._mend_redis(began, seconds), self._mending)
         return True
 
-    async def _mend_redis(self, seconds: float) -> None:
+    async def _mend_redis(self, began: float, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self._redis.start()
         self._redis.signal(signal.SIGCONT)
         self.ledger.broke(self._now())
+        self.ledger.away(began, self._now())
         self._redis_busy = False
 
     async def _reload(self) -> bool:
@@ -348,6 +363,6 @@ class Chaos:
         node = self._victim()
         if node is None:
             return False
-        self.ledger.broke(self._now())  # what a worker was fetching when it ended is fetched again
+        self.ledger.broke(self._now())  # for a while nobody is quick
         node.signal(signal.SIGUSR2)
         return True

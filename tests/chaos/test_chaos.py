@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.chaos.__main__ import problems, told
-from tests.chaos.ledger import Ledger
+from tests.chaos.flat import trend
+from tests.chaos.ledger import Account, Ledger
 from tests.chaos.run import Chaos, Report
 from tests.support.servers import redis_binary
 
@@ -53,15 +54,60 @@ def test_a_second_fetch_while_the_first_is_fresh_is_found(ledger: Ledger) -> Non
     ledger.fetched(KEY, 1, 1.0)
     ledger.fetched(KEY, 1, 4.5)  # expired
     ledger.fetched(KEY, 2, 5.0)  # another version
-    ledger.changed(5.1, 5.2, {KEY: 2}, complete=True)
-    ledger.fetched(KEY, 2, 5.3)  # purged in between
-    ledger.broke(6.0)
-    ledger.fetched(KEY, 2, 6.2)  # something broke in between
-    assert ledger.doubled == []
-    ledger.fetched(KEY, 2, 7.5)
-    assert ledger.doubled == [], "it broke a moment ago"
-    ledger.fetched(KEY, 2, 9.0)
-    assert len(ledger.doubled) == 1
+    ledger.fetched(KEY, 2, 5.3)  # purged in between, by a purge that has not returned yet
+    ledger.changed(5.1, 5.6, {KEY: 2}, complete=True)
+    assert ledger.account() == Account(0, 0, 0, ())
+    ledger.fetched(KEY, 2, 5.9)
+    ledger.fetched(KEY, 2, 7.6)
+    assert [str(each) for each in ledger.account().unexcused] == [
+        f"{KEY} version 2 at 7.600, and 1.700 s before"
+    ]
+    assert len(problems(Report(ledger, 5.0))) == 1
+
+
+def test_a_kill_may_cost_one_fetch_of_what_had_been_asked_for_just_before(ledger: Ledger) -> None:
+    ledger.fetched(KEY, 1, 10.0)
+    ledger.fetched("/items/0/1", 1, 10.0)
+    ledger.fetched("/items/0/2", 1, 4.0)  # long written
+    ledger.broke(10.1, "a")
+    ledger.fetched(KEY, 1, 10.5)
+    assert ledger.account() == Account(1, 2, 0, ())
+    ledger.fetched(KEY, 1, 11.0)  # one, not two
+    ledger.fetched("/items/0/2", 1, 6.5)
+    account = ledger.account()
+    assert (account.killed, [each.at for each in account.unexcused]) == (1, [11.0, 6.5])
+
+
+def test_while_redis_is_away_each_fetches_for_itself(ledger: Ledger) -> None:
+    ledger.fetched(KEY, 1, 10.0)
+    ledger.fetched(KEY, 1, 11.0)
+    ledger.fetched(KEY, 1, 13.5)
+    ledger.away(10.5, 12.0)  # and until all are back, which takes as long as a calm
+    assert (ledger.account().apart, ledger.account().unexcused) == (2, ())
+    ledger.fetched(KEY, 1, 14.0)
+    assert [each.at for each in ledger.account().unexcused] == [14.0]
+
+
+def test_what_grows_is_found_and_jumps_are_not() -> None:
+    jumps = [(5.0 * n, 50.0 + (30.0 if n % 7 == 0 else n % 3)) for n in range(300)]
+    found = trend(jumps, 1.0)
+    assert found is not None
+    assert found.flat
+    assert found.middle == 51.0
+    grows = [(second, value + second / 100) for second, value in jumps]
+    found = trend(grows, 1.0)
+    assert found is not None
+    assert not found.flat
+    assert found.per_hour == pytest.approx(36.0, rel=0.1)
+    warming = [(5.0 * n, float(min(n, 60))) for n in range(300)]
+    found = trend(warming, 1.0)
+    assert found is not None
+    assert found.flat, "the first quarter is warm-up"
+    assert trend(jumps[:20], 1.0) is None
+    much = [(second, value + second / 50) for second, value in jumps]
+    report = Report(Ledger(fresh=1, calm=1), 601.0, memory=much, descriptors=jumps, tasks=jumps)
+    assert problems(report) == ["memory: not flat"]
+    assert "slope +72" in told(report)
 
 
 @pytest.mark.long

@@ -54,7 +54,7 @@ def test_a_shell_takes_it(script: Callable[[str], Path], shell: str) -> None:
     ("words", "offered"),
     [
         ("edgeproxy re", {"reload", "replay"}),
-        ("edgeproxy serve --drain-", {"--drain-timeout", "--drain-grace"}),
+        ("edgeproxy serve --drain-", {"--drain-delay", "--drain-timeout", "--drain-grace"}),
         ("edgeproxy serve --lane o", {"on", "off"}),
         ("edgeproxy completion z", {"zsh"}),
         ("edgeproxy init --k", {"--kubernetes"}),

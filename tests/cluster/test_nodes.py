@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edgeproxy.clock import Clock
 from tests.support.fixtures import a_redis
 from tests.support.origins import edgeproxy_process
 from tests.support.servers import redis_server
@@ -66,24 +65,18 @@ def purge(edge: EdgeProcess, **what: object) -> Answer:
 def test_no_worker_of_any_node_answers_with_what_was_purged(
     origin: ThreadedOrigin, nodes: list[EdgeProcess]
 ) -> None:
-    # E3, on two nodes: a new version, a purge, one request to each worker.
+    # E3, on two nodes: a new version, a purge, one request to each worker. How long that takes is for
+    # tests/bench/receipts.py, where nothing else runs.
     path = "/e3"
-    seconds = []
-    clock = Clock()
     with pinned(nodes[0]) as here, pinned(nodes[1]) as there:
         for number in range(ROUNDS):
             version = origin.ledger.bump(path)
-            began = clock.monotonic()
             answer = purge(nodes[number % 2], url=path)
-            seconds.append(clock.monotonic() - began)
             assert answer.status == 200, answer.body
             assert [node["said"] for node in receipt(answer)["nodes"]] == ["ok", "ok"]
             for pin in (*here, *there):
                 assert pin.get(path).body == origin.ledger.stamp(path, version), f"round {number}"
         assert origin.ledger.count(path) == 2 * ROUNDS, "each version once for each of the two hosts"
-    seconds.sort()
-    # The goal is 100 ms at the 99th percentile; a machine that runs other tests meanwhile is given more.
-    assert seconds[len(seconds) // 2] < 0.5, f"p50 {seconds[len(seconds) // 2]}, p99 {seconds[-3]}"
 
 
 def test_a_write_is_purged_on_all_nodes_before_its_writer_is_answered(

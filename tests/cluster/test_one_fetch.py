@@ -6,63 +6,21 @@ import asyncio
 import contextlib
 import os
 import signal
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.driven import DrivenClock
-from tests.support.edge import Edge, running_edge
-from tests.support.ledger import Gate, LedgerOrigin, head
+from edgeproxy.cluster.redis_lease import ClusterLeases
+from tests.support.ledger import Gate, head
 from tests.support.origins import edgeproxy_process
 from tests.support.rawclient import RawClient
 from tests.support.threads import threaded_origin
 from tests.test_workers import pids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
-    from typing import TypeVar
-
+    from tests.cluster.two import Two
     from tests.support.rawclient import RawAnswer
-    from tests.support.servers import Server
-
-    T = TypeVar("T")
-
-
-class Two:
-    """Two nodes on one Redis, in one process, on one clock."""
-
-    def __init__(self, origin: LedgerOrigin, clock: DrivenClock, nodes: list[Edge]) -> None:
-        self.origin = origin
-        self.clock = clock
-        self.one, self.other = nodes
-
-    async def through(self, work: Awaitable[T]) -> T:
-        """The work's result, while time goes on for who waits."""
-        task = asyncio.ensure_future(work)  # noqa: TID251
-        async with asyncio.timeout(10):
-            while not task.done():
-                await self.clock.advance(0.01)
-                await asyncio.sleep(0.001)
-        return await task
-
-
-@pytest.fixture
-async def two(redis: Server) -> AsyncIterator[Two]:
-    async with AsyncExitStack() as stack:
-        origin = await stack.enter_async_context(LedgerOrigin())
-        clock = DrivenClock()
-        nodes = [
-            await stack.enter_async_context(
-                running_edge(origin.url, clock=clock, store=redis.url, store_budget="60s")
-            )
-            for _ in range(2)
-        ]
-        for node in nodes:
-            assert node.worker.store.bus is not None
-            await node.worker.store.bus.followed.wait()
-        yield Two(origin, clock, nodes)
 
 
 async def test_nodes_fetch_a_key_once(two: Two) -> None:
@@ -97,8 +55,18 @@ async def test_a_failure_is_shared_among_nodes(two: Two) -> None:
     two.origin.script("/a", [Gate("g"), head(503, [("Content-Length", "0")])])
     first = asyncio.gather(two.one.get("/a"))
     await two.origin.arrived("/a", 1)
+    leases = two.other.worker.store.leases
+    assert isinstance(leases, ClusterLeases)
+    told: list[object] = []
+    ask = leases._eval
+
+    async def asked(script: str, name: str, *arguments: bytes | int) -> object:
+        told.append(await ask(script, name, *arguments))
+        return told[-1]
+
+    leases._eval = asked  # type: ignore[method-assign]
     others = asyncio.gather(two.other.get("/a"))
-    await two.through(two.other.until(lambda: len(two.other.worker.engine.flights) == 1))
+    await two.through(two.other.until(lambda: bool(told)))  # that another one fetches: it waits from now on
     two.origin.gate("g").open()
     answers = [*await two.through(first), *await two.through(others)]
     assert [answer.status for answer in answers] == [503, 503]

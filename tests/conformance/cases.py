@@ -37,10 +37,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import http_sf
-import yaml
 
 from edgeproxy.policy.http_date import format_http_date, parse_http_date
 from tests.support.ledger import FIN, Gate, LedgerOrigin, chunk, head
+from tests.support.yaml_cases import read_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def load() -> list[tuple[str, Said]]:
     """Every case with its name: the file, the section and what it is about. Raises AssertionError."""
     cases: list[tuple[str, Said]] = []
     for path in sorted(Path(__file__).with_name("cases").glob("*.yaml")):
-        for case in yaml.safe_load(path.read_text()):
+        for case in read_cases(path):
             name = f"{path.stem} {case['section'].strip('§')}: {case['id']}"
             assert set(case) <= _CASE, f"{name}: {set(case) - _CASE}"
             for number, step in enumerate(case["steps"], 1):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeproxy.admin.control import State
 from edgeproxy.engine.exchange import FromStream
 from tests.support.edge import running_edge
 from tests.support.ledger import FIN, Gate, Step, chunk, head
@@ -370,6 +371,26 @@ async def test_draining_ends_idle_connections_and_closes_busy_ones_after_their_a
         await drained
         with pytest.raises(ConnectionError):
             await edge.get("/a")
+
+
+async def test_until_a_balancer_has_seen_that_it_is_not_ready_new_connections_are_taken(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    # C3
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as kept:
+        await kept.request("GET", "/a")
+        drained = asyncio.ensure_future(edge.worker.drain(delay=5))  # noqa: TID251
+        await clock.advance(4.9)
+        assert edge.worker.state is State.DRAINING, "what /readyz says"
+        assert (await edge.get("/a")).status == 200
+        answer = await kept.request("GET", "/a")
+        assert (answer.status, answer.get("Connection")) == (200, None)
+        await clock.advance(0.2)
+        with pytest.raises(ConnectionError):
+            await edge.get("/a")
+        assert await kept.at_end()
+        await clock.advance(0.1)
+        await drained
 
 
 async def test_draining_waits_for_the_last_octet_of_an_answer(

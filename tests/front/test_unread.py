@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.front.sender import SLICE
-from edgeproxy.front.unread import FAREWELL, GRACE, PATIENCE
+from edgeproxy.front.unread import FAREWELL, GRACE, PATIENCE, UNSENT
 from tests.support.edge import running_edge
 from tests.support.ledger import head
 from tests.support.rawclient import RawClient
@@ -160,3 +160,20 @@ async def test_a_closed_connection_ends_though_its_client_does_not_read(
             assert len(edge.worker.server.connections) == 1
             await clock.advance(FAREWELL + 1)
             await edge.until(lambda: not edge.worker.server.connections)
+
+
+async def test_the_kernel_is_not_handed_megabytes_for_who_does_not_read(origin: LedgerOrigin) -> None:
+    """200 of them would be half a gigabyte of the machine's, copied before anything else is done."""
+    async with running_edge(origin.url) as edge:
+        if not hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            pytest.skip("this system has no TCP_NOTSENT_LOWAT")
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+            client.setblocking(False)
+            accepted = edge.worker.doors.open
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", edge.worker.port))
+            await edge.until(lambda: edge.worker.doors.open > accepted)
+            (protocol,) = edge.worker.server.connections
+            assert protocol.transport is not None
+            sock = protocol.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.support.yaml_cases import read_cases
 
 FILES = Path(__file__).parent / "cases"
 LONG = "a" * 20_000
@@ -142,7 +142,7 @@ def answers() -> dict[str, list[AnswerCase]]:
 
 
 def load(name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load((FILES / f"{name}.yaml").read_text())
+    found: list[dict[str, Any]] = read_cases(FILES / f"{name}.yaml")
     return found
 
 

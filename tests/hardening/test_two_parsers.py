@@ -17,11 +17,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from aiohttp import http_parser
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tests.hardening.cases import FILES, requests
+from tests.support.yaml_cases import read_cases
 
 if TYPE_CHECKING:
     from tests.hardening.cases import RequestCase
@@ -30,7 +30,7 @@ CASES = requests()
 REFUSED: tuple[object, ...] = ("refused", [])
 PARSERS: dict[str, Any] = {"C": http_parser.HttpRequestParser, "Python": http_parser.HttpRequestParserPy}
 
-DIFFER: dict[str, dict[str, list[str]]] = yaml.safe_load((FILES / "parsers.yaml").read_text())
+DIFFER: dict[str, dict[str, list[str]]] = read_cases(FILES / "parsers.yaml")
 """Case -> who alone reads some of its items as a request ("C", "Python"; "both" where they read it otherwise)
 -> those items; under "why" the reason."""
 

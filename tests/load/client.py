@@ -44,6 +44,13 @@ class Result:
     def goodput(self) -> float:
         return self.good / self.seconds
 
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.offered} offered, {self.good} good, {self.refused} refused, {self.late} late,"
+            f" {self.other} otherwise"
+        )
+
     def recovered_after(self, share: float) -> float:
         """Seconds from the step's beginning until ``share`` of what is offered is answered, for good."""
         after = len(self.offered_by)

@@ -42,6 +42,11 @@ def processor(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+def waited(pid: int) -> float:
+    """Seconds that the process's main thread could have run and had no processor: it was another's."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
 @dataclass
 class Watch:
     """Samples of a process's own memory, in octets, in parts: ``next_part`` ends one."""

@@ -81,6 +81,26 @@ def test_the_copy_before_is_kept_and_no_more(snapshot: RuleSnapshot, source: Pat
     assert copies[1] == copies[3] == copies[4]
 
 
+def test_a_copy_that_a_worker_starts_with_stays_until_it_has_read_it(
+    snapshot: RuleSnapshot, source: Path, tmp_path: Path
+) -> None:
+    snapshot.take()
+    with snapshot.held() as order:
+        assert order is not None
+        for number in range(4):
+            (source / "one.yaml").write_text(RULES.format(name=f"number-{number}"))
+            snapshot.take()
+        assert [rule.name for rule in load_rules(order.directory).rules] == ["one"]
+        (source / "one.yaml").write_text(RULES.format(name="one"))
+        snapshot.take()  # what is held is in force again
+        assert snapshot.directory == order.directory
+    for number in range(2):
+        (source / "one.yaml").write_text(RULES.format(name=f"later-{number}"))
+        snapshot.take()
+    assert len(list((tmp_path / "run").iterdir())) == 2
+    assert not order.directory.exists() or snapshot._before == order.directory
+
+
 def test_a_copy_that_was_begun_and_not_ended_is_none(snapshot: RuleSnapshot, tmp_path: Path) -> None:
     begun = tmp_path / "run" / "rules.new"
     begun.mkdir()

@@ -37,7 +37,7 @@ STORED = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(STORED, min_size=1, max_size=30), st.tuples(SECONDS, st.integers(-(2**60), 2**60)))
 def test_what_is_packed_comes_back_the_same(answers: list[Stored], fetch: tuple[float, int]) -> None:
     packing = Packing()

@@ -72,7 +72,7 @@ async def test_a_unix_socket_and_a_password(tmp_path: Path, background: Backgrou
         assert await tier_of(store, "/a") is Tier.L2
         await store.close()
         facts = await remote_facts(parse_store_url(f"redis+unix::{PASSWORD}@{path}?db=3"))
-        assert facts["keys"] == 3, "the entry, and the purge log with its name"
+        assert facts["keys"] == 4, "the entry, and the purge log with its name and its news"
         for url in (f"redis+unix:{path}", f"redis+unix::wrong@{path}"):
             client = connect(url, connections=1)
             with pytest.raises(RedisError, match=r"(?i)authentication|invalid username-password"):

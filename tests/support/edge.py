@@ -59,7 +59,7 @@ class Edge:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Until what the loop has under way has made it so."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not condition():  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0)
 

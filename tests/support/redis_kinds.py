@@ -224,7 +224,7 @@ def redis_tls(authority: Authority) -> Iterator[Server | None]:
     """It wants a client's certificate, and USER with PASSWORD, who may touch our keys alone. None also where
     the binary knows no TLS."""
     binary = redis_binary()
-    if binary is None or b"tls-port" not in Path(binary).read_bytes():
+    if binary is None or b"SSL_CTX_new" not in Path(binary).read_bytes():
         yield None
         return
     port = free_port()
