@@ -83,7 +83,6 @@ _TOLD: dict[str, tuple[_Row, ...]] = {
         ("shed_total", _COUNTER, "Requests answered with 503 since there was too much to do."),
         ("refreshes_dropped", _COUNTER, "Refreshes left out since there was too much to do."),
     ),
-    "loop": (("tasks", _GAUGE, "Tasks of the event loop, whoever began them."),),
     "alerts": (
         ("firing", _GAUGE, "Alerts that fire now (--alerts)."),
         ("notices", _COUNTER, "Notices of alerts that a receiver took."),
