@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.observe.baseline import Baseline, Breach
 
-_EXITS = "Exit codes: 0 as usual, 1 worse or not possible, 2 wrong usage."
+_EXITS = "Exit codes: 0 {}, 1 {}not possible, 2 wrong usage."
 _TOKENS = ("EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN_TOKEN")
 
 
@@ -30,18 +30,20 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Rules with fewer than 100 requests (--least) within the window are left out.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for name, window, run, says, more in (
-        ("record", "1h", _record, "write the file", ""),
+    for name, window, run, says, told, exits in (
         (
-            "check",
-            "5m",
-            _check,
-            "compare with the file",
-            _EXITS,
+            "record", "1h", _record, "write the file",
+            "Keep in a file how each rule of a running edgeproxy does: P50 to P99, success rate, hit ratio.",
+            _EXITS.format("written", ""),
         ),
-    ):
-        action = actions.add_parser(name, help=says, description=f"{says.capitalize()}. {more}".strip())
-        action.add_argument("file", metavar="FILE")
+        (
+            "check", "5m", _check, "compare with the file",
+            "Print which rules of a running edgeproxy do worse than the file says (see baseline --help).",
+            _EXITS.format("as usual", "worse or "),
+        ),
+    ):  # fmt: skip
+        action = actions.add_parser(name, help=says, description=told, epilog=exits)
+        action.add_argument("file", metavar="FILE", help="the baseline, JSON")
         action.add_argument(
             "--window", choices=("1m", "5m", "1h"), default=window, help=f"over the last; default {window}"
         )
@@ -55,8 +57,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "alerts", help="print alert rules for Prometheus that use the file",
         description="Print alert rules for Prometheus: those that 'edgeproxy init --compose' writes, with "
         "each rule of the file compared with itself.",
+        epilog=_EXITS.format("printed", ""),
     )  # fmt: skip
-    alerts.add_argument("file", metavar="FILE")
+    alerts.add_argument(
+        "file", metavar="FILE", help="the baseline, JSON, as 'edgeproxy baseline record' wrote it"
+    )
     alerts.set_defaults(run=lambda args: client.guarded(lambda: _alerts(args)))
 
 

@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--strict", action="store_true", help="exit 1 on warnings too")
     parser.add_argument("--log", metavar="FILE", help="an access log of edgeproxy (- is standard input)")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of rule files and end")
-    client.add_flags(parser)
+    client.add_flags(parser, unasked=True)
     parser.set_defaults(run=run)
 
 

@@ -46,8 +46,12 @@ class Answer:
     body: Any
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--admin", metavar="HOST:PORT", help=f"the admin port; default {_default_address()}")
+def add_flags(parser: argparse.ArgumentParser, *, unasked: bool = False) -> None:
+    """``unasked``: without --admin the command asks nobody."""
+    default = "without it none is asked" if unasked else f"default {_default_address()}"
+    parser.add_argument(
+        "--admin", metavar="HOST:PORT", help=f"the admin port of the edgeproxy meant; {default}"
+    )
     parser.add_argument(
         "--token-file", metavar="FILE",
         help="holds the admin token (or EDGEPROXY_ADMIN_TOKEN; default ~/.cache/edgeproxy/admin-token)",

@@ -24,6 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "and what clients are told. Nothing is sent to the origin; the answer is an assumed one unless "
         "described. With --admin, a running edgeproxy is asked what it has of the URL (give it with its "
         "host), and its answer is the one that is explained.",
+        epilog="Exit codes: 0 explained, 1 the rules are wrong or there is no answer, 2 wrong usage.",
     )
     parser.add_argument("url", metavar="URL", help="a URL, or a path")
     parser.add_argument("-X", "--method", default="GET", metavar="METHOD", help="default GET")
@@ -41,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument("--rules", metavar="DIR|none", help="default: the shipped rules")
     add_format(parser)
-    client.add_flags(parser)
+    client.add_flags(parser, unasked=True)
     parser.set_defaults(run=run)
 
 

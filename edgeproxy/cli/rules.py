@@ -33,7 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "history",
         _history,
         "the versions that were in force",
-        "One line for each: number, since when, how it came, who, how many rules, digest.",
+        "The versions of the rules that were in force, a line for each: number, since when, how it came, "
+        "who, how many rules, digest.",
     )
     rollback = _command(
         commands,
@@ -52,8 +53,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "shadow",
         _shadow,
         "compare other rules on live traffic, without effect",
-        "With DIR: compare these rules with those in force for one request in so many (the files are sent, "
-        "so they need not be on that machine). Without: what has been found so far.",
+        "Try other rules on live traffic, without effect. With DIR: compare these rules with those in force "
+        "for one request in so many (the files are sent, so they need not be on that machine). Without: what "
+        "has been found so far.",
     )
     shadow.add_argument("directory", nargs="?", metavar="DIR", help="rule files")
     shadow.add_argument(
@@ -68,8 +70,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "promote",
         _promote,
         "answer a share of the keys by the rules that are tried",
-        "Answer this percentage of the keys by the rules that are tried. A key stays on its side; with 100 "
-        "they are in force, until the rule files are edited.",
+        "Answer this percentage of the keys by the rules that are tried (rules shadow DIR). A key stays on "
+        "its side; with 100 they are in force, until the rule files are edited.",
     )
     promote.add_argument("percent", type=float, metavar="PERCENT", help="0 to 100")
 

@@ -28,6 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="hit ratio and savings of each rule",
         description="What a running edgeproxy has counted since it started. The hit ratio is over the "
         "requests that asked the cache: those that a rule or their method sends past it do not count.",
+        epilog="Exit codes: 0 told, 1 no answer, 2 wrong usage.",
     )
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
     client.add_flags(parser)
