@@ -42,7 +42,8 @@ class Broken(Exception):  # noqa: N818 - what happened to a connection
 
 
 class Connection:
-    """A kept connection. ``alive``: when it was opened, or last gave an answer."""
+    """A kept connection. ``alive``: when it was opened, or when what it last answered was asked: the answer may
+    have been on its way when its process was killed."""
 
     def __init__(self, port: int, clock: Clock) -> None:
         self._port = port
@@ -64,6 +65,7 @@ class Connection:
             self.alive = self._clock.monotonic()
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
+        began = self._clock.monotonic()
         body = b"x" if method == "PUT" else b""
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         writer.write(f"{method} {target} HTTP/1.1\r\nHost: chaos.example\r\n{length}\r\n".encode() + body)
@@ -71,7 +73,7 @@ class Connection:
         first, *lines = head.rstrip().split("\r\n")
         fields = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)}
         content = await reader.readexactly(int(fields["content-length"]))
-        self.alive = self._clock.monotonic()
+        self.alive = began
         if fields.get("connection", "").lower() == "close":
             self.close()
         return int(first.split(" ")[1]), fields, content
