@@ -42,8 +42,8 @@ class Broken(Exception):  # noqa: N818 - what happened to a connection
 
 
 class Connection:
-    """A kept connection. ``alive``: when it was opened, or when what it last answered was asked: the answer may
-    have been on its way when its process was killed."""
+    """A kept connection. ``alive``: when it was opened, or when what it last answered was asked: the answer
+    may have been on its way when its process was killed."""
 
     def __init__(self, port: int, clock: Clock) -> None:
         self._port = port
