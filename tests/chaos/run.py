@@ -33,6 +33,8 @@ CLIENTS = 6
 EVERY = 0.5
 PATIENCE = 8.0
 """Seconds that a request may take: many things are slow here, none for ever."""
+BACK = 20.0
+"""Seconds after which a Redis that is back is to be in use."""
 LOST = 2.0
 """Seconds after which what was broken is behind us: leases, breakers and pauses have run out."""
 
@@ -351,8 +353,17 @@ class Chaos:
         self._redis.start()
         self._redis.signal(signal.SIGCONT)
         self.ledger.broke(self._now())
-        self.ledger.away(began, self._now())
         self._redis_busy = False
+        # Not before all say that they use it again: how soon that is depends on the machine.
+        until = self._now() + BACK
+        while self._now() < until and not await self._all_use_redis():  # noqa: ASYNC110 - they ring no bell
+            await asyncio.sleep(0.1)
+        self.ledger.broke(self._now())
+        self.ledger.away(began, self._now())
+
+    async def _all_use_redis(self) -> bool:
+        asked = [asyncio.to_thread(node.uses_redis) for node in self._nodes if node.up]
+        return all(await asyncio.gather(*asked))
 
     async def _reload(self) -> bool:
         for node in self._nodes:
