@@ -5,7 +5,7 @@ Rules of this file:
 - Pure: times are given. ``floor`` of a key is the newest version whose purge or write had returned and was
   complete; an answer older than the floor was when its request began is a violation.
 - A request may fail only on a connection to a process that was killed: one that was opened before the kill
-  and has answered nothing since.
+  and has answered nothing that was asked since.
 - Of a key's version the origin is to be asked once while the answer is fresh, by the whole cluster: a fetch
   too many is one that begins while the answer before is fresh, with no purge of the key in between. A kill
   may cost one of each key that had been asked for shortly before it. While Redis is away nothing is shared,

@@ -203,6 +203,13 @@ class Node:
                 found.append((octets, len(list((process / "fd").iterdir()))))
         return found
 
+    def uses_redis(self) -> bool:
+        """Each of its workers, as the node says."""
+        with contextlib.suppress(OSError, EOFError, ValueError, HTTPException):
+            parts = json.loads(request(self.admin_port, "GET", "/readyz").body).get("parts", {})
+            return bool(parts.get("bus") == parts.get("l2") == "ok")
+        return False
+
     def tasks(self) -> float | None:
         """Of one of its workers, on the average; None where it does not say."""
         told: dict[str, float] = {}

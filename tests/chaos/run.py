@@ -33,6 +33,8 @@ CLIENTS = 6
 EVERY = 0.5
 PATIENCE = 8.0
 """Seconds that a request may take: many things are slow here, none for ever."""
+BACK = 20.0
+"""Seconds after which a Redis that is back is to be in use."""
 LOST = 2.0
 """Seconds after which what was broken is behind us: leases, breakers and pauses have run out."""
 
@@ -42,7 +44,8 @@ class Broken(Exception):  # noqa: N818 - what happened to a connection
 
 
 class Connection:
-    """A kept connection. ``alive``: when it was opened, or last gave an answer."""
+    """A kept connection. ``alive``: when it was opened, or when what it last answered was asked: the answer
+    may have been on its way when its process was killed."""
 
     def __init__(self, port: int, clock: Clock) -> None:
         self._port = port
@@ -64,6 +67,7 @@ class Connection:
             self.alive = self._clock.monotonic()
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
+        began = self._clock.monotonic()
         body = b"x" if method == "PUT" else b""
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         writer.write(f"{method} {target} HTTP/1.1\r\nHost: chaos.example\r\n{length}\r\n".encode() + body)
@@ -71,7 +75,7 @@ class Connection:
         first, *lines = head.rstrip().split("\r\n")
         fields = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)}
         content = await reader.readexactly(int(fields["content-length"]))
-        self.alive = self._clock.monotonic()
+        self.alive = began
         if fields.get("connection", "").lower() == "close":
             self.close()
         return int(first.split(" ")[1]), fields, content
@@ -349,8 +353,17 @@ class Chaos:
         self._redis.start()
         self._redis.signal(signal.SIGCONT)
         self.ledger.broke(self._now())
-        self.ledger.away(began, self._now())
         self._redis_busy = False
+        # Not before all say that they use it again: how soon that is depends on the machine.
+        until = self._now() + BACK
+        while self._now() < until and not await self._all_use_redis():  # noqa: ASYNC110 - they ring no bell
+            await asyncio.sleep(0.1)
+        self.ledger.broke(self._now())
+        self.ledger.away(began, self._now())
+
+    async def _all_use_redis(self) -> bool:
+        asked = [asyncio.to_thread(node.uses_redis) for node in self._nodes if node.up]
+        return all(await asyncio.gather(*asked))
 
     async def _reload(self) -> bool:
         for node in self._nodes:
