@@ -118,6 +118,7 @@ class Engine:
             fetcher=self._fetcher,
             leases=leases,
             lead=self._lead,
+            stale=self._stale_now,
         )
 
     def observed_by(self, evidence: Evidence) -> None:
@@ -186,6 +187,7 @@ class Engine:
         match decision:
             case d.Serve():
                 assert entry is not None  # noqa: S101
+                entry.hits += ask.exchange.purpose is Purpose.CLIENT
                 trace.tier = found.tier or Tier.L1
                 return self._serve(ask, entry, decision, CacheWord.HIT)
             case d.ServeStale():
@@ -194,6 +196,7 @@ class Engine:
                     # The edge asks for itself: what is stale is to be made fresh, now.
                     again = self._fetcher.validation(entry, "GET", Forwarded.STALE)
                     return await self._forward_once(ask, again, entry)
+                entry.hits += 1
                 trace.tier = found.tier or Tier.L1
                 return self._serve_stale(ask, entry, decision)
             case d.Pass():
@@ -232,9 +235,59 @@ class Engine:
 
     # -- from the cache ---------------------------------------------------------------------------------
 
+    def _stale_now(self, ask: Ask, near: Found, decision: d.Decision, *, deep: bool) -> FromEntry | None:
+        """What ``_once`` would answer from the cache to a client for whom the stored entry is not fresh; None
+        where that takes waiting, or the origin. ``deep``: ``near`` is what the shared store has."""
+        entry = near.entry
+        assert entry is not None  # noqa: S101
+        if self._store.is_uncacheable(ask.key.primary):
+            return None
+        calm = None
+        if isinstance(decision, d.Fetch | d.Revalidate):
+            # Mostly the origin is to be asked: then nothing need be looked up here.
+            calm = self._calm(ask, entry, decision) if self._shared(ask) else None
+            if calm is None:
+                return None
+        elif not isinstance(decision, d.ServeStale):
+            return None
+        found = near
+        if not deep:
+            deeper = self._store.lookup_now(ask.key.primary, ask.select)
+            if deeper is None:
+                return None
+            ask.exchange.trace.l2_seconds += deeper.seconds
+            found = self._better(near, deeper)
+            if found is not near:
+                decision = self._decide(ask, found)
+                if isinstance(decision, d.Fetch | d.Revalidate):
+                    return None  # newer, and not fresh either: rare
+        if calm is not None and found is near:
+            return calm
+        entry = found.entry
+        assert entry is not None  # noqa: S101
+        ask.exchange.trace.stale_reason = None
+        ask.exchange.trace.tier = found.tier or Tier.L1
+        match decision:
+            case d.Serve():
+                return self._serve(ask, entry, decision, CacheWord.HIT)
+            case d.ServeStale():
+                return self._serve_stale(ask, entry, decision)
+        return None
+
+    def _calm(self, ask: Ask, entry: Entry, decision: d.Fetch | d.Revalidate) -> FromEntry | None:
+        """A refresh failed a moment ago: treat the origin as failed where that lets us serve stale."""
+        key = self._flight_key(ask, entry, decision.span)
+        failure = self._cooldown.active(key, self._clock.monotonic())
+        if failure is None:
+            return None
+        head, overrides = ask.exchange.head, ask.rule.overrides
+        calm = conclude(head, entry.stored, d.Failed(failure), overrides, self._clock.now())
+        if not isinstance(calm, d.ServeStaleOnError):
+            return None
+        return self._fetcher.stale(ask, entry, StaleReason.COOL_DOWN)
+
     def _serve(self, ask: Ask, entry: Entry, serve: d.Serve, word: CacheWord) -> FromEntry:
         trace = ask.exchange.trace
-        entry.hits += ask.exchange.purpose is Purpose.CLIENT
         trace.word = word
         trace.hit = True
         trace.saved_seconds = entry.fetch_seconds
@@ -294,25 +347,15 @@ class Engine:
     ) -> Answer | None:
         """Lead a flight or follow one."""
         head, coalesce = ask.exchange.head, ask.rule.coalesce
-        whole = (head.method == "GET" or head.content_key) and not wants_events(head.headers)
-        if not whole or not coalesce.enabled:
+        if not self._shared(ask):
             if self._sheds(ask):
                 return self._fetcher.give_up_or_stale(ask, entry, overloaded())
             return await self._fetcher.fetch(ask, decision, entry, None)
+        calm = None if entry is None else self._calm(ask, entry, decision)
+        if calm is not None:
+            return calm
         now = self._clock.monotonic()
         key = self._flight_key(ask, entry, decision.span)
-        failure = None if entry is None else self._cooldown.active(key, now)
-        if entry is not None and failure is not None:
-            # A refresh failed a moment ago: treat the origin as failed where that lets us serve stale.
-            calm = conclude(
-                head,
-                entry.stored,
-                d.Failed(failure),
-                ask.rule.overrides,
-                self._clock.now(),
-            )
-            if isinstance(calm, d.ServeStaleOnError):
-                return self._fetcher.stale(ask, entry, StaleReason.COOL_DOWN)
         # A request that insists on a new answer must not get one that was under way before it.
         alone = insists(head, ask.rule.overrides)
         flight = None if alone else self.flights.find(key, now, coalesce.lease)
@@ -325,6 +368,13 @@ class Engine:
         if alone:
             return await self._fetcher.fetch(ask, decision, entry, flight)
         return await self._lead(ask, decision, entry, flight)
+
+    @staticmethod
+    def _shared(ask: Ask) -> bool:
+        """Whether one fetch may be for several."""
+        head = ask.exchange.head
+        whole = (head.method == "GET" or head.content_key) and not wants_events(head.headers)
+        return bool(whole) and ask.rule.coalesce.enabled
 
     def _sheds(self, ask: Ask) -> bool:
         """Whether a client's request that needs the origin is refused (overload.py)."""

@@ -37,12 +37,19 @@ if TYPE_CHECKING:
     from edgeproxy.engine.mould import Cast
     from edgeproxy.origin.base import Forward, Origin, OriginReply, Prompted
     from edgeproxy.rules.model import Matched
-    from edgeproxy.store.base import Store
+    from edgeproxy.store.base import Found, Store
 
 
 log = logging.getLogger("edgeproxy.engine")
 
 BROKEN = FromEdge(500, "Something went wrong in the edge", "The log has it under the request id.")
+
+
+class StaleNow(Protocol):
+    """What to answer a client from a stored entry that is not fresh, or not for its request; None: it takes
+    waiting to know."""
+
+    def __call__(self, ask: Ask, near: Found, decision: d.Decision, *, deep: bool) -> FromEntry | None: ...
 
 
 class Told(Protocol):
@@ -265,6 +272,7 @@ class Prompt:
         fetcher: Fetcher,
         leases: Leases | None,
         lead: Callable[[Ask, d.Fetch, None, Flight], Awaitable[Answer]],
+        stale: StaleNow,
     ) -> None:
         self.clock = clock
         self.origin = origin
@@ -273,6 +281,7 @@ class Prompt:
         self.fetcher = fetcher
         self.leases = leases
         self.lead = lead
+        self._stale = stale
         self._store = store
 
     def look(self, exchange: Exchange, matched: Matched, manner: Manner) -> FromEntry | Call | None:
@@ -288,7 +297,7 @@ class Prompt:
         store = self._store
         found = store.peek(primary, ask.select)
         now = self.clock.now()
-        entry = found.entry
+        entry, deep = found.entry, False
         if entry is None:
             deeper = store.lookup_now(primary, ask.select)
             if deeper is None:
@@ -298,10 +307,10 @@ class Prompt:
             if entry is None:
                 trace.lookup_miss = deeper.miss
                 return self._miss(ask, others=found.others or deeper.others, manner=manner)
-            found = deeper
+            found, deep = deeper, True
         decision = decide(head, entry.stored, rule.overrides, now)
         if type(decision) is not d.Serve:
-            return None
+            return self._stale(ask, found, decision, deep=deep)
         trace.tier = found.tier or Tier.L1
         trace.word = CacheWord.HIT
         trace.hit = True

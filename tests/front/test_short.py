@@ -130,6 +130,73 @@ async def test_both_ways_give_the_same(
     assert "/a" in taken
 
 
+STALE = {
+    "refreshed behind": "max-age=10, stale-while-revalidate=60",
+    "on error": "max-age=10, stale-if-error=60",
+    "never": "max-age=10, must-revalidate",
+    "validated": "no-cache, stale-if-error=60",
+}
+
+
+@pytest.mark.parametrize("says", STALE.values(), ids=STALE)
+@pytest.mark.parametrize("store", ["memory:", "lmdb:"])
+async def test_both_ways_give_the_same_when_it_is_stale(
+    origin: LedgerOrigin, taken: list[str], tmp_path: Path, says: str, store: str
+) -> None:
+    """While the origin fails, and when it is back."""
+    good = [head(200, [("Cache-Control", says), JSON, ("Content-Length", "5")]) + b"first"]
+    got = []
+    for lane in ("on", "off"):
+        clock = DrivenClock()
+        place = store if store == "memory:" else f"lmdb:{tmp_path / lane}"
+        async with running_edge(origin.url, clock=clock, lane=lane, store=place) as edge:
+            origin.script("/a", good)
+            answers = []
+            async with edge.client() as client:
+                for seconds, script in (
+                    (0, good),
+                    (15, [RST]),
+                    (1, [RST]),
+                    (1, [RST]),
+                    (600, good),
+                    (1, good),
+                ):
+                    clock.jump(seconds)
+                    origin.script("/a", script)
+                    for _ in range(2):
+                        await client.send(request("/a"))
+                        answer = await client.read_answer()
+                        answers.append(comparable(answer.raw))
+                        await edge.settle()
+            notes = [
+                (t.word, t.tier, t.status, t.stale_reason, t.failure, t.forwarded, t.lookup_miss)
+                for t in edge.traces
+                if t.word != "HIT"
+            ]
+            got.append((answers, notes))
+    assert got[0] == got[1]
+
+
+async def test_what_is_stale_costs_no_task(origin: LedgerOrigin, taken: list[str]) -> None:
+    clock = DrivenClock()
+    answer = [
+        head(200, [("Cache-Control", "max-age=10, stale-if-error=600"), ("Content-Length", "2")]) + b"ok"
+    ]
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        origin.script("/a", answer)
+        await client.send(request("/a"))
+        await client.read_answer()
+        clock.jump(20)
+        origin.script("/a", [RST])
+        for _ in range(3):
+            await client.send(request("/a"))
+            stale = await client.read_answer()
+            assert stale.get("x-cache-status") == "STALE"
+            await edge.settle()
+    # The first one asks the origin; until it is to be asked again the others are answered at once.
+    assert taken == ["/a", "/a", "/a"]
+
+
 async def test_a_rule_that_passes(origin: LedgerOrigin, taken: list[str], tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text('rules: [{name: live, match: {path: "/live/**"}, pass: true}]')
     origin.reply("/live/1", headers=[FRESH], body=b"now")
