@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pty
+import signal
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ async def test_it_follows_in_a_terminal_until_ctrl_c(tmp_path: Path) -> None:
             sys.executable, "-m", "edgeproxy", "top", "--admin", admin, "--every", "0.2",
             stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
             env={"PATH": os.defpath, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"},
+            # Tests that run in the background of a shell ignore interrupts, and so would this.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         os.close(theirs)
         try:
