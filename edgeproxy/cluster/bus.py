@@ -35,6 +35,7 @@ from edgeproxy.cluster.epoch import number_of
 from edgeproxy.cluster.mend import is_wrong_type, mend
 from edgeproxy.cluster.receipts import Keys, Registry
 from edgeproxy.cluster.redis_link import connect
+from edgeproxy.cluster.scripts import Scripts, is_full
 from edgeproxy.cluster.untold import Untold
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
 
@@ -113,6 +114,7 @@ class RedisBus:
     ) -> None:
         self._beat = min(BEAT, lease / 4)
         self._redis = connect(url, connections=COMMANDS + 4)
+        self._scripts = Scripts(self._redis)
         self._turns = asyncio.Semaphore(COMMANDS)
         # Blocking reads: of the log, and of what nodes say while a purge is waited for.
         self._tail = connect(url, connections=2, timeout=self._beat + 1.0)
@@ -188,7 +190,7 @@ class RedisBus:
 
     async def _append(self, record: bytes) -> Position:
         name = self._table.incarnation
-        answer = await self._redis.eval(_APPEND, 2, *self._keys, name, KEPT, record)
+        answer = await self._scripts.run(_APPEND, 2, *self._keys, name, KEPT, record)
         if not isinstance(answer, bytes):
             raise LogLost("the purge log has been lost and is being made anew")
         return _position(answer)
@@ -229,7 +231,14 @@ class RedisBus:
 
     async def _report(self) -> None:
         self._reported = self._clock.monotonic()
-        if not await self._registry.report():
+        try:
+            known = await self._registry.report()
+        except RedisError as error:
+            if not is_full(error):
+                raise
+            # An old server that is full: the log is read all the same, and its lease alone runs out.
+            known = True
+        if not known:
             raise LogLost("the purge log has been lost and is being made anew")
         self._judge()
 
@@ -254,7 +263,7 @@ class RedisBus:
 
     async def _begin(self) -> None:
         """Find the log, or make it."""
-        name = await self._redis.eval(_BEGIN, 2, *self._keys, os.urandom(8))
+        name = await self._scripts.run(_BEGIN, 2, *self._keys, os.urandom(8))
         if not isinstance(name, bytes) or len(name) != 8:
             raise LogLost("the purge log's name is not one")
         if name != self._table.incarnation:

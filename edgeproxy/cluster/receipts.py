@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edgeproxy.cluster.epoch import number_of
 from edgeproxy.cluster.listener import Listener
 from edgeproxy.cluster.reports import Reports, read_place, read_report
+from edgeproxy.cluster.scripts import Scripts
 from edgeproxy.store.purge import NodeReceipt
 from edgeproxy.value import value
 
@@ -94,6 +95,7 @@ class Registry:
         self._clock = clock
         self._keys = keys
         self._redis, tail = clients
+        self._scripts = Scripts(self._redis)
         self._name = name.replace(" ", "_") or "?"
         self._lease = lease
         # A copied file has the same number; the machines then have names of their own.
@@ -116,7 +118,7 @@ class Registry:
         keys = (self._keys.log, self._keys.reports, self._keys.news)
         news = int(seen != self._said)
         arguments = (self._table.incarnation, self._field, said, news, NEWS)
-        answer = await cast("Any", self._redis.eval(_REPORT, 3, *keys, *arguments))
+        answer = await self._scripts.run(_REPORT, 3, *keys, *arguments)
         good = bool(answer == 1)
         if good:
             self._table.heard = sent
@@ -126,7 +128,7 @@ class Registry:
     async def leave(self) -> None:
         """Raises RedisError and OSError."""
         keys = self._keys.reports, self._keys.news
-        await cast("Any", self._redis.eval(_LEAVE, 2, *keys, self._field, NEWS))
+        await self._scripts.run(_LEAVE, 2, *keys, self._field, NEWS)
 
     async def wait(self, position: Position, patience: float) -> tuple[NodeReceipt, ...]:
         """Until every node has applied the log up to ``position`` or trusts its memory no more, for
@@ -155,7 +157,7 @@ class Registry:
                 return
             began = self._clock.monotonic()
             keys = self._keys.reports, self._keys.news
-            (seconds, micros), fields, last = await cast("Any", self._redis.eval(_LOOK, 2, *keys))
+            (seconds, micros), fields, last = await self._scripts.run(_LOOK, 2, *keys)
             now = int(seconds) * 1000 + int(micros) // 1000
             read = {
                 bytes(name): read_report(bytes(name), bytes(said))

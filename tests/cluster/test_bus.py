@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from edgeproxy.clock import Clock
+from edgeproxy.cluster import scripts
 from edgeproxy.cluster.bus import LogLost, RedisBus
 from edgeproxy.cluster.epoch import GONE, GOOD, PurgeTable, SoftSince
 from edgeproxy.store.open import open_store
@@ -273,6 +275,44 @@ async def test_what_is_of_another_type_at_our_keys_is_removed(
     await client.aclose()
     for node in (one, other):
         await node.bus.close()
+
+
+async def test_a_redis_that_is_full_takes_purges(redis: Server, background: Background) -> None:
+    one, other = await _Node(redis, background).ready(), await _Node(redis, background).ready()
+    epoch = other.table.current
+    client = Redis.from_url(redis.url)
+    flags = int((await client.info("server"))["redis_version"].split(".")[0]) >= 7
+    await client.config_set("maxmemory", 1)
+    try:
+        # Reports, one after the other, and the log goes on being followed.
+        for _ in range(2):
+            before = one.table.heard, one.bus.heard
+            await until(lambda before=before: one.bus.heard > before[1])  # type: ignore[misc]
+            if flags:
+                await until(lambda before=before: one.table.heard > before[0])  # type: ignore[misc]
+        assert one.bus.ready, one.bus.error
+        if flags:
+            assert (await one.bus.publish(url("/a")))[1] == "ok"
+            await until(lambda: other.gone("/a", epoch))
+    finally:
+        await client.config_set("maxmemory", 0)
+    await client.aclose()
+    for node in (one, other):
+        await node.bus.close()
+
+
+async def test_an_old_server_is_asked_without_what_it_does_not_know(
+    redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts, "_ALLOWED", "#!lua of=old\n")
+    monkeypatch.setattr(scripts, "_UNKNOWN", "")
+    client = Redis.from_url(redis.url)
+    asked = scripts.Scripts(client)
+    for _ in range(2):
+        assert await asked.run("return ARGV[1]", 1, "{k}", "x") == b"x"
+    with pytest.raises(ResponseError):
+        await asked.run("return redis.call('NONE')", 1, "{k}")
+    await client.aclose()
 
 
 async def test_a_healthy_start_is_no_warning(
