@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgeproxy.origin.base import Forward, Origin, OriginReply, Prompted
     from edgeproxy.rules.model import Matched
     from edgeproxy.store.base import Found, Store
+    from edgeproxy.store.entry import Entry
 
 
 log = logging.getLogger("edgeproxy.engine")
@@ -283,6 +284,12 @@ class Prompt:
         self.lead = lead
         self._stale = stale
         self._store = store
+
+    def packed(self, primary: str) -> Entry | None:
+        """A stored answer that a plain request (Manner) may be given whole, as it lies in memory: fresh, and
+        of a key that does not vary. None: ``look`` knows."""
+        entry = self._store.packed(primary)
+        return entry if entry is not None and self.clock.now() < entry.fresh_until else None
 
     def look(self, exchange: Exchange, matched: Matched, manner: Manner) -> FromEntry | Call | None:
         """The answer, or the call that will bring it, or None: it takes waiting to know. ``manner``

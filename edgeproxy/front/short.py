@@ -23,6 +23,7 @@ from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.mould import is_plain
 from edgeproxy.engine.overload import overloaded
 from edgeproxy.engine.prompt import BROKEN, Call, Manner
+from edgeproxy.front.alike import Alike
 from edgeproxy.front.cast import Casts
 from edgeproxy.front.lane import END, NOT_LEARNED
 from edgeproxy.front.refusals import Refusals
@@ -43,7 +44,7 @@ from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
 from edgeproxy.policy.header_table import end_to_end
 from edgeproxy.policy.trace_context import TRACE
-from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Unsatisfied
+from edgeproxy.policy.vocabulary import CacheWord, OriginFailure, Tier, Unsatisfied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,6 +202,7 @@ class ShortWay:
         self._trust = trust
         self._clock = handler.clock
         self._casts = Casts(handler.responder)
+        self._alike = Alike(handler.responder)
         self._refusals = Refusals(handler)
         self._shed = engine.prompt.fetcher.failure(Trace(), overloaded())
         self._blocks: dict[bytes, Block] = {}
@@ -285,7 +287,17 @@ class ShortWay:
         gated = rule.rate_limit is not None or rule.clients is not None
         if gated and (refusal := engine.gates.refusal(rule, head, trace, take=False)) is not None:
             return self._refuse(protocol, refusal, trace, rule.name)
-        step = engine.prompt.look(exchange, matched, self._manner(block, head, rule))
+        learn = data if block.learnable and handler.lane is not None and not handler.draining else None
+        manner = self._manner(block, head, rule)
+        if (
+            manner.prefix is not None
+            and manner.plain
+            and not gated
+            and not overrides.pass_
+            and self._packed(protocol, block, manner.prefix + target, rule, trace, learn)
+        ):
+            return True
+        step = engine.prompt.look(exchange, matched, manner)
         if step is None:
             return False
         if gated and (refusal := engine.gates.refusal(rule, head, trace)) is not None:
@@ -293,7 +305,6 @@ class ShortWay:
             trace = Trace(trace.request_id, trace.started, "GET", block.host, target, client)
             trace.unsatisfied = Unsatisfied.RATE_LIMITED
             return self._refuse(protocol, refusal, trace, rule.name)
-        learn = data if block.learnable and handler.lane is not None and not handler.draining else None
         if type(step) is Call:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
                 trace.failure = OriginFailure.SHED
@@ -309,6 +320,43 @@ class ShortWay:
             return True
         assert isinstance(step, FromEntry)  # noqa: S101
         return self._hit(protocol, step, trace, learn)
+
+    def _packed(
+        self,
+        protocol: EdgeProtocol,
+        block: Block,
+        primary: str,
+        rule: Rule,
+        trace: Trace,
+        learn: bytes | None,
+    ) -> bool:
+        """Answer with what is stored, as it lies in memory. False: that takes looking into it."""
+        entry = self._engine.prompt.packed(primary)
+        if entry is None or len(entry.body) > LARGEST:
+            return False
+        made = self._alike.head(entry, rule, block.accepted)
+        if made is None:
+            return False
+        handler, now, body = self._handler, self._clock.now(), entry.body
+        head, trace.status = made
+        trace.rule, trace.key = rule.name, primary
+        trace.word, trace.tier, trace.hit = CacheWord.HIT, Tier.L1, True
+        trace.saved_seconds = entry.fetch_seconds
+        trace.ttl = entry.fresh_until - now
+        trace.age = int(entry.age(now))
+        entry.hits += 1
+        if trace.status in BODILESS:
+            body = b""
+        else:
+            head += b"Content-Length: %d\r\n" % len(body)
+        if learn is not None and handler.lane is not None:
+            handler.lane.learn(learn, entry, rule.name, "", head, body, trace.status)
+        if handler.asked is not None:
+            handler.asked(entry)
+        self._send(protocol, head + handler.part(trace, trace.age), body, trace)
+        handler.finish(trace)
+        protocol.answered_at_once(keep_alive=not handler.draining)
+        return True
 
     def _refuse(self, protocol: EdgeProtocol, answer: FromEdge, trace: Trace, rule: str) -> bool:
         """Answer by ourselves, at once."""

@@ -48,6 +48,9 @@ class Store(Protocol):
         """L1 only, synchronous: the hot path. ``select(names)`` gives the request's normalised values
         of the selecting fields ``names``."""
 
+    def packed(self, primary: str) -> Entry | None:
+        """The entry of a key that does not vary, if it is in L1, packed, and known to be good."""
+
     def lookup_now(self, primary: str, select: Select) -> Found | None:
         """As ``lookup``, where that can be said without waiting, else None."""
 

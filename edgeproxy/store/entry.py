@@ -20,7 +20,7 @@ from itertools import chain
 from sys import intern
 from typing import TYPE_CHECKING, Protocol, final
 
-from edgeproxy.store.packed import Fetched, fetched, marked, times, unpack
+from edgeproxy.store.packed import Fetched, fetched, marked, times, unpack, values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -297,6 +297,12 @@ class Entry:
             self.host, self.rule = intern(self.host), intern(self.rule)
         self._stored = None
         self.heads = None
+
+    def values(self) -> tuple[Kind, int, list[bytes]] | None:
+        """Of one that is packed: its kind, and what packed.values tells of it."""
+        if self._kind is None or not isinstance(self._own, bytes):
+            return None
+        return self._kind, *values(self._own)
 
     def unpack(self) -> None:
         """Have ``stored`` at hand."""

@@ -110,6 +110,17 @@ class MemoryStore:
         self._slots.move_to_end(primary)
         return self._open.get(entry) or self._opened(entry)
 
+    def packed(self, primary: str) -> Entry | None:
+        """The entry of a key that does not vary, where it is here, packed, and known to be good: it stays
+        packed. None: ``peek`` knows."""
+        entry = self._slots.get(primary)
+        if entry is None or type(entry) is _Variants or not entry.is_packed:
+            return None
+        if entry.checked != self._words[CURRENT]:
+            return None
+        self._slots.move_to_end(primary)
+        return entry
+
     def _peek_variants(self, primary: str, slot: _Variants, select: Select) -> Found:
         for names in slot.names:
             variant = variant_id(names, select(names))

@@ -44,7 +44,7 @@ _MARKS_AT = _TIMES.size
 MOST_MARKS = 250
 _NO_ROW = 255
 """All values stand in the answer's own string."""
-_OF_EACH = frozenset({b"date", b"etag", b"last-modified", b"content-length", b"expires"})
+USUAL = frozenset({b"date", b"etag", b"last-modified", b"content-length", b"expires"})
 """Fields whose values come again too seldom to be kept for others."""
 _SOME = 16
 """Different values of a field, from which on it is one of those."""
@@ -92,6 +92,10 @@ class Kind:
         self.rows.append(row)
         place = self._places[tuple([values[at] for at in self._others])] = len(self.rows) - 1
         return place
+
+    def has(self, row: int) -> bool:
+        """Whether ``row`` is one of values that others have too."""
+        return row != _NO_ROW
 
     def changing(self) -> frozenset[int]:
         """``own``, and the fields that have had many values."""
@@ -163,7 +167,7 @@ class Packing:
             stored.vary, stored.coding,
         )  # fmt: skip
         self._octets += 1000 + sum(map(len, names)) + 100 * len(names)
-        own = frozenset(at for at, name in enumerate(names) if name.lower() in _OF_EACH)
+        own = frozenset(at for at, name in enumerate(names) if name.lower() in USUAL)
         kind = self._kinds[key] = Kind(frame, names, own)
         return kind
 
@@ -213,9 +217,7 @@ def unpack(kind: Kind, own: bytes, length: int) -> Stored:
         status, reason, revalidating, on_error, disconnected, keep, must_validate, never_stale, source, vary,
         coding,
     ) = kind.frame  # fmt: skip
-    at = _MARKS_AT + 1 + 4 * own[_MARKS_AT]
-    row, names = own[at], kind.names
-    rest = own[at + 1 :].split(b"\n")
+    (row, rest), names = values(own), kind.names
     if row == _NO_ROW:
         raw = list(zip(names, rest, strict=False))
         told = len(names)
@@ -234,6 +236,12 @@ def unpack(kind: Kind, own: bytes, length: int) -> Stored:
         must_validate, never_stale, source,
     )  # fmt: skip
     return Stored(status, reason, Headers(raw), freshness, length, vary, selecting, coding)
+
+
+def values(own: bytes) -> tuple[int, list[bytes]]:
+    """The row, and the values that stand in the answer's own octets."""
+    at = _MARKS_AT + 1 + 4 * own[_MARKS_AT]
+    return own[at], own[at + 1 :].split(b"\n")
 
 
 def marked(own: bytes, marks: tuple[int, ...]) -> bytes:

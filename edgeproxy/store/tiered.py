@@ -106,6 +106,7 @@ class TieredStore:
         self._large = LargeEntries()
         self.peek = memory.peek
         """L1, synchronous: bound directly, since every request passes here."""
+        self.packed = memory.packed
         self.l1_hits = self.l2_hits = self.l2_misses = self.l2_corrupt = self.l2_foreign = 0
         self.purges = 0
 
