@@ -20,7 +20,7 @@ import os
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast, final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from edgeproxy.cluster.base import LOOK, UNCACHEABLE, End, Ended
 from edgeproxy.cluster.redis_cluster import NodeDown
@@ -198,7 +198,7 @@ class ClusterLeases:
         try:
             async with self._turns:
                 said = await command
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # a loop says with an error of its own that a connection is closed
             said = error
         finally:
             self._under_way -= 1
