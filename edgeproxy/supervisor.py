@@ -499,7 +499,7 @@ def _hold(listen: socket.socket, settings: Settings) -> None:
 @contextlib.contextmanager
 def run_directory(settings: Settings) -> Iterator[Path]:
     """A new directory that only we can open, removed at the end. Raises SettingsError."""
-    for base in (environment().get("RUNTIME_DIRECTORY"), None, "/tmp", str(settings.cache_dir)):  # noqa: S108
+    for base in (environment().get("RUNTIME_DIRECTORY"), None, "/tmp", str(settings.cache_dir)):  # noqa: S108  # nosec B108
         try:
             directory = Path(tempfile.mkdtemp(prefix="edgeproxy-", dir=base))
         except OSError:
