@@ -353,9 +353,13 @@ class ShortWay:
             handler.lane.learn(learn, entry, rule.name, "", head, body, trace.status)
         if handler.asked is not None:
             handler.asked(entry)
-        self._send(protocol, head + handler.part(trace, trace.age), body, trace)
-        handler.finish(trace)
-        protocol.answered_at_once(keep_alive=not handler.draining)
+        return self._answer(protocol, head + handler.part(trace, trace.age), body, trace)
+
+    def _answer(self, protocol: EdgeProtocol, head: bytes, body: bytes, trace: Trace) -> bool:
+        """What is at hand, at once: the request is over."""
+        self._send(protocol, head, body, trace)
+        self._handler.finish(trace)
+        protocol.answered_at_once(keep_alive=not self._handler.draining)
         return True
 
     def _refuse(self, protocol: EdgeProtocol, answer: FromEdge, trace: Trace, rule: str) -> bool:
@@ -363,10 +367,7 @@ class ShortWay:
         handler = self._handler
         trace.rule, trace.word, trace.forwarded = rule, CacheWord.BYPASS, None
         octets = self._refusals.octets(answer, trace) or handler.problem(answer, "GET", trace)
-        self._send(protocol, *octets, trace)
-        handler.finish(trace)
-        protocol.answered_at_once(keep_alive=not handler.draining)
-        return True
+        return self._answer(protocol, *octets, trace)
 
     @staticmethod
     def _manner(block: Block, head: RequestHead, rule: Rule) -> Manner:
@@ -417,10 +418,7 @@ class ShortWay:
         if octets is None:
             return False
         answer.entry.hits += 1
-        self._send(protocol, *octets, trace)
-        self._handler.finish(trace)
-        protocol.answered_at_once(keep_alive=not self._handler.draining)
-        return True
+        return self._answer(protocol, *octets, trace)
 
     def _entry_octets(
         self, answer: FromEntry, trace: Trace, learn: bytes | None
