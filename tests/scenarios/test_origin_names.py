@@ -5,30 +5,36 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.scenarios.failing import PASS, only
 from tests.support.edge import running_edge
 from tests.support.ledger import LedgerOrigin
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.scenarios.failing import WriteRules
     from tests.support.driven import DrivenClock
 
 
-async def test_a_name_that_changes_its_address(
-    origin: LedgerOrigin, clock: DrivenClock, rules: WriteRules, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Names are asked for anew with each connection; the request that finds the old one dead is repeated."""
-    address = "127.0.0.1"
+@pytest.fixture
+async def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where origin.test is: at the one in the list."""
+    found = ["127.0.0.1"]
     loop = asyncio.get_running_loop()
     real = loop.getaddrinfo
 
     async def resolve(host: str, port: int, **more: Any) -> Any:
         assert host == "origin.test"
-        return await real(address, port, **more)
+        return await real(found[0], port, **more)
 
     monkeypatch.setattr(loop, "getaddrinfo", resolve)
+    return found
+
+
+async def test_a_name_that_changes_its_address(
+    origin: LedgerOrigin, clock: DrivenClock, rules: WriteRules, addresses: list[str]
+) -> None:
+    """Names are asked for anew with each connection; the request that finds the old one dead is repeated."""
     moved = LedgerOrigin(clock=clock, host="127.0.0.2")
     moved.port = origin.port
     async with (
@@ -37,7 +43,7 @@ async def test_a_name_that_changes_its_address(
     ):
         assert (await edge.get("/a")).status == 200
         assert (origin.count("/a"), moved.count("/a")) == (1, 0)
-        address = "127.0.0.2"
+        addresses[:] = ["127.0.0.2"]
         await origin.stop()
         for _ in range(3):
             assert (await edge.get("/a")).status == 200
@@ -45,17 +51,9 @@ async def test_a_name_that_changes_its_address(
 
 
 async def test_a_name_that_changes_its_address_while_the_old_one_goes_on_answering(
-    origin: LedgerOrigin, clock: DrivenClock, rules: WriteRules, monkeypatch: pytest.MonkeyPatch
+    origin: LedgerOrigin, clock: DrivenClock, rules: WriteRules, addresses: list[str]
 ) -> None:
     """A connection that is always busy would be kept for ever, and the origin asked where it was."""
-    address = "127.0.0.1"
-    loop = asyncio.get_running_loop()
-    real = loop.getaddrinfo
-
-    async def resolve(host: str, port: int, **more: Any) -> Any:
-        return await real(address, port, **more)
-
-    monkeypatch.setattr(loop, "getaddrinfo", resolve)
     moved = LedgerOrigin(clock=clock, host="127.0.0.2")
     moved.port = origin.port
     async with (
@@ -65,7 +63,7 @@ async def test_a_name_that_changes_its_address_while_the_old_one_goes_on_answeri
     ):
         for second in range(100):
             if second == 20:
-                address = "127.0.0.2"
+                addresses[:] = ["127.0.0.2"]
             answers = await asyncio.gather(client.get("/a"), edge.get("/a"))
             assert {a.status for a in answers} == {200}
             await clock.advance(1)
