@@ -85,6 +85,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgeproxy")
 
 BACKLOG = 4096
+LOOK = 0.05
+"""Seconds between two looks whether a worker that drains still has connections."""
 
 
 class Worker:
@@ -405,14 +407,19 @@ class Worker:
         self._listening.close()
         self.handler.websockets.drain(self.settings.drain_timeout)
         begun = self.clock.monotonic()
-        grace = min(grace, self.settings.drain_timeout)
-        while self.server.connections and self.clock.monotonic() < begun + grace:
-            await self.clock.sleep(0.05)
-        self.server.close_idle()
         deadline = begun + self.settings.drain_timeout
-        # A connection ends when the last octet of its answer is out.
-        while self.server.connections and self.clock.monotonic() < deadline:
-            await self.clock.sleep(0.05)
+        # What was accepted last is a connection some turns of the loop later.
+        await self.clock.sleep(LOOK)
+        await self._connections_end(min(begun + grace, deadline))
+        self.server.close_idle()
+        await self._connections_end(deadline)
+
+    async def _connections_end(self, deadline: float) -> None:
+        """All of them, or the time there is. One ends when the last octet of its answer is out."""
+        arrivals = getattr(self, "arrivals", None)
+        arriving = () if arrivals is None else arrivals.under_way
+        while (arriving or self.server.connections) and self.clock.monotonic() < deadline:
+            await self.clock.sleep(LOOK)
 
     async def close(self) -> None:
         """End everything. Safe after a start that failed half-way."""

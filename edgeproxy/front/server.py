@@ -22,6 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from edgeproxy.engine.exchange import FromEdge
 from edgeproxy.front.bodies import Bodies
 from edgeproxy.front.doors import TurnedAway
+from edgeproxy.front.parting import unheard
 from edgeproxy.front.unread import FAREWELL, Unread, unsent
 from edgeproxy.front.wire import Done, Wire
 
@@ -395,9 +396,12 @@ class EdgeServer(web.Server):
         self.least = least
 
     def close_idle(self) -> None:
-        """End the connections on which nothing is under way; the others end after their answer."""
+        """End the connections on which nothing is under way; the others end after their answer. See
+        parting.py."""
         for connection in list(self._connections):
-            if isinstance(connection, EdgeProtocol) and connection.is_idle:
+            if not isinstance(connection, EdgeProtocol) or not connection.is_idle:
+                continue
+            if not unheard(connection.transport):
                 connection.force_close()
 
     async def _serve(self, wire: Wire) -> Done:

@@ -12,6 +12,8 @@ import pytest
 
 from edgeproxy.admin.control import State
 from edgeproxy.engine.exchange import FromStream
+from edgeproxy.front.parting import unheard
+from edgeproxy.front.server import EdgeServer
 from tests.support.edge import running_edge
 from tests.support.ledger import FIN, Gate, Step, chunk, head
 from tests.support.rawclient import RawClient
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from edgeproxy.engine.exchange import Answer, Exchange, Reader
+    from edgeproxy.front.server import EdgeProtocol
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
     from tests.support.ledger import LedgerOrigin
@@ -359,6 +362,7 @@ async def test_draining_ends_idle_connections_and_closes_busy_ones_after_their_a
         begun = await streaming.read_head()
         await origin.gate("g").reached(2)
         drained = asyncio.ensure_future(edge.worker.drain())  # noqa: TID251
+        await clock.advance(0.1)
         assert await idle.at_end()
         origin.gate("g").open()
         answer = await busy.read_answer()
@@ -391,6 +395,51 @@ async def test_until_a_balancer_has_seen_that_it_is_not_ready_new_connections_ar
         assert await kept.at_end()
         await clock.advance(0.1)
         await drained
+
+
+async def test_a_connection_that_was_just_accepted_when_draining_begins_is_answered(
+    origin: LedgerOrigin, clock: DrivenClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained: list[asyncio.Task[None]] = []
+    async with running_edge(origin.url, clock=clock) as edge:
+        arrive = EdgeServer.__call__
+
+        def just_then(server: EdgeServer) -> EdgeProtocol:
+            drained.append(asyncio.create_task(edge.worker.drain(grace=1)))  # noqa: TID251
+            return arrive(server)
+
+        monkeypatch.setattr(EdgeServer, "__call__", just_then)
+        async with edge.client() as client:
+            await _until(lambda: bool(drained))
+            await _until(lambda: bool(edge.worker.server.connections))
+            await clock.advance(0.1)
+            assert not drained[0].done()
+            assert (await client.request("GET", "/a")).status == 200
+            assert await client.at_end()
+        await clock.advance(0.1)
+        await drained[0]
+
+
+async def test_draining_does_not_close_on_octets_that_nobody_has_read(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client, edge.client() as idle:
+        for one in (client, idle):
+            await one.request("GET", "/a")
+        own = client.writer.get_extra_info("sockname")
+        (connection,) = [
+            each
+            for each in edge.worker.server.connections
+            if each.transport is not None and each.transport.get_extra_info("peername") == own
+        ]
+        assert isinstance(connection.transport, asyncio.Transport)
+        connection.transport.pause_reading()  # what comes stays in the socket
+        await client.start("GET", "/b")
+        await _until(lambda: unheard(connection.transport) > 0)
+        edge.worker.server.close_idle()
+        assert await idle.at_end()
+        connection.transport.resume_reading()
+        assert (await client.read_answer()).status == 200
 
 
 async def test_draining_waits_for_the_last_octet_of_an_answer(
