@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.admin.worker_link import WorkerLink
 from edgeproxy.settings import HandedDown
+from edgeproxy.starved import is_starved, use_of
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -26,12 +28,17 @@ if TYPE_CHECKING:
 
     from edgeproxy.rules.history import Order
 
+log = logging.getLogger("edgeproxy")
+
 BEAT = 1.0
 """Seconds between two questions whether the worker is alive."""
 BEAT_PATIENCE = 1.6
 MISSES = 3
-"""So many unanswered, one after the other, are a hang: about five seconds. Never one alone: it may have
-been we who slept."""
+"""So many unanswered, one after the other, are a hang: about five seconds."""
+MISSES_STARVED = 20
+"""For a worker that is given no processor: about half a minute."""
+SLEPT = 1.0
+"""Seconds that a question may take beyond its time. More: it is we who slept, and nobody missed anything."""
 
 
 class Child:
@@ -105,13 +112,26 @@ class Child:
 
     async def beat(self) -> bool:
         """Until it is gone or told to end; False as soon as it hangs."""
-        misses = 0
+        clock = asyncio.get_running_loop().time
+        pid, misses = self.process.pid, 0
+        before, since = use_of(pid), clock()
         while not self.gone.is_set() and not self.retiring:
+            asked = clock()
             async with _least(BEAT if misses == 0 else BEAT_PATIENCE, self.gone):
                 answered = await self.link.alive(BEAT_PATIENCE)
-            misses = 0 if answered else misses + 1
-            if misses >= MISSES and not self.gone.is_set() and not self.retiring:
+            now = clock()
+            if answered:
+                misses, before, since = 0, use_of(pid), now
+            elif now - asked < BEAT_PATIENCE + SLEPT:
+                misses += 1
+            if misses < MISSES or self.gone.is_set() or self.retiring:
+                continue
+            if misses >= MISSES_STARVED or not is_starved(before, use_of(pid), now - since):
                 return False
+            if misses == MISSES:
+                log.warning(
+                    "%s is given no processor: this machine does too much, or stands still", self.name
+                )
         return True
 
     def say(self, word: str) -> None:
