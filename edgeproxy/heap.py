@@ -8,7 +8,9 @@ Rules of this file:
   has grown by a good part since it last did. Where that finds nothing, what is there is in use: then the next
   look that counts is when it has grown as much again.
 - In a thread, since it takes a millisecond for each two that it finds. Where there is no such call (another C
-  library, another system), nothing is done.
+  library), that is left out; where a process is not told its size, all is.
+- What has then still grown, and not by what is stored, may be cycles that the collector was told not to look
+  at: it looks at everything, once (collector.py).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeproxy import collector
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,9 +30,11 @@ if TYPE_CHECKING:
 
 EVERY = 5.0
 """Seconds between two looks."""
-GROWN = 1.15
 AT_LEAST = 16 * 1024 * 1024
-"""Octets."""
+"""Octets that count as growth, beside a part of what was there."""
+GROWN = 0.15
+UNEXPLAINED = 0.5
+"""The same for what is not stored: looking for cycles takes longer than looking for holes."""
 
 _STATM = Path("/proc/self/statm")
 
@@ -51,32 +57,64 @@ def trimmer() -> Callable[[], object] | None:
     return lambda: trim(ctypes.c_size_t(0))
 
 
-class Heap:
-    """``low``: the size, in octets, that counts as what is in use."""
+class Low:
+    """The least that a size, in octets, has been since it was last settled: what counts as in use."""
 
-    def __init__(self, size: Callable[[], int], trim: Callable[[], object]) -> None:
+    def __init__(self, size: int, part: float) -> None:
+        self._part = part
+        self.settle(size)
+
+    def settle(self, size: int) -> None:
+        self.low = size
+
+    def is_passed(self, size: int) -> bool:
+        """By a good part."""
+        self.low = min(self.low, size)
+        return size > self.low * (1 + self._part) + AT_LEAST
+
+
+class Heap:
+    """``size``: of the process; ``stored``: what of it is known to be in use; both in octets."""
+
+    def __init__(
+        self, size: Callable[[], int], trim: Callable[[], object], stored: Callable[[], int]
+    ) -> None:
         self._size = size
         self._trim = trim
-        self.low = size()
+        self._stored = stored
+        self._all = Low(size(), GROWN)
+        self._rest = Low(self._beside(), UNEXPLAINED)
 
     @property
     def has_grown(self) -> bool:
-        size = self._size()
-        self.low = min(self.low, size)
-        return size > self.low * GROWN + AT_LEAST
+        return self._all.is_passed(self._size())
 
     def give_back(self) -> None:
         self._trim()
-        self.low = self._size()
+        self._all.settle(self._size())
+
+    @property
+    def has_more_than_stored(self) -> bool:
+        return self._rest.is_passed(self._beside())
+
+    def look_for_cycles(self) -> None:
+        """Everything waits meanwhile."""
+        collector.over_everything()
+        self._rest.settle(self._beside())
+
+    def _beside(self) -> int:
+        return max(0, self._size() - self._stored())
 
 
-async def look_after(clock: Clock) -> None:
-    """As long as the process runs."""
-    trim = trimmer()
-    if trim is None:
+async def look_after(clock: Clock, stored: Callable[[], int]) -> None:
+    """As long as the process runs. ``stored``: octets held by L1."""
+    trim = trimmer() or (lambda: None)
+    if not own_memory():
         return
-    heap = Heap(own_memory, trim)
+    heap = Heap(own_memory, trim, stored)
     while True:
         await clock.sleep(EVERY)
         if heap.has_grown:
             await asyncio.to_thread(heap.give_back)
+            if heap.has_more_than_stored:
+                heap.look_for_cycles()

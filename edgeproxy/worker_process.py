@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import dataclasses
 import faulthandler
-import gc
 import json
 import logging
 import os
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from edgeproxy import heap
+from edgeproxy import collector, heap
 from edgeproxy.app import Worker
 from edgeproxy.clock import Clock
 from edgeproxy.operate import NOBODY
@@ -188,10 +187,9 @@ async def _serve(
     try:
         await worker.start()
         ready()
-        # What start-up made lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        worker.background.spawn(heap.look_after(worker.clock), "memory that is free")
+        collector.keep_short()
+        memory = worker.store.memory
+        worker.background.spawn(heap.look_after(worker.clock, lambda: memory.bytes), "memory that is free")
         await stop.wait()
         draining()
         drained = worker.background.spawn(worker.drain(worker.settings.drain_grace, delay), "drain")
