@@ -9,6 +9,9 @@ Rules of this file:
   a test holds that), no rule asks for it (``rules``), and nothing stored varies on it. The first answer that
   varies on one of these makes it count from then on, and everything is forgotten.
 - Only a block whose lines are beyond doubt is compared by its fields; any other is equal to itself alone.
+- One that differs from an accepted block in such fields alone need not be parsed: each of them once, as
+  ``name: value`` in visible ASCII and spaces, which the parser takes wherever it stands (``alike``). What is
+  left is octet for octet what the parser has accepted. All others are compared after the parser (``like``).
 - A block is learned when it is seen a second time, and so is what it comes to without those fields: clients
   whose every request differs cost a set entry each, and are known by the rest. Bounded: MOST_BLOCKS,
   MOST_TABLES, MOST_SEEN.
@@ -16,6 +19,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgeproxy.front.seen import Seen
@@ -30,6 +34,9 @@ MOST_TABLES = 2048
 MOST_SEEN = 65_536
 LONGEST = 16 * 1024
 """Octets of a block that is learned."""
+MOST_LINES = 64
+"""Of a block that is not parsed: half of what the parser takes."""
+_PLAIN = re.compile(rb"[ -~]*").fullmatch
 
 SELECTS_NOTHING = frozenset({
     "user-agent", "referer", "accept-language", "cookie", "origin", "dnt", "priority", "save-data",
@@ -49,6 +56,8 @@ class Blocks(Generic[T]):
         self.known: dict[bytes, T] = {}
         """Block -> its table. The same dict until ``forget``."""
         self._tables: dict[bytes, T] = {}
+        self._lines: set[bytes] = set()
+        """What the names of the tables are made of."""
         self._unsure = unsure
         self._seen = Seen(MOST_SEEN)
         self._of_rules: frozenset[str] = SELECTS_NOTHING
@@ -64,8 +73,7 @@ class Blocks(Generic[T]):
         self._of_rules = frozenset(asked_for(rules))
         self._of_answers.clear()
         self._settle()
-        self.known.clear()
-        self._tables.clear()
+        self._drop_tables()
 
     def table(self, block: bytes, selecting: Sequence[Sequence[str]]) -> T | None:
         """The table for a block that has been answered with an entry of a key whose entries ``selecting``
@@ -88,9 +96,9 @@ class Blocks(Generic[T]):
             if not self._seen.before(name):
                 return None
             if len(self._tables) >= MOST_TABLES:
-                self.known.clear()
-                self._tables.clear()
+                self._drop_tables()
             table = self._tables[name] = self._make()
+            self._lines.update(name.split(b"\r\n"))
         if name is block or self._seen.before(block):
             self._know(block, table)
         return table
@@ -99,6 +107,27 @@ class Blocks(Generic[T]):
         if len(self.known) >= MOST_BLOCKS:
             self.known.clear()  # their tables stay: each block is back after one parsed request
         self.known[block] = table
+
+    def alike(self, block: bytes) -> T | None:
+        """The table of the blocks that mean the same as this one, which nobody has parsed, and which is no
+        longer than a line may be. None: the parser has to see it."""
+        lines = block.split(b"\r\n")
+        if len(lines) > MOST_LINES:
+            return None
+        kept, names = [], []
+        for line in lines:
+            if line in self._lines:
+                kept.append(line)
+                continue
+            name, colon, value = line.partition(b": ")
+            name = name.lower()
+            if not colon or name not in self._dropped or name in names or _PLAIN(value) is None:
+                return None
+            names.append(name)
+        table = self._tables.get(b"\r\n".join(kept))
+        if table is not None and self._seen.before(block):
+            self._know(block, table)
+        return table
 
     def like(self, block: bytes) -> T | None:
         """The table of the blocks that mean the same as this one, which the parser has accepted too."""
@@ -111,9 +140,13 @@ class Blocks(Generic[T]):
 
     def forget(self) -> None:
         """All blocks and tables."""
+        self._drop_tables()
+        self._seen.clear()
+
+    def _drop_tables(self) -> None:
         self.known.clear()
         self._tables.clear()
-        self._seen.clear()
+        self._lines.clear()
 
     def _settle(self) -> None:
         counting = self._of_rules | self._of_answers

@@ -6,8 +6,8 @@ Rules of this file:
   the request line) that aiohttp's parser has accepted as one complete bodyless request, and the targets that
   the ordinary way has answered with a fresh entry from L1. A request is answered here only if block and
   target are the same octets again, or if the block differs from one that was answered only in fields that
-  select nothing (blocks.py): whatever the ordinary way derived (rule, key, variant, coding, conditions)
-  holds for these too.
+  select nothing and cannot be taken in two ways (blocks.py): whatever the ordinary way derived (rule, key,
+  variant, coding, conditions) holds for these too.
 - What can change meanwhile is compared on every hit: the entry is still the one that L1 would give
   (``Entry.current``), no purge has come since it was last found good, it is still fresh, the rules are the
   same (a reload empties the lane).
@@ -172,7 +172,10 @@ class Lane:
         """Answer the request in ``data``, if it is one of those remembered. The caller has seen to it that
         the connection is clean and idle."""
         end = data.find(END)
-        targets = self._tables.get(data[end + 11 :])
+        block = data[end + 11 :]
+        targets = self._tables.get(block)
+        if targets is None and end > 0 and len(block) <= protocol.max_line_size:
+            targets = self._blocks.alike(block)
         if targets is None:
             return False
         ready = targets.get(data[4:end])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import edgeproxy
 from edgeproxy.front import lane as lane_file
 from edgeproxy.front.blocks import SELECTS_NOTHING, Blocks
+from edgeproxy.front.server import EdgeProtocol
 from edgeproxy.rules.model import KeyPolicy, Match, Rule, ValueCondition
 from tests.front.test_lane import comparable, lane_hits, request
 from tests.support.driven import DrivenClock
@@ -192,6 +193,95 @@ def test_nothing_looks_at_these_fields_by_itself() -> None:
                 continue
             said = {word.lower() for word in re.findall(r'b?"([A-Za-z-]+)"', path.read_text())}
             assert said & SELECTS_NOTHING <= known.get(name, set()), name
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_alike"),
+    [
+        ((b"Host: a", b"Cookie: y"), True),
+        ((b'cookie: y; z="1"', b"Host: a", b"User-AGENT:  x "), True),
+        ((b"Host: a", b"Cookie: "), True),
+        ((b"Host: a", b"Cookie:y"), False),
+        ((b"Host: a", b"Cookie : y"), False),
+        ((b"Host: a", b"Cookie"), False),
+        ((b"Host: a", b"Cookie: y\tz"), False),
+        ((b"Host: a", b"Cookie: y\x00"), False),
+        ((b"Host: a", b"Cookie: y\xc3\xa4"), False),
+        ((b"Host: a", b"Cookie: y\nX: z"), False),
+        ((b"Host: a", b"Cookie: y\rX: z"), False),
+        ((b"Host: a", b"Cookie: y", b" z"), False),
+        ((b"Host: a", b"User-Agent: y", b"user-agent: y"), False),
+        ((b"Host: a", b"Accept: y"), False),
+        ((b"Host: b", b"Cookie: y"), False),
+        ((b"Host: a", b"", b"Cookie: y"), False),
+        ((b"Cookie: y",), False),
+    ],
+)
+def test_what_need_not_be_parsed(lines: tuple[bytes, ...], is_alike: bool) -> None:
+    blocks = tables()
+    plain = table(blocks, b"Host: a\r\n\r\n")
+    assert plain is not None
+    block = b"\r\n".join((*lines, b"", b""))
+    assert blocks.alike(block) is (plain if is_alike else None)
+
+
+def test_many_lines_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = tables()
+    block = b"\r\n".join((b"Host: a", *(b"X-%d: y" % n for n in range(60)), b"", b""))
+    known = table(blocks, block)
+    assert blocks.alike(b"DNT: 1\r\n" + block) is known is not None
+    assert blocks.alike(b"DNT: 1\r\nSec-GPC: 1\r\n" + block) is None
+
+
+async def test_a_new_cookie_is_not_parsed(origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    one_head = EdgeProtocol._one_head
+
+    def noting(protocol: EdgeProtocol, data: bytes) -> None:
+        parsed.append(data)
+        one_head(protocol, data)
+
+    async with running_edge(origin.url, clock=DrivenClock(), max_head="8KiB") as edge:
+        await ask(edge, [("/a", ONE), ("/a", OTHER)] * 4)
+        hits = await lane_hits(edge)
+        monkeypatch.setattr(EdgeProtocol, "_one_head", noting)
+        await ask(edge, [("/a", (f"Cookie: new={n}", "User-Agent: new")) for n in range(5)])
+        await ask(edge, [("/a", (f"Cookie: new={'x' * 9000}",))])  # too long, which the parser knows
+        assert await lane_hits(edge) == hits + 5
+        assert len(parsed) == 1
+
+
+ODD = st.lists(
+    st.tuples(
+        st.sampled_from([b"Cookie: ", b"cookie:", b"User-Agent: ", b"Referer: \t", b"DNT : ", b"X-Lang: "]),
+        st.one_of(
+            st.text(alphabet=' !~az"', max_size=6).map(str.encode),
+            st.binary(max_size=6),
+            st.sampled_from([b"a\r\n b", b"a\nb", b"a\r", b"\x00", b"\xff", b"a\r\n\r\n", b"a\r\nTE: x"]),
+        ),
+    ).map(b"".join),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(blocks=st.lists(ODD, min_size=10, max_size=20))
+async def test_whatever_stands_in_a_block_is_taken_as_the_parser_takes_it(
+    origin: LedgerOrigin, blocks: list[list[bytes]]
+) -> None:
+    got = []
+    for lane in ("on", "off"):
+        async with running_edge(origin.url, clock=DrivenClock(), lane=lane) as edge:
+            await ask(edge, [("/a", ()), ("/b", ())] * 4)
+            answers = []
+            for lines in blocks:
+                async with edge.client() as client:
+                    await client.send(b"\r\n".join((b"GET /a HTTP/1.1", b"Host: e.test", *lines, b"", b"")))
+                    raw = comparable((await client.read_answer()).raw)
+                    answers.append(re.sub(rb'"request_id":"[0-9a-f]+"', b"", raw))
+            got.append(answers)
+    assert got[0] == got[1]
 
 
 async def test_heads_that_are_not_warm_are_rendered_again(

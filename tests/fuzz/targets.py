@@ -157,7 +157,8 @@ _TARGETS = ("/a", "/a?b", "/vary", "/lang", "/none", "/a%2f", "//a", "/private")
 _FIELDS = (
     "Accept-Encoding: br", "Accept-Encoding: gzip;q=0", "Accept-Language: de",
     "accept-language: fr, de;q=0.1",
-    "Cookie: a=1", "cookie: b=2", "User-Agent: x", "X-Lang: de", "X-Lang:fr", 'If-None-Match: "e1"',
+    "Cookie: a=1", "cookie: b=2", "Cookie:c=3", "Cookie: d\te", "Cookie: \xe4 ", "Cookie: \x00", "DNT : 1",
+    "Referer: a\r\n b", "User-Agent: x", "X-Lang: de", "X-Lang:fr", 'If-None-Match: "e1"',
     "Cache-Control: max-age=0", "Range: bytes=0-1", "Connection: keep-alive", "Connection: x-lang",
     "X-Forwarded-For: 1.2.3.4", "Referer: /", "Accept: */*", "Host: other.test",
 )  # fmt: skip
@@ -175,7 +176,7 @@ def requests_of(data: bytes) -> list[bytes]:
             continue
         chosen = [_FIELDS[number % len(_FIELDS)] for number in fields if number < 0xC0]
         lines = [f"GET {_TARGETS[target % len(_TARGETS)]} HTTP/1.1", "Host: e.test", *chosen]
-        made.append("\r\n".join([*lines, "", ""]).encode())
+        made.append("\r\n".join([*lines, "", ""]).encode("latin-1"))
     return made
 
 
