@@ -256,6 +256,8 @@ class Engine:
             if deeper is None:
                 return None
             ask.exchange.trace.l2_seconds += deeper.seconds
+            if deeper.entry is not None:
+                self._store.open(deeper.entry)
             found = self._better(near, deeper)
             if found is not near:
                 decision = self._decide(ask, found)

@@ -75,6 +75,18 @@ class Manner:
 
 
 @final
+class Whole:
+    """What L2 has and the client may be given as it lies: fresh, and nothing is asked of it."""
+
+    __slots__ = ("ask", "entry", "found")
+
+    def __init__(self, ask: Ask, found: Found, entry: Entry) -> None:
+        self.ask = ask
+        self.found = found
+        self.entry = entry
+
+
+@final
 class Call:
     """A request that may go to the origin. ``alone``: its answer is for this client only, as far as is known;
     ``passed``: the rule sends it past the cache."""
@@ -291,10 +303,10 @@ class Prompt:
         entry = self._store.packed(primary)
         return entry if entry is not None and self.clock.now() < entry.fresh_until else None
 
-    def look(self, exchange: Exchange, matched: Matched, manner: Manner) -> FromEntry | Call | None:
+    def look(self, exchange: Exchange, matched: Matched, manner: Manner) -> FromEntry | Whole | Call | None:
         """The answer, or the call that will bring it, or None: it takes waiting to know. ``manner``
         is the request's."""
-        trace, head, rule = exchange.trace, exchange.head, matched.rule
+        trace, rule = exchange.trace, matched.rule
         trace.rule = rule.name
         ask = Ask.of(exchange, matched, manner.prefix)
         primary = ask.key.primary
@@ -303,19 +315,36 @@ class Prompt:
             return self._pass(ask, manner=manner)
         store = self._store
         found = store.peek(primary, ask.select)
-        now = self.clock.now()
-        entry, deep = found.entry, False
+        if found.entry is not None:
+            return self._decided(ask, found, deep=False)
+        deeper = store.lookup_now(primary, ask.select)
+        if deeper is None:
+            return None
+        trace.l2_seconds += deeper.seconds
+        entry = deeper.entry
         if entry is None:
-            deeper = store.lookup_now(primary, ask.select)
-            if deeper is None:
-                return None
-            trace.l2_seconds += deeper.seconds
-            entry = deeper.entry
-            if entry is None:
-                trace.lookup_miss = deeper.miss
-                return self._miss(ask, others=found.others or deeper.others, manner=manner)
-            found, deep = deeper, True
-        decision = decide(head, entry.stored, rule.overrides, now)
+            trace.lookup_miss = deeper.miss
+            return self._miss(ask, others=found.others or deeper.others, manner=manner)
+        if (
+            entry.is_packed and not entry.variant and manner.plain and manner.prefix is not None
+            and self.clock.now() < entry.fresh_until
+        ):  # fmt: skip
+            return Whole(ask, deeper, entry)
+        return self._opened(ask, deeper)
+
+    def open(self, whole: Whole) -> FromEntry | Call | None:
+        """As ``look``, for one that cannot be given as it lies."""
+        return self._opened(whole.ask, whole.found)
+
+    def _opened(self, ask: Ask, found: Found) -> FromEntry | Call | None:
+        assert found.entry is not None  # noqa: S101
+        self._store.open(found.entry)
+        return self._decided(ask, found, deep=True)
+
+    def _decided(self, ask: Ask, found: Found, *, deep: bool) -> FromEntry | Call | None:
+        entry, trace, now = found.entry, ask.exchange.trace, self.clock.now()
+        assert entry is not None  # noqa: S101
+        decision = decide(ask.exchange.head, entry.stored, ask.rule.overrides, now)
         if type(decision) is not d.Serve:
             return self._stale(ask, found, decision, deep=deep)
         trace.tier = found.tier or Tier.L1
@@ -323,7 +352,7 @@ class Prompt:
         trace.hit = True
         trace.saved_seconds = entry.fetch_seconds
         trace.ttl = entry.stored.freshness.fresh_until - now
-        return FromEntry(entry, decision, rule)
+        return FromEntry(entry, decision, ask.rule)
 
     def _miss(self, ask: Ask, *, others: bool, manner: Manner) -> Call | None:
         trace, primary = ask.exchange.trace, ask.key.primary

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, final
 from edgeproxy.engine.exchange import Exchange, FromEdge, FromEntry, FromStream
 from edgeproxy.engine.mould import is_plain
 from edgeproxy.engine.overload import overloaded
-from edgeproxy.engine.prompt import BROKEN, Call, Manner
+from edgeproxy.engine.prompt import BROKEN, Call, Manner, Whole
 from edgeproxy.front.alike import Alike
 from edgeproxy.front.cast import Casts
 from edgeproxy.front.lane import END, NOT_LEARNED
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from edgeproxy.front.trust import Trust
     from edgeproxy.policy.head import Headers
     from edgeproxy.rules.model import Matched, Rule
+    from edgeproxy.store.entry import Entry
 
 log = logging.getLogger("edgeproxy.front")
 
@@ -294,10 +295,11 @@ class ShortWay:
             and manner.plain
             and not gated
             and not overrides.pass_
-            and self._packed(protocol, block, manner.prefix + target, rule, trace, learn)
+            and (entry := engine.prompt.packed(manner.prefix + target)) is not None
+            and self._whole(protocol, block, entry, Tier.L1, rule, trace, learn)
         ):
             return True
-        step = engine.prompt.look(exchange, matched, manner)
+        step: FromEntry | Whole | Call | None = engine.prompt.look(exchange, matched, manner)
         if step is None:
             return False
         if gated and (refusal := engine.gates.refusal(rule, head, trace)) is not None:
@@ -305,6 +307,12 @@ class ShortWay:
             trace = Trace(trace.request_id, trace.started, "GET", block.host, target, client)
             trace.unsatisfied = Unsatisfied.RATE_LIMITED
             return self._refuse(protocol, refusal, trace, rule.name)
+        if type(step) is Whole:
+            if self._whole(protocol, block, step.entry, Tier.L2, rule, trace, learn):
+                return True
+            step = engine.prompt.open(step)
+            if step is None:
+                return False
         if type(step) is Call:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
                 trace.failure = OriginFailure.SHED
@@ -321,26 +329,26 @@ class ShortWay:
         assert isinstance(step, FromEntry)  # noqa: S101
         return self._hit(protocol, step, trace, learn)
 
-    def _packed(
+    def _whole(
         self,
         protocol: EdgeProtocol,
         block: Block,
-        primary: str,
+        entry: Entry,
+        tier: Tier,
         rule: Rule,
         trace: Trace,
         learn: bytes | None,
     ) -> bool:
-        """Answer with what is stored, as it lies in memory. False: that takes looking into it."""
-        entry = self._engine.prompt.packed(primary)
-        if entry is None or len(entry.body) > LARGEST:
+        """Answer with what is stored, as it lies, packed. False: that takes looking into it."""
+        if len(entry.body) > LARGEST:
             return False
         made = self._alike.head(entry, rule, block.accepted)
         if made is None:
             return False
         handler, now, body = self._handler, self._clock.now(), entry.body
         head, trace.status = made
-        trace.rule, trace.key = rule.name, primary
-        trace.word, trace.tier, trace.hit = CacheWord.HIT, Tier.L1, True
+        trace.rule, trace.key = rule.name, entry.primary
+        trace.word, trace.tier, trace.hit = CacheWord.HIT, tier, True
         trace.saved_seconds = entry.fetch_seconds
         trace.ttl = entry.fresh_until - now
         trace.age = int(entry.age(now))

@@ -52,7 +52,10 @@ class Store(Protocol):
         """The entry of a key that does not vary, if it is in L1, packed, and known to be good."""
 
     def lookup_now(self, primary: str, select: Select) -> Found | None:
-        """As ``lookup``, where that can be said without waiting, else None."""
+        """As ``lookup``, where that can be said without waiting, else None. What it gives may be packed."""
+
+    def open(self, entry: Entry) -> None:
+        """Have what it stores at hand: for the ordinary way with what ``lookup_now`` gave."""
 
     async def lookup(self, primary: str, select: Select) -> Found:
         """L2 (L1 was peeked at already), promoting what it finds to L1. Never raises; never takes

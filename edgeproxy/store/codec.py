@@ -2,8 +2,9 @@
 
 Rules of this file:
 
-- One fixed head, then the meta (msgpack), the body, the coded bodies. Nothing is taken from the data
-  before the lengths agree with each other and the checksum with everything else.
+- One fixed head, then the meta (msgpack; what many have alike is one string in it, frame.py), the body, the
+  coded bodies. Nothing is taken from the data before the lengths agree with each other and the checksum with
+  everything else.
 - ``order`` (epoch and start of the fetch, 16 octets, big-endian) stands at a fixed offset: a store
   compares it without decoding, octet by octet.
 - The full key and the namespace stand inside and are compared: a reply that belongs to another key (a
@@ -16,8 +17,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import math
-import re
 import struct
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -25,17 +24,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeproxy.policy.head import Headers
-from edgeproxy.policy.stored import Freshness, LifetimeSource, Part, Stored
+from edgeproxy.policy.stored import Part
 from edgeproxy.policy.vocabulary import LookupMiss
 from edgeproxy.store.entry import Codings, Entry
+from edgeproxy.store.frame import FAR, Frames, framed, text
 from edgeproxy.store.purge import octets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAGIC = b"\x89EPX"
-VERSION = 3
+VERSION = 4
 
 _HEAD = struct.Struct(">4sHBx16sIQQ16s")
 """Magic, version, kind, order, lengths of meta, body and coded bodies, checksum."""
@@ -49,18 +48,10 @@ _ENTRY, _MARKER = 1, 2
 LONGEST_META = 1024 * 1024
 FUTURE = 60.0
 """Seconds that an entry may have been received ahead of now (clocks of nodes differ)."""
-_LONGEST = 1e10
 _FARTHEST = 10**18
 """Octets of the largest representation that a part is of."""
 MOST_NAME_LISTS = 8
 MOST_VARIANTS = 64
-
-_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+)*")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization"}
-    | {b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-)
 
 Key = tuple[str, str]
 """The full key: (primary, variant)."""
@@ -74,23 +65,13 @@ class _Meta(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fals
     variant: bytes
     rule: bytes
     tags: tuple[bytes, ...]
-    status: int
-    reason: bytes
-    fields: tuple[tuple[bytes, bytes], ...]
-    vary: tuple[bytes, ...]
+    frame: bytes
+    own: tuple[bytes, ...]
     selecting: tuple[bytes | None, ...]
-    coding: bytes
     codings: tuple[tuple[bytes, int], ...]
     received: float
     initial_age: float
     lifetime: float
-    stale_while_revalidate: float
-    stale_if_error: float
-    stale_if_disconnected: float
-    keep: float
-    must_validate: bool
-    never_stale: bool
-    source: LifetimeSource
     fetch_seconds: float
     part: tuple[int, int, int | None] | None
 
@@ -150,9 +131,10 @@ def order_octets(epoch: int, started: int) -> bytes:
 def encode(entry: Entry, namespace: bytes, epoch: int | None = None) -> bytes | None:
     """An entry as octets; None if its meta is larger than may be stored. ``epoch`` replaces the entry's
     own (see ``logged_part``)."""
-    stored = entry.stored
-    fresh = stored.freshness
+    frame, own = framed(entry)
     coded_bodies = entry.coded
+    part, selecting = entry.exceptions()
+    fresh = entry.freshness
     meta = _encoder.encode(
         _Meta(
             namespace,
@@ -162,25 +144,15 @@ def encode(entry: Entry, namespace: bytes, epoch: int | None = None) -> bytes | 
             octets(entry.variant),
             octets(entry.rule),
             _all_octets(entry.tags),
-            stored.status,
-            octets(stored.reason),
-            stored.headers.raw,
-            _all_octets(stored.vary),
-            tuple(None if value is None else octets(value) for value in stored.selecting),
-            octets(stored.coding),
-            tuple((octets(coding), len(coded)) for coding, coded in coded_bodies),
+            frame,
+            tuple(own),
+            tuple([None if value is None else octets(value) for value in selecting]),
+            tuple([(octets(coding), len(coded)) for coding, coded in coded_bodies]),
             fresh.received,
             fresh.initial_age,
             fresh.lifetime,
-            fresh.stale_while_revalidate,
-            fresh.stale_if_error,
-            fresh.stale_if_disconnected,
-            fresh.keep,
-            fresh.must_validate,
-            fresh.never_stale,
-            fresh.source,
             entry.fetch_seconds,
-            None if stored.part is None else (stored.part.start, stored.part.stop, stored.part.total),
+            None if part is None else (part.start, part.stop, part.total),
         )
     )
     order = order_octets(entry.epoch if epoch is None else epoch, entry.started)
@@ -200,11 +172,14 @@ def encode_marker(marker: Marker, namespace: bytes) -> bytes | None:
     return _seal(_MARKER, marker.order, meta, b"", ())
 
 
-def decode(data: bytes, key: Key, namespace: bytes, now: float) -> Entry | Marker | LookupMiss:
+def decode(
+    data: bytes, key: Key, namespace: bytes, now: float, frames: Frames | None = None
+) -> Entry | Marker | LookupMiss:
     """What the octets hold, if they hold what belongs under ``key`` (a variant is "" for the primary
-    record, which alone may be a marker). CORRUPT or FOREIGN otherwise; raises nothing."""
+    record, which alone may be a marker). CORRUPT or FOREIGN otherwise; raises nothing. With ``frames`` that
+    pack, an entry is packed where it can be."""
     try:
-        return _decode(data, key, namespace, now)
+        return _decode(data, key, namespace, now, frames or Frames())
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError, struct.error):
         return LookupMiss.CORRUPT
 
@@ -225,14 +200,14 @@ def coordinates(data: bytes, namespace: bytes) -> Coordinates | None:
         if meta.namespace != namespace:
             return None
         return Coordinates(
-            _text(meta.primary),
-            _text(meta.variant),
-            _text(meta.host),
-            _text(meta.target),
-            tuple(map(_text, meta.tags)),
+            text(meta.primary),
+            text(meta.variant),
+            text(meta.host),
+            text(meta.target),
+            tuple(map(text, meta.tags)),
             int.from_bytes(order[:8], "big"),
             _HEAD.size + meta_length + body + coded,
-            _text(meta.rule),
+            text(meta.rule),
         )
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error):
         return None
@@ -248,9 +223,9 @@ def claims(data: bytes) -> tuple[bytes, Key] | None:
         raw = data[_HEAD.size : _HEAD.size + meta_length]
         if kind == _MARKER:
             marker = _marker_meta.decode(raw)
-            return marker.namespace, (_text(marker.primary), "")
+            return marker.namespace, (text(marker.primary), "")
         meta = _entry_meta.decode(raw)
-        return meta.namespace, (_text(meta.primary), _text(meta.variant))
+        return meta.namespace, (text(meta.primary), text(meta.variant))
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, struct.error):
         return None
 
@@ -286,7 +261,9 @@ def _seal(kind: int, order: bytes, meta: bytes, body: bytes, coded: Sequence[byt
     return b"".join((head, digest.digest(), meta, body, *coded))
 
 
-def _decode(data: bytes, key: Key, namespace: bytes, now: float) -> Entry | Marker | LookupMiss:
+def _decode(
+    data: bytes, key: Key, namespace: bytes, now: float, frames: Frames
+) -> Entry | Marker | LookupMiss:
     if len(data) < _HEAD.size:
         return LookupMiss.CORRUPT
     magic, version, kind, order, meta_length, body_length, coded_length, checksum = _HEAD.unpack_from(data)
@@ -309,108 +286,88 @@ def _decode(data: bytes, key: Key, namespace: bytes, now: float) -> Entry | Mark
         return _marker(_marker_meta.decode(meta), order, key, namespace)
     if kind != _ENTRY:
         return LookupMiss.CORRUPT
-    return _entry(_entry_meta.decode(meta), order, data[meta_end:], body_length, (key, namespace, now))
+    told = _entry_meta.decode(meta)
+    if told.namespace != namespace or text(told.primary) != key[0] or text(told.variant) != key[1]:
+        return LookupMiss.FOREIGN
+    if not _plausible(told, now) or bool(told.variant) != bool(told.selecting):
+        return LookupMiss.CORRUPT
+    rest = data[meta_end:]
+    codings = _codings(told, rest, body_length)
+    if codings is None:
+        return LookupMiss.CORRUPT
+    body = rest[:body_length] if codings else rest
+    return _entry(told, order, body, codings, key, frames) or LookupMiss.CORRUPT
 
 
 def _marker(meta: _MarkerMeta, order: bytes, key: Key, namespace: bytes) -> Marker | LookupMiss:
     primary, variant = key
-    if meta.namespace != namespace or _text(meta.primary) != primary or variant:
+    if meta.namespace != namespace or text(meta.primary) != primary or variant:
         return LookupMiss.FOREIGN
     if (
         not 1 <= len(meta.names) <= MOST_NAME_LISTS
         or not all(meta.names)
         or len(meta.variants) > MOST_VARIANTS
-        or not 0 <= meta.expires <= _LONGEST
+        or not 0 <= meta.expires <= FAR
     ):
         return LookupMiss.CORRUPT
-    names = tuple(tuple(map(_text, names)) for names in meta.names)
-    return Marker(primary, names, tuple(map(_text, meta.variants)), meta.expires, order)
+    names = tuple(tuple(map(text, names)) for names in meta.names)
+    return Marker(primary, names, tuple(map(text, meta.variants)), meta.expires, order)
 
 
 def _entry(
-    meta: _Meta, order: bytes, rest: bytes, length: int, expected: tuple[Key, bytes, float]
-) -> Entry | LookupMiss:
-    (primary, variant), namespace, now = expected
-    if meta.namespace != namespace or _text(meta.primary) != primary or _text(meta.variant) != variant:
-        return LookupMiss.FOREIGN
-    if bool(variant) != bool(meta.vary) or not (_well_formed(meta, length) and _plausible(meta, now)):
-        return LookupMiss.CORRUPT
-    codings = Codings() if meta.codings else None
-    at = length
-    for coding, size in meta.codings:
-        if codings is None or not coding or not 0 <= size <= len(rest) - at:
-            return LookupMiss.CORRUPT
-        codings[_text(coding)] = rest[at : at + size]
-        at += size
-    if at != len(rest) or len(codings or ()) != len(meta.codings):
-        return LookupMiss.CORRUPT
-    freshness = Freshness(
-        meta.received,
-        meta.initial_age,
-        meta.lifetime,
-        meta.stale_while_revalidate,
-        meta.stale_if_error,
-        meta.stale_if_disconnected,
-        meta.keep,
-        meta.must_validate,
-        meta.never_stale,
-        meta.source,
-    )
-    stored = Stored(
-        meta.status,
-        _text(meta.reason),
-        Headers(meta.fields),
-        freshness,
+    meta: _Meta, order: bytes, body: bytes, codings: Codings, key: Key, frames: Frames
+) -> Entry | None:
+    """None: these parts do not belong to each other."""
+    known, own, length = frames.known(meta.frame), meta.own, len(body)
+    if (
+        not known.fits(own, length)
+        or len(known.frame.vary) != len(meta.selecting)
+        or not _part_fits(meta, known.frame.status, length)
+    ):
+        return None
+    epoch, started = struct.unpack(">QQ", order)
+    host, target, rule, tags = text(meta.host), text(meta.target), text(meta.rule), _texts(meta.tags)
+    recipe = known.recipe
+    if recipe is not None and meta.part is None:
+        packed = recipe.octets(
+            meta.received, meta.initial_age, meta.lifetime, meta.fetch_seconds, started, own
+        )
+        return Entry.packed(
+            key[0], host, target, recipe.kind, packed, body, epoch, tags, rule, "", codings or None
+        )
+    stored = known.stored(
+        own,
+        (meta.received, meta.initial_age, meta.lifetime),
         length,
-        tuple(map(_text, meta.vary)),
-        tuple(None if value is None else _text(value) for value in meta.selecting),
-        _text(meta.coding),
+        tuple([None if value is None else text(value) for value in meta.selecting]),
         None if meta.part is None else Part(*meta.part),
     )
-    epoch, started = struct.unpack(">QQ", order)
+    if not known.asked and frames.packing is not None:
+        known.learn_recipe(frames.packing, stored)
     return Entry(
-        primary,
-        _text(meta.host),
-        _text(meta.target),
-        variant,
-        stored,
-        rest[:length] if codings else rest,
-        epoch,
-        started,
-        tuple(map(_text, meta.tags)),
-        _text(meta.rule),
-        codings,
+        *key[:1], host, target, key[1], stored, body, epoch, started, tags, rule, codings or None,
         meta.fetch_seconds,
-    )
+    )  # fmt: skip
 
 
-def _well_formed(meta: _Meta, length: int) -> bool:
-    """Can this be sent as an answer's head without splitting or mis-framing anything?"""
-    if not 200 <= meta.status <= 599 or _CONTROL.search(meta.reason) or len(meta.vary) != len(meta.selecting):
-        return False
-    if not _part_fits(meta, length):
-        return False
-    if not meta.fields:
-        return True
-    names = b"\n".join([name for name, _ in meta.fields])
-    if not _NAMES.fullmatch(names) or names.count(b"\n") != len(meta.fields) - 1:
-        return False
-    if _CONTROL.search(b" ".join([value for _, value in meta.fields])):
-        return False
-    for name, value in meta.fields:
-        lower = name.lower()
-        if lower in _HOP_BY_HOP or (lower == b"content-length" and value != b"%d" % length):
-            return False
-    return True
+def _codings(meta: _Meta, rest: bytes, length: int) -> Codings | None:
+    """The coded bodies, behind so many octets of body; None where lengths or names do not agree."""
+    codings, at = Codings(), length
+    for coding, size in meta.codings:
+        if not coding or not 0 <= size <= len(rest) - at:
+            return None
+        codings[text(coding)] = rest[at : at + size]
+        at += size
+    return codings if at == len(rest) and len(codings) == len(meta.codings) else None
 
 
-def _part_fits(meta: _Meta, length: int) -> bool:
+def _part_fits(meta: _Meta, status: int, length: int) -> bool:
     """Is a part marked as one, and does it say of its octets what can be?"""
     if meta.part is None:
-        return meta.status != 206
+        return status != 206
     start, stop, total = meta.part
     return (
-        meta.status == 206
+        status == 206
         and 0 <= start < stop <= _FARTHEST
         and (total is None or stop <= total <= _FARTHEST)
         and 0 < length <= stop - start
@@ -420,22 +377,17 @@ def _part_fits(meta: _Meta, length: int) -> bool:
 
 def _plausible(meta: _Meta, now: float) -> bool:
     """Are the times numbers, and of this world? (A NaN fails every comparison.)"""
-    if not (0 <= meta.received <= now + FUTURE and -_LONGEST <= meta.lifetime <= _LONGEST):
-        return False
-    spans = (
-        meta.initial_age,
-        meta.stale_while_revalidate,
-        meta.stale_if_error,
-        meta.stale_if_disconnected,
-        meta.keep,
-        meta.fetch_seconds,
+    return (
+        0 <= meta.received <= now + FUTURE
+        and -FAR <= meta.lifetime <= FAR
+        and 0 <= meta.initial_age <= FAR
+        and 0 <= meta.fetch_seconds <= FAR
     )
-    return min(spans) >= 0 and max(spans) <= _LONGEST and not any(map(math.isnan, spans))
 
 
 def _all_octets(texts: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(map(octets, texts))
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
+def _texts(data: tuple[bytes, ...]) -> tuple[str, ...]:
+    return tuple(map(text, data)) if data else ()

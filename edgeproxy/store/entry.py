@@ -20,12 +20,12 @@ from itertools import chain
 from sys import intern
 from typing import TYPE_CHECKING, Protocol, final
 
-from edgeproxy.store.packed import Fetched, fetched, marked, times, unpack, values
+from edgeproxy.store.packed import Fetched, fetched, freshness, marked, times, unpack, values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgeproxy.policy.stored import Stored
+    from edgeproxy.policy.stored import Freshness, Part, Stored
     from edgeproxy.store.packed import Kind, Packing
 
 OVERHEAD = 560
@@ -166,10 +166,12 @@ class Entry:
     @classmethod
     def packed(
         cls, primary: str, host: str, target: str, kind: Kind, own: bytes, body: bytes, epoch: int,
-        tags: tuple[str, ...], rule: str, seen_as: str,
+        tags: tuple[str, ...], rule: str, seen_as: str, codings: Codings | None = None,
     ) -> Entry:  # fmt: skip
         """One that is packed from its beginning (Recipe), and has no variants."""
-        entry = cls(primary, intern(host), target, "", None, body, epoch, 0, tags, rule, None, 0.0, seen_as)
+        entry = cls(
+            primary, intern(host), target, "", None, body, epoch, 0, tags, intern(rule), codings, 0.0, seen_as
+        )
         entry._kind, entry._own = kind, own
         return entry
 
@@ -241,6 +243,22 @@ class Entry:
             return 0.0 if self._kind.frame[6] else received - initial_age + lifetime
         freshness = self._stored.freshness
         return 0.0 if freshness.must_validate else freshness.fresh_until
+
+    @property
+    def freshness(self) -> Freshness:
+        """``stored.freshness``."""
+        if self._stored is None:
+            assert self._kind is not None  # noqa: S101
+            assert isinstance(self._own, bytes)  # noqa: S101
+            return freshness(self._kind, self._own)
+        return self._stored.freshness
+
+    def exceptions(self) -> tuple[Part | None, tuple[str | None, ...]]:
+        """What few have: that they are a part, and the values that select them."""
+        if self._stored is None and not self.variant:
+            return None, ()
+        stored = self.stored
+        return stored.part, stored.selecting
 
     def age(self, now: float) -> float:
         """``stored.freshness.age``."""

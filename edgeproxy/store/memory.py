@@ -87,7 +87,7 @@ class MemoryStore:
         self._table = table
         self._words = table.words
         self._slots: OrderedDict[str, Entry | _Variants] = OrderedDict()
-        self._packing = Packing()
+        self.packing = Packing()
         self._open: OrderedDict[Entry, Found] = OrderedDict()
         """Entries that are not packed, with their ready answers; the oldest is packed next."""
         self._most_open = min(MOST_OPEN, max_bytes // SHARE_OPEN)
@@ -171,7 +171,7 @@ class MemoryStore:
             self._make_place(entry)
         entry.checked = current
         if not self._most_open:
-            entry.pack(self._packing)
+            entry.pack(self.packing)
         entry.charged = entry.size
         if entry.charged > self.max_bytes:
             return True
@@ -197,14 +197,14 @@ class MemoryStore:
             self._young[entry] = None
             if len(self._young) > self._most_young:
                 oldest = self._young.popitem(last=False)[0]
-                oldest.pack(self._packing)
+                oldest.pack(self.packing)
                 self._charge(oldest)
         self._shrink()
         return True
 
     def recipe(self, stored: Stored) -> Recipe | None:
         """See ``Store.recipe``."""
-        return self._packing.recipe(stored)
+        return self.packing.recipe(stored)
 
     def _call_back(self, slot: _Variants) -> None:
         """What was given to requests that are literally for another variant is to be looked up again."""
@@ -284,6 +284,13 @@ class MemoryStore:
         self._young.clear()
         self.bytes = self.entries = 0
 
+    def open(self, entry: Entry) -> None:
+        """Have what it stores at hand, of one that may be held here."""
+        if self._held(entry.primary, entry.variant) is entry:
+            self._opened(entry)
+        else:
+            entry.unpack()
+
     def _opened(self, entry: Entry) -> Found:
         """The entry ready to be answered from, unpacked for a while."""
         found = self._open.get(entry)
@@ -299,7 +306,7 @@ class MemoryStore:
             self._open[entry] = found
             if len(self._open) > self._most_open:
                 oldest = self._open.popitem(last=False)[0]
-                oldest.pack(self._packing)
+                oldest.pack(self.packing)
                 self._charge(oldest)
         return found
 
@@ -343,7 +350,7 @@ class MemoryStore:
         self.entries += 1
         self._opened(new)
         if not self._most_open:
-            new.pack(self._packing)
+            new.pack(self.packing)
             self._charge(new)
 
     def _newer_than(self, entry: Entry) -> bool:

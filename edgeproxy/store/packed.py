@@ -71,7 +71,7 @@ class Kind:
     """``own``: where in the list of fields those stand whose values are each answer's; ``rows``: the values
     of the others, as many answers have them."""
 
-    __slots__ = ("_others", "_places", "frame", "names", "own", "rows")
+    __slots__ = ("_others", "_places", "frame", "names", "own", "records", "rows")
 
     def __init__(self, frame: Frame, names: tuple[bytes, ...], own: frozenset[int]) -> None:
         self.frame = frame
@@ -80,6 +80,17 @@ class Kind:
         self._others = [at for at in range(len(names)) if at not in own]
         self.rows: list[list[RawField]] = []
         self._places: dict[tuple[bytes, ...], int] = {}
+        self.records: dict[int, bytes] = {}
+        """Row -> the part of a record in L2 that its answers have alike (frame.py)."""
+
+    def places(self, row: int) -> tuple[int, ...]:
+        """Of which fields an answer's own string tells the values."""
+        return tuple(range(len(self.names))) if row == _NO_ROW else self.own
+
+    def model(self, row: int) -> Stored:
+        """What all answers of ``row`` have in common, the rest empty. Not of one that varies."""
+        empty = [b""] * len(self.places(row))
+        return unpack(self, Recipe(self, row, ()).octets(0.0, 0.0, 0.0, 0.0, 0, empty), 0)
 
     def place(self, values: list[bytes]) -> int | None:
         """The row with these values of the fields that are not ``own``; None where there is none yet."""
@@ -155,7 +166,7 @@ class Packing:
             return None
         kind, octets = packed
         row = octets[_MARKS_AT + 1]
-        return Recipe(kind, row, tuple(range(len(kind.names))) if row == _NO_ROW else kind.own)
+        return Recipe(kind, row, kind.places(row))
 
     def _new(self, key: tuple[object, ...], stored: Stored, names: tuple[bytes, ...]) -> Kind | None:
         if len(self._kinds) >= MOST_KINDS or self._octets >= MOST_OCTETS:
@@ -212,11 +223,7 @@ class Recipe:
 
 def unpack(kind: Kind, own: bytes, length: int) -> Stored:
     """The answer that was packed; ``length`` of its body."""
-    received, initial_age, lifetime, _, _ = _TIMES.unpack_from(own)
-    (
-        status, reason, revalidating, on_error, disconnected, keep, must_validate, never_stale, source, vary,
-        coding,
-    ) = kind.frame  # fmt: skip
+    frame = kind.frame
     (row, rest), names = values(own), kind.names
     if row == _NO_ROW:
         raw = list(zip(names, rest, strict=False))
@@ -227,15 +234,23 @@ def unpack(kind: Kind, own: bytes, length: int) -> Stored:
         for place, value in zip(kind.own, rest, strict=False):
             raw[place] = (names[place], value)
     selecting: tuple[str | None, ...] = ()
-    if vary:
+    if frame[9]:
         selecting = tuple(
             None if value == b"-" else value[1:].decode("utf-8", "surrogatepass") for value in rest[told:]
         )
-    freshness = Freshness(
+    return Stored(
+        frame[0], frame[1], Headers(raw), freshness(kind, own), length, frame[9], selecting, frame[10]
+    )
+
+
+def freshness(kind: Kind, own: bytes) -> Freshness:
+    """That of the answer that was packed."""
+    received, initial_age, lifetime, _, _ = _TIMES.unpack_from(own)
+    _, _, revalidating, on_error, disconnected, keep, must_validate, never_stale, source, _, _ = kind.frame
+    return Freshness(
         received, initial_age, lifetime, revalidating, on_error, disconnected, keep,
         must_validate, never_stale, source,
     )  # fmt: skip
-    return Stored(status, reason, Headers(raw), freshness, length, vary, selecting, coding)
 
 
 def values(own: bytes) -> tuple[int, list[bytes]]:

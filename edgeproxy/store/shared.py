@@ -122,19 +122,27 @@ class SharedStore:
         )  # fmt: skip
         spawn(self._maintain(), f"maintenance of {name}")
 
-    async def get(self, key: str, budget: float | None = None) -> bytes | LookupMiss:
-        """The octets under the key, within the budget (seconds). Raises nothing but CancelledError."""
+    def get_now(self, key: str) -> bytes | LookupMiss:
+        """As ``get``, of a cache that answers at once. Raises nothing."""
         if self._closed or not self.breaker.allows():
             self.counts["skipped"] += 1
             return LookupMiss.BREAKER_OPEN
         self.counts["reads"] += 1
+        try:
+            data = self.cache.read_now(key)
+        except Exception as error:  # noqa: BLE001  # whatever a backend raises is a miss
+            return self._read_failed(error)
+        self.breaker.succeeded()
+        return LookupMiss.ABSENT if data is None else data
+
+    async def get(self, key: str, budget: float | None = None) -> bytes | LookupMiss:
+        """The octets under the key, within the budget (seconds). Raises nothing but CancelledError."""
         if self.cache.immediate:
-            try:
-                data = self.cache.read_now(key)
-            except Exception as error:  # noqa: BLE001  # whatever a backend raises is a miss
-                return self._read_failed(error)
-            self.breaker.succeeded()
-            return LookupMiss.ABSENT if data is None else data
+            return self.get_now(key)
+        if self._closed or not self.breaker.allows():
+            self.counts["skipped"] += 1
+            return LookupMiss.BREAKER_OPEN
+        self.counts["reads"] += 1
         if self._reads >= MOST_READS:
             self.counts["busy"] += 1
             return LookupMiss.TIMEOUT

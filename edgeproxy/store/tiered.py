@@ -39,6 +39,7 @@ from edgeproxy.store.codec import (
     record_key,
 )
 from edgeproxy.store.entry import Entry, codings_of
+from edgeproxy.store.frame import Frames
 from edgeproxy.store.large import LARGE, LargeEntries
 from edgeproxy.store.memory import with_names
 from edgeproxy.store.purge import PurgeReceipt, concerns
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
     from edgeproxy.store.packed import Recipe
     from edgeproxy.store.purge import NodeReceipt, PurgeOrder
     from edgeproxy.store.shared import SharedStore
+
+Record = Entry | Marker | LookupMiss
+"""What stands under a key of the shared store."""
 
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
 _LANGUAGES = 4
@@ -104,6 +108,8 @@ class TieredStore:
             bus.on_trust = lambda trusting: self._trust(trusting=trusting)
         self._uncacheable = Uncacheable(clock)
         self._large = LargeEntries()
+        self._frames = Frames(memory.packing)
+        self.open = memory.open
         self.peek = memory.peek
         """L1, synchronous: bound directly, since every request passes here."""
         self.packed = memory.packed
@@ -125,11 +131,19 @@ class TieredStore:
 
     async def lookup(self, primary: str, select: Select) -> Found:
         """Ask L2, and put what it has into L1. All the reads that it takes share one budget."""
+        found = await self._lookup(primary, select)
+        if found.entry is not None:
+            self.open(found.entry)
+        return found
+
+    async def _lookup(self, primary: str, select: Select, record: Record | None = None) -> Found:
         shared = self.shared
         if shared is None:
             return _ABSENT
         began = self._clock.monotonic()
-        found = await self._ask(shared, primary, select)
+        return self._counted(await self._ask(shared, primary, select, record), began)
+
+    def _counted(self, found: Found, began: float) -> Found:
         if found.entry is None:
             self.l2_misses += 1
         else:
@@ -137,13 +151,30 @@ class TieredStore:
         return Found(found.entry, found.tier, found.miss, found.others, self._clock.monotonic() - began)
 
     def lookup_now(self, primary: str, select: Select) -> Found | None:
-        """As ``lookup``, where the shared store answers at once; None where that takes waiting."""
+        """As ``lookup``, where the shared store answers at once; None where that takes waiting. What it gives
+        may be packed."""
         shared = self.shared
         if shared is None:
             return _ABSENT
         if not shared.cache.immediate or self.hooks is not None:
             return None
-        looking = self.lookup(primary, select)
+        record = None
+        if self.bus is None and not self._large:
+            # Nearly always it is one small record or none.
+            began = self._clock.monotonic()
+            namespace = self.table.incarnation
+            key = record_key(namespace, primary)
+            data = shared.get_now(key)
+            if isinstance(data, LookupMiss):
+                return self._counted(Found(None, miss=data), began)
+            place = (namespace, primary, "")
+            if len(data) >= LARGE:
+                self._large.read(data, place, self._clock.now())  # whoever waits joins it
+                return None
+            record = self._decoded(shared, key, data, place)
+            if type(record) is Entry:
+                return self._counted(self._promoted(record, select), began)
+        looking = self._lookup(primary, select, record)
         try:
             looking.send(None)
         except StopIteration as found:
@@ -151,11 +182,15 @@ class TieredStore:
         looking.close()  # it would wait for a thread, as large records do
         return None
 
-    async def _ask(self, shared: SharedStore, primary: str, select: Select) -> Found:
+    async def _ask(
+        self, shared: SharedStore, primary: str, select: Select, record: Record | None = None
+    ) -> Found:
+        """``record``: what stands under the key, if that is known."""
         if self.bus is not None and not self.bus.ready:
             return Found(None, miss=LookupMiss.ERROR)
         until = self._clock.now() + shared.budget
-        record = await self._read(shared, primary, "", until)
+        if record is None:
+            record = await self._read(shared, primary, "", until)
         if isinstance(record, LookupMiss):
             return Found(None, miss=record)
         if isinstance(record, Entry):
@@ -196,7 +231,7 @@ class TieredStore:
 
     async def _read(
         self, shared: SharedStore, primary: str, variant: str, until: float | None = None
-    ) -> Entry | Marker | LookupMiss:
+    ) -> Record:
         namespace, now = self.table.incarnation, self._clock.now()
         place = (namespace, primary, variant)
         if self._large:
@@ -208,12 +243,22 @@ class TieredStore:
         data = await shared.get(key, left)
         if isinstance(data, LookupMiss):
             return data
-        now, start = self._clock.now(), data[:8]
         if len(data) < LARGE:
-            record = decode(data, (primary, variant), namespace, now)
-        else:
-            reading, data = self._large.read(data, place, now), b""  # who waits need not hold it too
-            record = await asyncio.shield(reading)
+            return self._decoded(shared, key, data, place)
+        start = data[:8]
+        reading, data = (
+            self._large.read(data, place, self._clock.now()),
+            b"",
+        )  # who waits need not hold it too
+        return self._usable(shared, key, await asyncio.shield(reading), start)
+
+    def _decoded(self, shared: SharedStore, key: str, data: bytes, place: tuple[bytes, str, str]) -> Record:
+        namespace, *of = place
+        record = decode(data, (of[0], of[1]), namespace, self._clock.now(), self._frames)
+        return self._usable(shared, key, record, data[:8])
+
+    def _usable(self, shared: SharedStore, key: str, record: Record, start: bytes) -> Record:
+        """The record; where it is none of ours, that is counted, and it goes where it is in our place."""
         if record is LookupMiss.CORRUPT:
             self.l2_corrupt += 1
             self._delete(shared, key)
@@ -226,6 +271,9 @@ class TieredStore:
     async def _promote(self, entry: Entry, select: Select) -> Found:
         if self.hooks is not None:
             await self.hooks.before_promote()
+        return self._promoted(entry, select)
+
+    def _promoted(self, entry: Entry, select: Select) -> Found:
         usable = self._as_purged(entry)
         if usable is None:
             return Found(None, miss=LookupMiss.PURGED)
@@ -235,6 +283,8 @@ class TieredStore:
             # Overtaken between reading and now: by a newer entry, which then is here.
             found = self.memory.peek(entry.primary, select)
             return found if found.entry is not None else Found(None, miss=LookupMiss.PURGED)
+        if entry.current and entry.is_packed:
+            return Found(entry, Tier.L2)
         found = self.memory.peek(entry.primary, select)
         return Found(usable if found.entry is None else found.entry, Tier.L2)  # it may be too large for L1
 
@@ -311,7 +361,7 @@ class TieredStore:
 
     async def _records(self, shared: SharedStore, entry: Entry, made: dict[str, bytes]) -> Sequence[Write]:
         """The records of one entry, now that they are about to be written."""
-        ttl = entry.stored.freshness.storage_ttl(self._clock.now())
+        ttl = entry.freshness.storage_ttl(self._clock.now())
         if ttl <= 0 or (self.bus is not None and not self.bus.ready) or self.overtaken(entry):
             return ()
         namespace = self.table.incarnation
@@ -439,7 +489,7 @@ class TieredStore:
         if shared is None or (self.bus is not None and not self.bus.ready):
             return []
         record = await self._read(shared, primary, "")
-        records: list[Entry | Marker | LookupMiss] = [record]
+        records: list[Record] = [record]
         if isinstance(record, Marker):
             records = [await self._read(shared, primary, variant) for variant in record.variants]
         entries = [record for record in records if isinstance(record, Entry)]

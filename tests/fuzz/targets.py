@@ -32,8 +32,10 @@ from edgeproxy.rules.model import KeyPolicy
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.store.codec import Marker, claims, coordinates, decode, encode, encode_marker, version_of
 from edgeproxy.store.entry import Entry
+from edgeproxy.store.frame import Frames
+from edgeproxy.store.packed import Packing
 from tests.front.test_lane import comparable
-from tests.store.make import NOW, make_entry
+from tests.store.make import NOW, make_entry, same
 from tests.support.driven import DrivenClock
 from tests.support.edge import running_edge
 from tests.support.ledger import LedgerOrigin
@@ -81,11 +83,21 @@ def entry(data: bytes) -> None:
         coordinates(octets, SPACE)
         found = decode(octets, key, SPACE, NOW)
         assert isinstance(found, Entry | Marker | LookupMiss)
+        packed = decode(octets, key, SPACE, NOW, _frames())
         if isinstance(found, Entry):
             assert (found.primary, found.variant) == key
             assert 200 <= found.stored.status <= 599
             for name, value in found.stored.headers.raw:
                 assert not {*name, *value} & {0, 10, 13}
+            assert isinstance(packed, Entry)
+            assert same(packed, found)
+        else:
+            assert packed == found
+
+
+@cache
+def _frames() -> Frames:
+    return Frames(Packing())
 
 
 # -- rule files ---------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import struct
@@ -32,15 +33,20 @@ from edgeproxy.store.codec import (
     record_key,
 )
 from edgeproxy.store.entry import Entry, codings_of
+from edgeproxy.store.frame import Frames
+from edgeproxy.store.packed import Packing
 from tests.store.make import NOW, make_entry, same
+from tests.store.test_packed import STORED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeproxy.policy.stored import Freshness
+    from edgeproxy.policy.stored import Freshness, Stored
 
 SPACE = b"namespac"
 HEAD = 60
+FRAME, OWN, CODINGS = 7, 8, 10
+"""Places in the meta."""
 
 
 def sealed(entry: Entry | Marker) -> bytes:
@@ -266,11 +272,11 @@ def test_lengths_inside_are_checked() -> None:
     data = sealed(entry)
     length = struct.unpack_from(">I", data, 24)[0]
     meta = msgspec.msgpack.decode(data[HEAD : HEAD + length])
-    sizes = meta[13]
+    sizes = meta[CODINGS]
     for codings in ([], [[sizes[0][0], 2**63 - 1]], [*sizes, [b"x", 1]], [[b"br", -1], [b"gzip", 18]]):
-        meta[13] = codings
+        meta[CODINGS] = codings
         assert read(with_meta(data, msgspec.msgpack.encode(meta)), entry) is LookupMiss.CORRUPT
-    meta[13] = [[b"br", 7], [b"br", 10]]
+    meta[CODINGS] = [[b"br", 7], [b"br", 10]]
     assert read(with_meta(data, msgspec.msgpack.encode(meta)), entry) is LookupMiss.CORRUPT
 
 
@@ -324,10 +330,109 @@ json_like = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 23), json_like)
+@given(st.integers(0, 28), json_like)
 def test_wrong_types_in_any_slot_are_a_miss(slot: int, value: object) -> None:
-    length = struct.unpack_from(">I", DATA, 24)[0]
-    meta = msgspec.msgpack.decode(DATA[HEAD : HEAD + length])
-    meta[slot] = value
+    meta, frame = parts(DATA)
+    if slot < len(meta):
+        meta[slot] = value
+    else:
+        frame[slot - len(meta)] = value
+        meta[FRAME] = msgspec.msgpack.encode(frame)
     result = read(with_meta(DATA, msgspec.msgpack.encode(meta)), ENTRY)
     assert isinstance(result, (Entry, LookupMiss))
+
+
+def parts(data: bytes) -> tuple[list[Any], list[Any]]:
+    length = struct.unpack_from(">I", data, 24)[0]
+    meta = msgspec.msgpack.decode(data[HEAD : HEAD + length])
+    return meta, msgspec.msgpack.decode(meta[FRAME])
+
+
+@pytest.mark.parametrize("own", [[0, 0], [1, 0], [2], [-1], [0], [1, 2], [2**70]], ids=repr)
+def test_own_values_stand_where_fields_are(own: list[int]) -> None:
+    entry = make_entry()
+    meta, frame = parts(sealed(entry))
+    assert (frame[3], meta[OWN]) == ([1], [b'"1"'])
+    frame[3], meta[FRAME] = own, None
+    meta[OWN] = [b"x"] * len(own)
+    with contextlib.suppress(OverflowError):
+        meta[FRAME] = msgspec.msgpack.encode(frame)
+    assert read(with_meta(sealed(entry), msgspec.msgpack.encode(meta)), entry) is LookupMiss.CORRUPT
+
+
+@pytest.mark.parametrize("own", [[], [b"1", b"2"], [b"a\r\nb"], [b"a\0"], [1], None], ids=repr)
+def test_own_values_are_as_many_as_there_are_places_and_split_nothing(own: object) -> None:
+    entry = make_entry()
+    meta, _ = parts(sealed(entry))
+    meta[OWN] = own
+    for frames in (None, Frames(), known_to(Frames(Packing()))):
+        data = with_meta(sealed(entry), msgspec.msgpack.encode(meta))
+        assert decode(data, key_of(entry), SPACE, NOW, frames) is LookupMiss.CORRUPT
+
+
+def known_to(frames: Frames) -> Frames:
+    entry = make_entry()
+    for _ in range(2):
+        decode(sealed(entry), key_of(entry), SPACE, NOW, frames)
+    return frames
+
+
+@pytest.mark.parametrize("size", [b"4", b"5", b"04", b""])
+def test_a_length_of_its_own_is_the_bodys(size: bytes) -> None:
+    entry = make_entry(fields=(("Content-Length", "4"),))
+    frames = Frames(Packing())
+    for _ in range(3):
+        assert isinstance(decode(sealed(entry), key_of(entry), SPACE, NOW, frames), Entry)
+    meta, frame = parts(sealed(entry))
+    assert (frame[3], meta[OWN]) == ([0], [b"4"])
+    meta[OWN] = [size]
+    data = with_meta(sealed(entry), msgspec.msgpack.encode(meta))
+    assert isinstance(decode(data, key_of(entry), SPACE, NOW, frames), Entry) is (size == b"4")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(STORED, st.booleans()), min_size=1, max_size=6))
+def test_packed_or_not_it_comes_back_the_same(made: list[tuple[Stored, bool]]) -> None:
+    """What is packed is written as what is not, and what comes back packed is what comes back not packed."""
+    packing = Packing()
+    frames = Frames(packing)
+    for stored, pack in made * 3:
+        entry = make_entry(tags=("a",)).copied(stored=stored)
+        entry.variant = "of some" if stored.vary else ""
+        entry.body = bytes(stored.length)
+        entry.codings["br"] = b"coded"
+        like = entry.copied()
+        like.variant, like.body = entry.variant, entry.body
+        if pack:
+            entry.pack(packing)
+        data = sealed(entry)
+        for given_frames in (frames, Frames(), None):
+            back = decode(data, key_of(entry), SPACE, NOW, given_frames)
+            if isinstance(back, Entry):
+                assert same(back, like)
+            else:
+                assert back is read(sealed(like), like)
+
+
+def test_what_comes_again_comes_packed() -> None:
+    packing, other = Packing(), Packing()
+    frames = Frames(other)
+    for number in range(4):
+        entry = make_entry(f"/{number}", fields=(("Content-Type", "text/plain"), ("ETag", f'"{number}"')))
+        entry.codings["br"] = b"coded"
+        like = entry.copied()
+        entry.pack(packing)
+        back = decode(sealed(entry), key_of(entry), SPACE, NOW, frames)
+        assert isinstance(back, Entry)
+        assert back.is_packed is (number > 0)
+        assert same(back, like)
+        assert frames.known(parts(sealed(entry))[0][FRAME]).asked
+
+
+def test_what_is_known_of_frames_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeproxy.store.frame.MOST_FRAMES", 3)
+    frames = Frames()
+    for number in range(20):
+        entry = make_entry(fields=(("X-Is", str(number)),))
+        assert isinstance(decode(sealed(entry), key_of(entry), SPACE, NOW, frames), Entry)
+        assert 0 < len(frames._known) <= 3
