@@ -326,6 +326,8 @@ def _entry(
     ):
         return None
     epoch, started = struct.unpack(">QQ", order)
+    if started >> 63:
+        return None  # of a clock that nobody has
     host, target, rule, tags = text(meta.host), text(meta.target), text(meta.rule), _texts(meta.tags)
     recipe = known.recipe
     if recipe is not None and meta.part is None:

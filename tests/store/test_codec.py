@@ -414,6 +414,16 @@ def test_packed_or_not_it_comes_back_the_same(made: list[tuple[Stored, bool]]) -
                 assert back is read(sealed(like), like)
 
 
+def test_a_start_of_no_clock_is_refused() -> None:
+    entry = make_entry(started=2**63 - 1)
+    frames = known_to(Frames(Packing()))
+    data = sealed(entry)
+    assert isinstance(decode(data, key_of(entry), SPACE, NOW, frames), Entry)
+    bad = resealed(data[: ORDER_AT + 8] + b"\x80" + data[ORDER_AT + 9 :])
+    for given_frames in (frames, None):
+        assert decode(bad, key_of(entry), SPACE, NOW, given_frames) is LookupMiss.CORRUPT
+
+
 def test_what_comes_again_comes_packed() -> None:
     packing, other = Packing(), Packing()
     frames = Frames(other)
