@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, final
 from edgeproxy.policy.decisions import Discard
 from edgeproxy.policy.head import Headers, lower
 from edgeproxy.policy.http_date import parse_http_date
+from edgeproxy.policy.known import OF_EACH
 from edgeproxy.policy.shape import Plan, extension_of, says_more
 from edgeproxy.policy.validate import has_validator
 from edgeproxy.rules.tags import tags_for
@@ -224,6 +225,8 @@ def _storing(
     own = [names[at] for at in known.own]
     if recipe is None or own.count("date") != 1 or len(set(own)) != len(own):
         return None
+    if not OF_EACH.isdisjoint(name.lower() for name in rule.tags.from_headers):
+        return None  # each has tags of its own
     mould = Mould(known, rule, None)
     mould._fields = head.headers
     if not mould._prepare(plan, recipe, names):  # noqa: SLF001

@@ -20,6 +20,8 @@ from edgeproxy.policy.head import lower
 from edgeproxy.policy.known import OF_EACH, KnownHead
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from aiohttp.http_parser import RawResponseMessage
 
     from edgeproxy.policy.head import ResponseHead
@@ -32,9 +34,27 @@ MOST = 1024
 """Heads, known or come once."""
 
 _END = b"\r\n\r\n"
+
+
+def _spelled(name: str) -> str:
+    """As fields are spelled: words in small letters, with a large one at the beginning or all large; an id
+    at the end of one as anybody likes."""
+    return "-".join(
+        f"(?:[{word[0].upper()}{word[0]}]{re.sub('id$', '[Ii][Dd]', word[1:])}|{word.upper()})"
+        for word in name.split("-")
+    )
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(map(_spelled, sorted(names)))
+
+
+_X = "x-"
 _OWN = re.compile(
-    rb"(\r\n(?:[Dd]ate|E[Tt]ag|etag|[Ll]ast-[Mm]odified|[Ee]xpires|[Cc]ontent-[Ll]ength): )"
-    rb"([!-~]+(?: [!-~]+)*)(?=\r\n)"
+    "(\r\n(?:{}|[Xx]-(?:{})): )([!-~]+(?: [!-~]+)*)(?=\r\n)".format(
+        _any_of({name for name in OF_EACH if not name.startswith(_X)} - {"etag"}) + "|E[Tt]ag|etag",
+        _any_of(name.removeprefix(_X) for name in OF_EACH if name.startswith(_X)),
+    ).encode()
 )
 _LENGTH = re.compile(rb"(?:0|[1-9][0-9]{0,8})")
 _BODILESS = frozenset({204, 304})

@@ -3,8 +3,8 @@
 Rules of this file:
 
 - An origin's answers are mostly one head over and over, with another Date, ETag, Last-Modified, Expires and
-  Content-Length. All else of a KnownHead is the same to the octet, so what follows from it is worked out
-  once and kept in its ``memo``.
+  Content-Length, and an id or a time for whoever looks for it in a log. All else of a KnownHead is the same
+  to the octet, so what follows from it is worked out once and kept in its ``memo``.
 - Who gives the values has seen to it that the head with them would have been accepted.
 """
 
@@ -17,7 +17,13 @@ from edgeproxy.policy.head import Headers, ResponseHead
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OF_EACH = frozenset({"date", "etag", "last-modified", "expires", "content-length"})
+FOR_LOGS = frozenset({
+    "x-request-id", "x-correlation-id", "x-trace-id", "x-runtime", "x-response-time", "x-process-time",
+    "x-amzn-requestid", "x-amzn-trace-id", "x-amz-request-id", "x-amz-cf-id", "x-cloud-trace-context",
+    "x-envoy-upstream-service-time", "x-b3-traceid", "x-timer", "cf-ray",
+})  # fmt: skip
+"""Fields that frameworks and clouds put another value into each time, and that nothing here looks at."""
+OF_EACH = frozenset({"date", "etag", "last-modified", "expires", "content-length"}) | FOR_LOGS
 """The fields whose values are each answer's own."""
 
 

@@ -23,6 +23,7 @@ from edgeproxy.policy.decisions import Asked, Discard, OriginAnswer, Store
 from edgeproxy.policy.extension import extension
 from edgeproxy.policy.head import EMPTY, Headers, lower
 from edgeproxy.policy.http_date import parse_http_date
+from edgeproxy.policy.known import OF_EACH
 from edgeproxy.policy.stored import Freshness, LifetimeSource, Stored
 from edgeproxy.policy.validate import has_validator
 from edgeproxy.policy.vary import selecting_values
@@ -41,7 +42,7 @@ LONGEST_SHAPE = 4096
 """Octets of the fields that make a shape; a longer one is not remembered."""
 
 _PARTIAL = 206
-_DIFFER = frozenset({"date", "etag", "last-modified", "content-length", "expires", "set-cookie"})
+_DIFFER = OF_EACH | {"set-cookie"}
 """Fields of which the shape has only that they are there."""
 _SAYS_MORE = frozenset({"cache-control", "pragma", "authorization"})
 """Request fields on which storing may depend."""

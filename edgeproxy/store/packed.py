@@ -21,6 +21,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, final
 
 from edgeproxy.policy.head import Headers
+from edgeproxy.policy.known import OF_EACH
 from edgeproxy.policy.stored import Freshness, Stored
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _MARKS_AT = _TIMES.size
 MOST_MARKS = 250
 _NO_ROW = 255
 """All values stand in the answer's own string."""
-USUAL = frozenset({b"date", b"etag", b"last-modified", b"content-length", b"expires"})
+USUAL = frozenset(name.encode() for name in OF_EACH)
 """Fields whose values come again too seldom to be kept for others."""
 _SOME = 16
 """Different values of a field, from which on it is one of those."""

@@ -29,6 +29,9 @@ rules:
     ttl: 5m
     tags: ["t-{id}"]
     cache_control: "max-age=9"
+  - name: own
+    match: {path: "/own/**"}
+    tags_from: [X-Request-Id]
   - name: live
     match: {path: "/live/**"}
     pass: true
@@ -121,11 +124,13 @@ def stored(edge: Edge) -> list[Any]:
 
 FRESH: Fields = [("Cache-Control", "max-age=60"), ("Content-Type", "application/json")]
 OWN: Fields = [("ETag", '"e#"'), ("Last-Modified", "Sun, 22 Nov 2020 07:00:0# GMT")]
+LOGGED: Fields = [("X-Request-Id", "r-#"), ("x-amzn-RequestId", "#"), ("X-Runtime", "0.#")]
 PATHS = [f"/n/{number}" for number in range(5)]
 
 
 @pytest.mark.parametrize(
-    "fields", [FRESH, FRESH + OWN, OWN + FRESH, FRESH + OWN[1:], [*FRESH, ("Expires", "0")]]
+    "fields",
+    [FRESH, FRESH + OWN, OWN + FRESH, FRESH + OWN[1:], [*FRESH, ("Expires", "0")], FRESH + LOGGED],
 )
 @pytest.mark.parametrize("skew", [0, 7])
 async def test_a_miss_like_others(origin: LedgerOrigin, casts: list[str], fields: Fields, skew: int) -> None:
@@ -138,6 +143,7 @@ CASES: dict[str, tuple[list[str], Fields, bool]] = {
     "private": (PATHS, [("Cache-Control", "private"), *OWN], True),
     "by rule, with a tag of the path": ([f"/tagged/{n}" for n in range(5)], OWN, True),
     "tags of the answer": (PATHS, [*FRESH, ("Surrogate-Key", "a b")], True),
+    "tags of what is each answer's own": ([f"/own/{n}" for n in range(5)], [*FRESH, *LOGGED], False),
     "passed": ([f"/live/{n}" for n in range(5)], FRESH, True),
     "too large": ([f"/small/{n}" for n in range(5)], FRESH, False),
     "another key": ([f"/anyone/{n}?utm_a=1&b={n}" for n in range(5)], FRESH, True),
@@ -265,7 +271,7 @@ async def test_a_reload_makes_moulds_anew(origin: LedgerOrigin, tmp_path: Path, 
 HEADS = st.lists(
     st.sampled_from(
         [
-            *FRESH, *OWN,
+            *FRESH, *OWN, *LOGGED,
             ("Cache-Control", "max-age=60, s-maxage=5"), ("Cache-Control", "no-store"),
             ("Cache-Control", "public"), ("CDN-Cache-Control", "max-age=7"),
             ("Expires", "Sun, 22 Nov 2037 07:00:00 GMT"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.origin.framing import response_head
 from edgeproxy.origin.recognise import Heads, Recognised
+from edgeproxy.policy.known import OF_EACH
 
 if TYPE_CHECKING:
     from edgeproxy.policy.head import ResponseHead
@@ -102,6 +103,18 @@ def test_other_values_are_read_as_the_parser_reads_them() -> None:
 )
 def test_what_differs_otherwise_is_left_to_the_parser(octets: bytes) -> None:
     assert taught(PLAIN).find(octets) is None
+
+
+@pytest.mark.parametrize("name", sorted(OF_EACH - {"date", "content-length"}))
+def test_a_field_of_each_answers_own_is_known_as_it_is_spelled(name: str) -> None:
+    spelled = {name, name.title()} if name != "etag" else {name, "ETag"}
+    if name.endswith("id"):
+        spelled |= {name.title()[:-2] + "ID", name.title()[:-2] + "Id"}
+    for one in spelled:
+        first = answer(DATE, b"%b: 1" % one.encode(), b"Content-Length: 5")
+        found = taught(first).find(first.replace(b": 1\r", b": 2 b\r"))
+        assert found is not None, one
+        assert b"2 b" in found.values
 
 
 def test_a_body_of_which_some_is_missing() -> None:

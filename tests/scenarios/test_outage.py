@@ -37,7 +37,7 @@ RATE = 500
 CLIENTS = 20
 KEYS = 100
 """Of each pool."""
-DOWN = 15.0
+DOWN = 60.0
 """Seconds."""
 
 RULES = """
