@@ -133,11 +133,18 @@ class Call:
                 lease = prompt.leases.at_once(ask.key.primary, ask.exchange.trace.started)
                 self.flight.lease = lease
                 if lease is None:
-                    told.unfinished()  # another process may be fetching it: who can wait finds out
+                    self._is_told().unfinished()  # another process may be fetching it: who can wait finds out
                     return
         self._prompted = prompt.origin.prompt(octets, self, ask.rule)
         if self._prompted is None:
-            told.unfinished()
+            self._is_told().unfinished()
+
+    def _is_told(self) -> Told:
+        """Who is to hear of it, once. We are among what he holds, and what is prompted holds us: let go of
+        now, all is freed as soon as the answer is out, and the collector has nothing to look for."""
+        told, self._told, self._prompted = self._told, None, None
+        assert told is not None  # noqa: S101
+        return told
 
     def uncast(self, cast: Cast) -> Answer:
         """What ``answered`` would have told of instead."""
@@ -150,8 +157,10 @@ class Call:
 
     def vanish(self) -> None:
         """The client has left: what is for it alone ends, what others may use goes on."""
-        if self.alone and self._prompted is not None:
-            self._prompted.abandon()
+        prompted, self._prompted = self._prompted, None
+        if self.alone and prompted is not None:
+            self._told = None
+            prompted.abandon()
 
     async def rest(self) -> Answer:
         """What takes waiting. Only after ``unfinished``."""
@@ -191,8 +200,7 @@ class Call:
     # -- PromptListener ---------------------------------------------------------------------------------
 
     def answered(self, reply: OriginReply) -> None:
-        prompt, told = self._prompt, self._told
-        assert told is not None  # noqa: S101
+        prompt, told = self._prompt, self._is_told()
         trace = self.ask.exchange.trace
         trace.origin_seconds = prompt.clock.monotonic() - self._began
         answer: Answer | None
@@ -219,17 +227,16 @@ class Call:
 
     def interim(self, under_way: object, request_time: float) -> None:
         self._interim = (under_way, request_time)
-        assert self._told is not None  # noqa: S101
-        self._told.unfinished()
+        self._is_told().unfinished()
 
     def failed(self, error: OriginError, *, again: bool) -> None:
-        assert self._told is not None  # noqa: S101
+        told = self._is_told()
         self.ask.exchange.trace.origin_seconds = self._prompt.clock.monotonic() - self._began
         if again:
             self._resent = True
-            self._told.unfinished()
+            told.unfinished()
         else:
-            self._told.answered(self._failed(error))
+            told.answered(self._failed(error))
 
     # -- small parts ------------------------------------------------------------------------------------
 

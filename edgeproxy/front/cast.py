@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 MOST_TAILS = 64
 MOST_HEADS = 8
 
-_Tail = tuple[bytes | None, bytes | None]
-"""Before and behind the origin's milliseconds, the latter None where they are not told; nothing, where the
-head cannot be cast."""
+_Tail = tuple[bytes, ...] | None
+"""The pieces between which milliseconds are told: none, the origin's, or the shared store's and the origin's.
+None where the head cannot be cast."""
 
-_SPENT = b"origin;dur="
-_MODEL = b"origin;dur=0.00"
+_ORIGIN = b"origin;dur="
+_L2 = b"l2;dur="
+_MODEL = 7777.77777
+"""Seconds, in place of those that were spent."""
+_MODEL_SAID = b"%.2f" % (_MODEL * 1000)
+_UNKNOWN = (b"",)
 
 
 @final
@@ -58,7 +62,7 @@ class Casts:
 
     def head(self, cast: Cast, trace: Trace, accepted: str | None) -> bytes | None:
         """The head, without Connection and the empty line. ``accepted``: the client's Accept-Encoding."""
-        if self._each_differs or trace.l2_seconds or trace.queue_seconds:
+        if self._each_differs or trace.queue_seconds:
             return None
         mould, entry, length = cast.mould, cast.entry, len(cast.body)
         compression = mould.rule.overrides.compression
@@ -77,23 +81,25 @@ class Casts:
         said = (
             # By identity: members of enums, which are dear to hash.
             id(trace.forwarded), id(trace.pass_reason), id(trace.not_stored),
-            None if ttl is None else whole(ttl), age,
+            None if ttl is None else whole(ttl), age, trace.l2_seconds > 0,
         )  # fmt: skip
-        tail = head.tails.get(said)
-        if tail is None:
+        tail = head.tails.get(said, _UNKNOWN)
+        if tail is _UNKNOWN:
             if len(head.tails) >= MOST_TAILS:
                 head.tails.clear()
             tail = head.tails[said] = self._tail(trace, age)
-        before, after = tail
-        if before is None:
+        if tail is None:
             return None
         framing = b"Content-Length: %d\r\n" % length
         if entry is not None:
             parts.append(framing)
-        parts.append(before)
-        if after is not None:
+        parts.append(tail[0])
+        if len(tail) > 2:
+            parts.append(b"%.2f" % (trace.l2_seconds * 1000))
+            parts.append(tail[1])
+        if len(tail) > 1:
             parts.append(b"%.2f" % (trace.origin_seconds * 1000))
-            parts.append(after)
+            parts.append(tail[-1])
         if self._responder.sends_request_id:
             parts.append(b"X-Request-ID: %b\r\n" % trace.request_id.encode("latin-1"))
         if entry is None:
@@ -121,9 +127,12 @@ class Casts:
         )
 
     def _tail(self, trace: Trace, age: int | None) -> _Tail:
-        octets = self._responder.stable_part(replace(trace, origin_seconds=0.0), age)
-        times = octets.count(_MODEL)
-        if times > 1:
-            return None, None  # a rule of that name
-        before, mark, after = octets.partition(_MODEL)
-        return (before + _SPENT, after) if mark else (octets, None)
+        model = replace(trace, origin_seconds=_MODEL, l2_seconds=_MODEL if trace.l2_seconds else 0.0)
+        pieces = self._responder.stable_part(model, age).split(_MODEL_SAID)
+        told = (_L2, _ORIGIN) if trace.l2_seconds else (_ORIGIN,)
+        if len(pieces) == 1 or (
+            len(pieces) == len(told) + 1
+            and all(piece.endswith(name) for piece, name in zip(pieces, told, strict=False))
+        ):
+            return tuple(pieces)
+        return None  # a rule of that name

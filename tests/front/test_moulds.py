@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from edgeproxy.admin.control import Kind, PurgeRequest
 from edgeproxy.engine.fetch import Fetcher
+from edgeproxy.engine.prompt import Call
 from edgeproxy.policy.http_date import format_http_date
+from edgeproxy.store.tiered import TieredStore
 from tests.front.test_short import comparable, idle_connection, request
 from tests.support.driven import DrivenClock
 from tests.support.edge import Edge, running_edge
@@ -19,6 +21,10 @@ from tests.support.ledger import FIN, Gate, LedgerOrigin, head
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
+
+    from edgeproxy.engine.exchange import Answer
+    from edgeproxy.engine.mould import Cast
+    from edgeproxy.store.base import Found
 
 Fields = list[tuple[str, str]]
 
@@ -85,6 +91,7 @@ async def both(
     rules: Path | None = None,
     body: bytes = b"hello",
     skew: int = 0,
+    store: str = "memory:",
 ) -> list[Any]:
     """What is answered and stored with the short way on and off, which has to be equal."""
     told = []
@@ -93,7 +100,8 @@ async def both(
         for number, target in enumerate(targets):
             octets = answers(clock, fields, body + b"%d" % number, skew=skew, number=number)
             origin.script(target.partition("?")[0], [octets])
-        async with running_edge(origin.url, clock=clock, lane=lane, rules=rules) as edge:
+        shared = f"{store}/{lane}" if store.startswith("lmdb") else store
+        async with running_edge(origin.url, clock=clock, lane=lane, rules=rules, store=shared) as edge:
             await idle_connection(edge, origin)
             got: list[Any] = []
             async with edge.client() as client:
@@ -136,6 +144,25 @@ PATHS = [f"/n/{number}" for number in range(5)]
 async def test_a_miss_like_others(origin: LedgerOrigin, casts: list[str], fields: Fields, skew: int) -> None:
     await both(origin, PATHS, fields, skew=skew)
     assert PATHS[-1] in casts
+
+
+async def test_where_a_shared_store_was_asked_first(
+    origin: LedgerOrigin, casts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(call: Call, cast: Cast) -> Answer:
+        raise AssertionError("rendered by the ordinary way")
+
+    counted = TieredStore._counted
+
+    def taking_time(self: TieredStore, found: Found, began: float) -> Found:
+        return counted(self, found, began - 0.00125)  # the driven clock stands still meanwhile
+
+    monkeypatch.setattr(Call, "uncast", never)
+    monkeypatch.setattr(TieredStore, "_counted", taking_time)
+    got = await both(origin, PATHS, FRESH + OWN, store=f"lmdb:{tmp_path}")
+    assert PATHS[-1] in casts
+    told = [answer for answer in got if isinstance(answer, bytes)]
+    assert all(b"\r\nServer-Timing: tier;desc=origin, l2;dur=, origin;dur=\r\n" in one for one in told[:5])
 
 
 CASES: dict[str, tuple[list[str], Fields, bool]] = {
