@@ -97,9 +97,8 @@ class Heap:
     def has_more_than_stored(self) -> bool:
         return self._rest.is_passed(self._beside())
 
-    def look_for_cycles(self) -> None:
-        """Everything waits meanwhile."""
-        collector.over_everything()
+    def take_for_used(self) -> None:
+        """What there is beside what is stored."""
         self._rest.settle(self._beside())
 
     def _beside(self) -> int:
@@ -117,4 +116,6 @@ async def look_after(clock: Clock, stored: Callable[[], int]) -> None:
         if heap.has_grown:
             await asyncio.to_thread(heap.give_back)
             if heap.has_more_than_stored:
-                heap.look_for_cycles()
+                collector.over_everything()
+                await asyncio.to_thread(heap.give_back)
+                heap.take_for_used()

@@ -53,5 +53,5 @@ def test_what_is_stored_explains_growth() -> None:
     assert not heap.has_more_than_stored
     size = 400 * MIB + AT_LEAST + 1
     assert heap.has_more_than_stored
-    heap.look_for_cycles()
+    heap.take_for_used()
     assert not heap.has_more_than_stored
