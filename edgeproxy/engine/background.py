@@ -1,7 +1,8 @@
 """The only create_task: background work that is owned, named, logged when it fails, and ended at the end.
 
 Rules of this file: no task is ever unreferenced (asyncio keeps only weak references); an exception in one is
-logged with its name and never lost; ``close()`` leaves none behind.
+logged with its name and never lost; ``close()`` leaves none behind, and asks again where one has taken the
+first cancelling for something else (a time limit of a library's that ran out in the same moment).
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 log = logging.getLogger("edgeproxy.background")
+
+AGAIN = 1.0
+"""Seconds until what is still running is cancelled again."""
 
 
 class Background:
@@ -41,6 +45,8 @@ class Background:
             await asyncio.gather(*work, return_exceptions=True)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=AGAIN)
+            await asyncio.sleep(0)  # done, but not yet told to us

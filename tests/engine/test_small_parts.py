@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,25 @@ async def test_background_work_ends_with_its_owner() -> None:
     task = background.spawn(asyncio.Event().wait(), "endless")  # type: ignore[arg-type]
     await background.close()
     assert task.cancelled()
+
+
+async def test_background_work_that_takes_a_cancelling_for_something_else_ends_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgeproxy.engine.background.AGAIN", 0.01)
+    background = Background()
+
+    async def deaf_once() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    task = background.spawn(deaf_once(), "deaf")
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await background.close()
+    assert task.cancelled()
+    assert len(background) == 0
 
 
 async def test_a_flight_is_resolved_once_and_gives_way_to_a_newer_one() -> None:
