@@ -107,7 +107,11 @@ async def test_tls_is_verified_both_ways(
         await store.close()
     store = await opened(tls, background)
     await stored(store, "/a")
-    assert await tier_of(store, "/a") is Tier.L2
+    found = None
+    while found is None:  # on a busy machine a read may take longer than its budget
+        found = await tier_of(store, "/a")
+        await asyncio.sleep(0.01)
+    assert found is Tier.L2
     await store.close()
 
 
