@@ -37,7 +37,7 @@ from edgeproxy.cluster.receipts import Keys, Registry
 from edgeproxy.cluster.redis_link import connect
 from edgeproxy.cluster.scripts import Scripts, is_full
 from edgeproxy.cluster.untold import Untold
-from edgeproxy.store.purge import PurgeKind, PurgeOrder
+from edgeproxy.store.purge import PurgeKind, PurgeOrder, octets, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -367,10 +367,10 @@ def _record(order: PurgeOrder) -> bytes:
     return msgspec.msgpack.encode(
         _Told(
             order.kind,
-            _octets(order.value),
-            None if order.host is None else _octets(order.host),
+            octets(order.value),
+            None if order.host is None else octets(order.host),
             order.soft,
-            tuple(map(_octets, order.targets)),
+            tuple(map(octets, order.targets)),
         )
     )
 
@@ -380,10 +380,10 @@ def _order(fields: dict[bytes, bytes]) -> PurgeOrder:
         told = msgspec.msgpack.decode(fields[b"purge"], type=_Told)
         return PurgeOrder(
             told.kind,
-            _text(told.value),
-            None if told.host is None else _text(told.host),
+            text(told.value),
+            None if told.host is None else text(told.host),
             told.soft,
-            tuple(map(_text, told.targets)),
+            tuple(map(text, told.targets)),
         )
     except (KeyError, ValueError, msgspec.MsgspecError, RecursionError):
         return PurgeOrder(PurgeKind.ALL)
@@ -392,11 +392,3 @@ def _order(fields: dict[bytes, bytes]) -> PurgeOrder:
 def _position(name: bytes) -> Position:
     milliseconds, _, sequence = name.partition(b"-")
     return int(milliseconds), int(sequence)
-
-
-def _octets(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")

@@ -57,7 +57,7 @@ class Blocks(Generic[T]):
         """Block -> its table. The same dict until ``forget``."""
         self._tables: dict[bytes, T] = {}
         self._lines: set[bytes] = set()
-        """What the names of the tables are made of."""
+        """What the names of the tables are made of. Fields that select nothing are looked at each time."""
         self._unsure = unsure
         self._seen = Seen(MOST_SEEN)
         self._of_rules: frozenset[str] = SELECTS_NOTHING
@@ -98,7 +98,7 @@ class Blocks(Generic[T]):
             if len(self._tables) >= MOST_TABLES:
                 self._drop_tables()
             table = self._tables[name] = self._make()
-            self._lines.update(name.split(b"\r\n"))
+            self._lines.update(line for line in name.split(b"\r\n") if not self._selects_nothing(line))
         if name is block or self._seen.before(block):
             self._know(block, table)
         return table
@@ -124,16 +124,17 @@ class Blocks(Generic[T]):
             if not colon or name not in self._dropped or name in names or _PLAIN(value) is None:
                 return None
             names.append(name)
-        table = self._tables.get(b"\r\n".join(kept))
-        if table is not None and self._seen.before(block):
-            self._know(block, table)
-        return table
+        return self._named(b"\r\n".join(kept), block)
 
     def like(self, block: bytes) -> T | None:
         """The table of the blocks that mean the same as this one, which the parser has accepted too."""
         if len(block) > LONGEST:
             return None
-        table = self._tables.get(self._reduced(block))
+        return self._named(self._reduced(block), block)
+
+    def _named(self, name: bytes, block: bytes) -> T | None:
+        """The table of that name, for a block that comes to it."""
+        table = self._tables.get(name)
         if table is not None and self._seen.before(block):
             self._know(block, table)
         return table
@@ -162,9 +163,12 @@ class Blocks(Generic[T]):
         for line in lines:
             if line[:1] in (b" ", b"\t"):
                 return block  # the line before goes on
-            if line.partition(b":")[0].lower() not in self._dropped:
+            if not self._selects_nothing(line):
                 kept.append(line)
         return b"\r\n".join(kept)
+
+    def _selects_nothing(self, line: bytes) -> bool:
+        return line.partition(b":")[0].lower() in self._dropped
 
 
 def asked_for(rules: Iterable[Rule]) -> set[str]:

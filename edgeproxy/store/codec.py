@@ -27,8 +27,8 @@ import msgspec
 from edgeproxy.policy.stored import Part
 from edgeproxy.policy.vocabulary import LookupMiss
 from edgeproxy.store.entry import Codings, Entry
-from edgeproxy.store.frame import FAR, Frames, framed, text
-from edgeproxy.store.purge import octets
+from edgeproxy.store.frame import FAR, Frames, framed
+from edgeproxy.store.purge import octets, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -204,7 +204,7 @@ def coordinates(data: bytes, namespace: bytes) -> Coordinates | None:
             text(meta.variant),
             text(meta.host),
             text(meta.target),
-            tuple(map(text, meta.tags)),
+            _texts(meta.tags),
             int.from_bytes(order[:8], "big"),
             _HEAD.size + meta_length + body + coded,
             text(meta.rule),
@@ -310,8 +310,8 @@ def _marker(meta: _MarkerMeta, order: bytes, key: Key, namespace: bytes) -> Mark
         or not 0 <= meta.expires <= FAR
     ):
         return LookupMiss.CORRUPT
-    names = tuple(tuple(map(text, names)) for names in meta.names)
-    return Marker(primary, names, tuple(map(text, meta.variants)), meta.expires, order)
+    names = tuple(map(_texts, meta.names))
+    return Marker(primary, names, _texts(meta.variants), meta.expires, order)
 
 
 def _entry(
@@ -347,7 +347,7 @@ def _entry(
     if not known.asked and frames.packing is not None:
         known.learn_recipe(frames.packing, stored)
     return Entry(
-        *key[:1], host, target, key[1], stored, body, epoch, started, tags, rule, codings or None,
+        key[0], host, target, key[1], stored, body, epoch, started, tags, rule, codings or None,
         meta.fetch_seconds,
     )  # fmt: skip
 

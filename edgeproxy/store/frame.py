@@ -21,7 +21,7 @@ import msgspec
 from edgeproxy.policy.head import Headers
 from edgeproxy.policy.stored import Freshness, LifetimeSource, Stored
 from edgeproxy.store.packed import USUAL
-from edgeproxy.store.purge import octets
+from edgeproxy.store.purge import octets, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +86,7 @@ def framed(entry: Entry) -> tuple[bytes, Sequence[bytes]]:
 
 def _of_kind(kind: Kind, row: int, own: tuple[int, ...]) -> bytes:
     model = kind.model(row)
-    return _encoded(model, _blank(model.headers.raw, own), own)
+    return _encoded(model, tuple(model.headers.raw), own)
 
 
 def _blank(raw: Sequence[RawField], own: tuple[int, ...]) -> tuple[RawField, ...]:
@@ -122,7 +122,7 @@ class Known:
     """A frame that was checked. ``recipe``: how its answers are packed, once that was asked for."""
 
     __slots__ = (
-        "_all_own", "_lengths", "_own_lengths", "_reason", "_vary", "asked", "coding", "frame", "recipe",
+        "_lengths", "_own_lengths", "_reason", "_vary", "asked", "coding", "frame", "recipe",
     )  # fmt: skip
 
     def __init__(self, frame: Frame) -> None:
@@ -194,10 +194,6 @@ class Frames:
                 self._octets = 0
             self._known[data] = known
         return known
-
-
-def text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
 
 
 def _well_formed(frame: Frame) -> bool:

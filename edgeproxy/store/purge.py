@@ -117,6 +117,11 @@ def octets(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def text(data: bytes) -> str:
+    """What ``octets`` made octets of. Raises UnicodeDecodeError where it was not that."""
+    return data.decode("utf-8", "surrogatepass")
+
+
 def matches(order: PurgeOrder, entry: Entry) -> bool:
     """Whether the order concerns the entry (whatever its number)."""
     return concerns(order, entry.host, entry.target, entry.tags)

@@ -122,12 +122,15 @@ class SharedStore:
         )  # fmt: skip
         spawn(self._maintain(), f"maintenance of {name}")
 
+    def _may_be_asked(self) -> bool:
+        may = not self._closed and self.breaker.allows()
+        self.counts["reads" if may else "skipped"] += 1
+        return may
+
     def get_now(self, key: str) -> bytes | LookupMiss:
         """As ``get``, of a cache that answers at once. Raises nothing."""
-        if self._closed or not self.breaker.allows():
-            self.counts["skipped"] += 1
+        if not self._may_be_asked():
             return LookupMiss.BREAKER_OPEN
-        self.counts["reads"] += 1
         try:
             data = self.cache.read_now(key)
         except Exception as error:  # noqa: BLE001  # whatever a backend raises is a miss
@@ -139,10 +142,8 @@ class SharedStore:
         """The octets under the key, within the budget (seconds). Raises nothing but CancelledError."""
         if self.cache.immediate:
             return self.get_now(key)
-        if self._closed or not self.breaker.allows():
-            self.counts["skipped"] += 1
+        if not self._may_be_asked():
             return LookupMiss.BREAKER_OPEN
-        self.counts["reads"] += 1
         if self._reads >= MOST_READS:
             self.counts["busy"] += 1
             return LookupMiss.TIMEOUT

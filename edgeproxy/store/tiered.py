@@ -246,15 +246,13 @@ class TieredStore:
         if len(data) < LARGE:
             return self._decoded(shared, key, data, place)
         start = data[:8]
-        reading, data = (
-            self._large.read(data, place, self._clock.now()),
-            b"",
-        )  # who waits need not hold it too
+        reading = self._large.read(data, place, self._clock.now())
+        del data  # who waits need not hold it too
         return self._usable(shared, key, await asyncio.shield(reading), start)
 
     def _decoded(self, shared: SharedStore, key: str, data: bytes, place: tuple[bytes, str, str]) -> Record:
-        namespace, *of = place
-        record = decode(data, (of[0], of[1]), namespace, self._clock.now(), self._frames)
+        namespace, primary, variant = place
+        record = decode(data, (primary, variant), namespace, self._clock.now(), self._frames)
         return self._usable(shared, key, record, data[:8])
 
     def _usable(self, shared: SharedStore, key: str, record: Record, start: bytes) -> Record:

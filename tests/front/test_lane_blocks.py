@@ -225,6 +225,16 @@ def test_what_need_not_be_parsed(lines: tuple[bytes, ...], is_alike: bool) -> No
     assert blocks.alike(block) is (plain if is_alike else None)
 
 
+def test_a_field_that_selects_nothing_is_looked_at_whatever_stands_in_other_blocks() -> None:
+    """One that is equal to itself alone, since it may be read in two ways, has such fields in its name."""
+    blocks = tables()
+    odd = b"Host: a\r\nUser-Agent: x\r\n folded\r\n\r\n"
+    assert table(blocks, odd) is not None
+    assert table(blocks, b"Host: a\r\n\r\n") is not None
+    assert blocks.alike(odd[:-2] + b"User-Agent: y\r\n\r\n") is None
+    assert blocks.alike(odd) is None
+
+
 def test_many_lines_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = tables()
     block = b"\r\n".join((b"Host: a", *(b"X-%d: y" % n for n in range(60)), b"", b""))
