@@ -31,6 +31,9 @@ MOST = 65_536
 LONGEST = 256
 """Characters of a field's value that tell buckets apart."""
 
+MOST_MADE = 1024
+"""Answers that are remembered."""
+
 _DENIED = FromEdge(403, "Not for this client", "The rule for this path does not answer this address.")
 
 
@@ -74,6 +77,7 @@ class Gates:
     def __init__(self, clock: Clock, buckets: Tokens | None = None) -> None:
         self._clock = clock
         self.buckets: Tokens = buckets or Buckets()
+        self._made: dict[tuple[str, int], tuple[RateLimit, FromEdge]] = {}
 
     def refusal(self, rule: Rule, head: RequestHead, trace: Trace, *, take: bool = True) -> FromEdge | None:
         """Why a request is not answered; None if it is. ``take``: that costs it its token."""
@@ -89,20 +93,31 @@ class Gates:
         if not wait:
             return None
         trace.tier, trace.unsatisfied = Tier.EDGE, Unsatisfied.RATE_LIMITED
-        seconds = max(1, ceil(wait))
-        return FromEdge(
-            429,
-            "Too many requests",
-            f"Come back in {seconds} s.",
-            (
-                ("Retry-After", str(seconds)),
-                (
-                    "RateLimit-Policy",
-                    f'"{rule.name}";q={limit.burst};w={max(1, ceil(limit.burst / limit.rate))}',
-                ),
-                ("RateLimit", f'"{rule.name}";r=0;t={seconds}'),
-            ),
-        )
+        return self._too_many(rule.name, limit, max(1, ceil(wait)))
+
+    def _too_many(self, name: str, limit: RateLimit, seconds: int) -> FromEdge:
+        """The same answer for all who are to wait as long: they come by the thousand."""
+        made = self._made.get((name, seconds))
+        if made is None or made[0] is not limit:
+            if len(self._made) >= MOST_MADE:
+                self._made.clear()
+            made = self._made[name, seconds] = (limit, _answer(name, limit, seconds))
+        return made[1]
+
+
+def _answer(name: str, limit: RateLimit, seconds: int) -> FromEdge:
+    """Fields of draft-ietf-httpapi-ratelimit-headers."""
+    window = max(1, ceil(limit.burst / limit.rate))
+    return FromEdge(
+        429,
+        "Too many requests",
+        f"Come back in {seconds} s.",
+        (
+            ("Retry-After", str(seconds)),
+            ("RateLimit-Policy", f'"{name}";q={limit.burst};w={window}'),
+            ("RateLimit", f'"{name}";r=0;t={seconds}'),
+        ),
+    )
 
 
 def _key(limit: RateLimit, head: RequestHead, client: str) -> str:

@@ -283,7 +283,6 @@ class ShortWay:
         if block.may_bypass and not overrides.pass_ and bypass(head, overrides) is not None:
             return False
         trace = Trace(self._next_id(), self._clock.monotonic(), "GET", block.host, target, client)
-        exchange = Exchange(head, trace, client=told)
         rule, engine = matched.rule, self._engine
         gated = rule.rate_limit is not None or rule.clients is not None
         if gated and (refusal := engine.gates.refusal(rule, head, trace, take=False)) is not None:
@@ -299,6 +298,7 @@ class ShortWay:
             and self._whole(protocol, block, entry, Tier.L1, rule, trace, learn)
         ):
             return True
+        exchange = Exchange(head, trace, client=told)
         step: FromEntry | Whole | Call | None = engine.prompt.look(exchange, matched, manner)
         if step is None:
             return False
