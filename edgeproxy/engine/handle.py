@@ -324,6 +324,7 @@ class Engine:
             else RequestHead("GET", head.scheme, head.host, head.target, head.headers),
             trace=Trace(
                 request_id=f"{ask.exchange.trace.request_id}-refresh",
+                started=now,
                 rule=ask.rule.name,
                 key=ask.key.primary,
             ),

@@ -92,7 +92,7 @@ class Call:
     ``passed``: the rule sends it past the cache."""
 
     __slots__ = (
-        "_began", "_interim", "_once", "_prompt", "_prompted", "_resent", "_told",
+        "_began", "_once", "_prompt", "_prompted", "_resent", "_told", "_under_way",
         "alone", "ask", "flight", "manner", "passed", "reason", "start",
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ class Call:
     ) -> None:
         self._prompt = prompt
         self._prompted: Prompted | None = None
-        self._interim: tuple[object, float] | None = None
+        self._under_way: object = None
         self._told: Told | None = None
         self._began = 0.0
         self._resent = False
@@ -123,9 +123,18 @@ class Call:
 
     def send(self, octets: bytes, told: Told) -> None:
         """Ask the origin, now if that can be done at once; ``told`` hears of it later, or of what is left."""
+        self._told = told
+        try:
+            self._send(octets)
+        except Exception:
+            log.exception("request %s failed", self.ask.exchange.trace.request_id)
+            self._prompt.fetcher.abandon(self.flight)
+            if self._told is not None:
+                self._is_told().answered(BROKEN)
+
+    def _send(self, octets: bytes) -> None:
         prompt, ask = self._prompt, self.ask
         self._began = prompt.clock.monotonic()
-        self._told = told
         joins = ask.rule.coalesce.enabled and not self.manner.events
         if not self.alone and joins:
             self.flight = prompt.flights.begin(ask.key.primary, self.start.epoch, self._began)
@@ -155,17 +164,19 @@ class Call:
         now = self._prompt.clock.now()
         return FromEntry(entry, deliver(ask.exchange.head, entry.stored, ask.rule.overrides, now), ask.rule)
 
-    def vanish(self) -> None:
-        """The client has left: what is for it alone ends, what others may use goes on."""
-        prompted, self._prompted = self._prompted, None
-        if self.alone and prompted is not None:
-            self._told = None
-            prompted.abandon()
+    def vanish(self) -> bool:
+        """The client has left: what is for it alone ends, what others may use goes on. Whether it has ended:
+        then nobody will be told any more."""
+        if not self.alone or self._prompted is None:
+            return False
+        prompted, self._prompted, self._told = self._prompted, None, None
+        prompted.abandon()
+        return True
 
     async def rest(self) -> Answer:
         """What takes waiting. Only after ``unfinished``."""
         prompt, ask = self._prompt, self.ask
-        if self._interim is None:
+        if self._under_way is None:
             # It could not be sent at once, or was and has to be again.
             if self.passed:
                 return await self._pass()
@@ -180,10 +191,9 @@ class Call:
                 resent=self._resent,
                 once=self._once,
             )
-        under_way, request_time = self._interim
         try:
             try:
-                reply = await prompt.origin.after_interim(under_way, request_time, self._forward())
+                reply = await prompt.origin.go_on(self._under_way, self._forward())
             finally:
                 ask.exchange.trace.origin_seconds += prompt.clock.monotonic() - self._began
             answer = self._settled(prompt.fetcher.received(ask.exchange.trace, reply))
@@ -225,8 +235,8 @@ class Call:
         else:
             told.answered(answer)
 
-    def interim(self, under_way: object, request_time: float) -> None:
-        self._interim = (under_way, request_time)
+    def goes_on(self, under_way: object) -> None:
+        self._under_way = under_way
         self._is_told().unfinished()
 
     def failed(self, error: OriginError, *, again: bool) -> None:

@@ -354,11 +354,9 @@ class Handler:
             if method == "HEAD" and serve.form is Form.FULL and not body:
                 length = entry.stored.length  # of what GET would bring, whether its body is here or not
             head += b"Content-Length: %d\r\n" % length
-        rule = answer.rule
-        gated = rule.rate_limit is not None or rule.clients is not None
         if (
             segment
-            and not gated
+            and not answer.rule.is_gated
             and self.lane is not None
             and serve.form in _LEARNED
             and trace.word is CacheWord.HIT

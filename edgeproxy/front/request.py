@@ -93,4 +93,6 @@ def _absolute(target: str, method: str) -> tuple[str, str | None]:
     authority, path = rest[:end], rest[end:]
     if not authority or "@" in authority:
         raise Refused(400, "The request target's authority is not a host with an optional port.")
+    if not path and method == "OPTIONS":
+        return "*", authority  # RFC 9112 §3.2.4
     return (path if path.startswith("/") else f"/{path}"), authority

@@ -18,20 +18,24 @@ if TYPE_CHECKING:
 
 @final
 class SampledLane(Lane):
-    """The same lane under another name: what either learns and counts is both's."""
+    """The same lane under another name: what either learns and counts is both's. ``lane`` is asked as it is:
+    it may be one that declines more (traced.py)."""
+
+    __slots__ = ("_differences", "_lane")
 
     def __init__(self, lane: Lane, differences: Differences) -> None:
         self.__dict__ = lane.__dict__
+        self._lane = lane
         self._differences = differences
 
     def answer(self, protocol: EdgeProtocol, data: bytes) -> bool:
-        if self._differences.left > 0 and super().answer(protocol, data):
+        if self._differences.left > 0 and self._lane.answer(protocol, data):
             self._differences.left -= 1
             return True
         return False
 
     def answer_parsed(self, protocol: EdgeProtocol, data: bytes) -> bool:
-        if self._differences.left > 0 and super().answer_parsed(protocol, data):
+        if self._differences.left > 0 and self._lane.answer_parsed(protocol, data):
             self._differences.left -= 1
             return True
         return False

@@ -155,8 +155,7 @@ class Pending:
         """The client has left."""
         exchange = self.call.ask.exchange
         exchange.vanish()
-        if exchange.on_vanish is None and self.call.alone:
-            self.call.vanish()
+        if exchange.on_vanish is None and self.call.vanish():
             exchange.trace.aborted = True
             self._short.done(self)
 
@@ -284,10 +283,11 @@ class ShortWay:
             return False
         trace = Trace(self._next_id(), self._clock.monotonic(), "GET", block.host, target, client)
         rule, engine = matched.rule, self._engine
-        gated = rule.rate_limit is not None or rule.clients is not None
+        gated = rule.is_gated
         if gated and (refusal := engine.gates.refusal(rule, head, trace, take=False)) is not None:
             return self._refuse(protocol, refusal, trace, rule.name)
-        learn = data if block.learnable and handler.lane is not None and not handler.draining else None
+        may_learn = block.learnable and not gated and handler.lane is not None and not handler.draining
+        learn = data if may_learn else None
         manner = self._manner(block, head, rule)
         if (
             manner.prefix is not None
@@ -300,19 +300,23 @@ class ShortWay:
             return True
         exchange = Exchange(head, trace, client=told)
         step: FromEntry | Whole | Call | None = engine.prompt.look(exchange, matched, manner)
+        if type(step) is Whole:
+            if not gated and self._whole(protocol, block, step.entry, Tier.L2, rule, trace, learn):
+                return True
+            step = engine.prompt.open(step)
         if step is None:
             return False
+        octets = None
+        if type(step) is FromEntry:
+            octets = self._entry_octets(step, trace, learn)
+            if octets is None:
+                return False
+        # The token is taken last: from here on the request is answered, and not the ordinary way.
         if gated and (refusal := engine.gates.refusal(rule, head, trace)) is not None:
             # Another worker has taken the token meanwhile: nothing of what was looked up is told.
             trace = Trace(trace.request_id, trace.started, "GET", block.host, target, client)
             trace.unsatisfied = Unsatisfied.RATE_LIMITED
             return self._refuse(protocol, refusal, trace, rule.name)
-        if type(step) is Whole:
-            if self._whole(protocol, block, step.entry, Tier.L2, rule, trace, learn):
-                return True
-            step = engine.prompt.open(step)
-            if step is None:
-                return False
         if type(step) is Call:
             if handler.in_flight >= engine.overload.mark and not engine.overload.admits(own=0):
                 trace.failure = OriginFailure.SHED
@@ -326,8 +330,10 @@ class ShortWay:
             protocol.await_answer(pending)
             step.send(b"".join(plan.filled(values)), pending)
             return True
-        assert isinstance(step, FromEntry)  # noqa: S101
-        return self._hit(protocol, step, trace, learn)
+        assert type(step) is FromEntry  # noqa: S101
+        assert octets is not None  # noqa: S101
+        step.entry.hits += 1
+        return self._answer(protocol, *octets, trace)
 
     def _whole(
         self,
@@ -420,13 +426,6 @@ class ShortWay:
         return _Plan(rule, Template(octets, [text.encode() for text in marks]))
 
     # -- answers ----------------------------------------------------------------------------------------
-
-    def _hit(self, protocol: EdgeProtocol, answer: FromEntry, trace: Trace, learn: bytes | None) -> bool:
-        octets = self._entry_octets(answer, trace, learn)
-        if octets is None:
-            return False
-        answer.entry.hits += 1
-        return self._answer(protocol, *octets, trace)
 
     def _entry_octets(
         self, answer: FromEntry, trace: Trace, learn: bytes | None

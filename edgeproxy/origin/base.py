@@ -116,16 +116,17 @@ class OriginReply(Protocol):
 
 
 class PromptListener(Protocol):
-    """Who is told what came of a prompted request; called once."""
+    """Who is told what came of a prompted request: one of these is called, once."""
 
     def answered(self, reply: OriginReply) -> None:
         """The head is here, and with it the whole body (``take_all``) or its beginning."""
 
-    def interim(self, under_way: object, request_time: float) -> None:
-        """A 1xx is here first: the rest is ``Origin.after_interim(under_way, ...)``'s."""
+    def goes_on(self, under_way: object) -> None:
+        """What came is not the last word: the rest is ``Origin.go_on(under_way, ...)``'s."""
 
     def failed(self, error: OriginError, *, again: bool) -> None:
-        """``again``: nothing of an answer came, and a reused connection was dead: it may go once more."""
+        """``again``: a kept connection was dead. It may go once more, on a new one (``Forward.resent``), and
+        the origin's budget has been charged for that."""
 
 
 class Route(Protocol):
@@ -150,8 +151,9 @@ class Origin(Protocol):
     def prompt(self, octets: bytes, listener: PromptListener, route: Route) -> Prompted | None:
         """Send a GET's head now, on an idle connection; None where that is not possible at once."""
 
-    async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> OriginReply:
-        """The final answer to a prompted request. Raises OriginError."""
+    async def go_on(self, under_way: object, forward: Forward) -> OriginReply:
+        """The final answer to a prompted request, which ``forward`` is, with what has come so far. Raises
+        OriginError."""
 
     @property
     def authority(self) -> str:

@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
 
     from edgeproxy.clock import Clock
-    from edgeproxy.origin.base import Forward, PromptListener
+    from edgeproxy.origin.base import Forward
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.descriptors import Descriptors
+    from edgeproxy.origin.prompted import Interim, Listener
     from edgeproxy.origin.upload import Spawn
     from edgeproxy.policy.head import Headers
 
@@ -156,9 +157,7 @@ class OriginClient:
         """End every connection; a fetch under way fails. Returns when no descriptor is left."""
         await self._pool.aclose()
 
-    def prompt(
-        self, octets: bytes, listener: PromptListener, read_timeout: float | None = None
-    ) -> Prompted | None:
+    def prompt(self, octets: bytes, listener: Listener, read_timeout: float | None = None) -> Prompted | None:
         """As ``Origin.prompt``, of this one origin. Raises nothing."""
         pool = self._pool
         if not pool.idle or not pool.try_enter():
@@ -175,11 +174,10 @@ class OriginClient:
             return None
         return Prompted(self, connection, listener, read_timeout)
 
-    async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> Reply:
-        """See ``Origin.after_interim``. Raises OriginError."""
-        connection, message = cast("tuple[Connection, RawResponseMessage]", under_way)
+    async def after_interim(self, interim: Interim, forward: Forward) -> Reply:
+        """The final answer to a prompted request, which ``forward`` is. Raises OriginError."""
         try:
-            return await self._final(connection, forward, message, request_time)
+            return await self._final(interim.connection, forward, interim.message, interim.request_time)
         except BaseException as error:
             if isinstance(error, OriginError):
                 self.count(error)

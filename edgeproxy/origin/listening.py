@@ -1,9 +1,10 @@
-"""Between a prompted request and who asked for it: what came of it is settled, as pools.py settles others.
+"""Between a prompted request and who asked for it: what is the last word is settled here, as in pools.py.
 
 Rules of this file:
 
-- The listener is told what happened, once, unless it may go once more; then it is told so, and the origin's
-  budget has been charged for it. What is sent again goes the ordinary way (pools.py).
+- The listener is told what happened, once. Where the pool's policy may have it sent again, nothing is
+  settled: the listener is told that it goes on, in a task, and pools.py decides as it does of every outcome.
+- A kept connection that was dead is no outcome: it goes once more, if the origin's budget has room.
 - Only closed breakers are prompted: there is no trial here, and nothing extra.
 """
 
@@ -11,20 +12,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from edgeproxy.origin.base import OriginError
 from edgeproxy.origin.member import ERRORS
-from edgeproxy.origin.retry import elsewhere_only, kind
-from edgeproxy.policy.vocabulary import OriginFailure
+from edgeproxy.origin.retry import kind
 
 if TYPE_CHECKING:
-    from edgeproxy.origin.base import OriginReply, PromptListener
+    from edgeproxy.origin.base import OriginError, OriginReply, PromptListener
     from edgeproxy.origin.member import Member
     from edgeproxy.origin.pools import OriginPool
+    from edgeproxy.origin.prompted import Interim
+
+
+@final
+class Unsettled:
+    """A prompted request that goes on: what has come of it at ``member``."""
+
+    __slots__ = ("member", "outcome", "pool")
+
+    def __init__(
+        self, pool: OriginPool, member: Member, outcome: OriginReply | OriginError | Interim
+    ) -> None:
+        self.pool = pool
+        self.member = member
+        self.outcome = outcome
 
 
 @final
 class Listening:
-    """``PromptListener`` of origin/base.py. ``retry``: the rule's, as in ``Forward``."""
+    """``Listener`` of origin/prompted.py. ``retry``: the rule's, as in ``Forward``."""
 
     __slots__ = ("_listener", "_member", "_pool", "_retry")
 
@@ -38,20 +52,18 @@ class Listening:
         member = self._member
         status = reply.status
         if status >= 500 and status in ERRORS:
-            member.erred(reply.response_time, status, trial=False)
             if self._may_repeat("5xx"):
-                reply.body.close()
-                error = OriginError(OriginFailure.SERVER_ERROR, status=status)
-                self._listener.failed(error, again=True)
+                self._goes_on(reply)
                 return
+            member.erred(reply.response_time, status, trial=False)
         else:
             member.answered(reply)
             if self._pool.solo is None:
                 self._pool.group_of(member).look_for_slow(member, reply.response_time)
         self._listener.answered(reply)
 
-    def interim(self, under_way: object, request_time: float) -> None:
-        self._listener.interim((self._pool, self._member, under_way), request_time)
+    def interim(self, interim: Interim) -> None:
+        self._goes_on(interim)
 
     def failed(self, error: OriginError, *, again: bool) -> None:
         member = self._member
@@ -61,18 +73,16 @@ class Listening:
             if not again:
                 member.client.count(error)
                 member.failed(member.now(), error, trial=False)
+        elif self._may_repeat(kind(error.failure)):
+            self._goes_on(error)
+            return
         else:
             member.failed(member.now(), error, trial=False)
-            what = kind(error.failure)
-            alone = self._pool.solo is not None or len(self._pool.stable.members) == 1
-            again = what is not None and not (alone and elsewhere_only(error)) and self._may_repeat(what)
         self._listener.failed(error, again=again)
 
-    def _may_repeat(self, what: str) -> bool:
+    def _may_repeat(self, what: str | None) -> bool:
         policy = self._pool.spec.retries
-        if what not in policy.on or not policy.attempts or self._retry == "none":
-            return False
-        if not self._member.may_resend():
-            return False
-        self._member.retries += 1
-        return True
+        return what in policy.on and policy.attempts > 0 and self._retry != "none"
+
+    def _goes_on(self, outcome: OriginReply | OriginError | Interim) -> None:
+        self._listener.goes_on(Unsettled(self._pool, self._member, outcome))

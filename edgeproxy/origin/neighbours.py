@@ -79,6 +79,8 @@ class Neighbours:
     def forget(self) -> None:
         """Members are others now: read everything again."""
         self._serial = -1
+        if self._board is not None:
+            self._board.forget()
 
     def _adopt(self, member: Member, said: Said) -> None:
         breaker, now = member.breaker, self._clock.now()

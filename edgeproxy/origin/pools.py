@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from edgeproxy.origin.base import OriginError, Purpose
 from edgeproxy.origin.breaker import State
@@ -24,8 +24,9 @@ from edgeproxy.origin.canary import Canary
 from edgeproxy.origin.deadline import TimedBody, TimedReply, by
 from edgeproxy.origin.group import Group
 from edgeproxy.origin.keeper import Keeper
-from edgeproxy.origin.listening import Listening
+from edgeproxy.origin.listening import Listening, Unsettled
 from edgeproxy.origin.neighbours import Neighbours
+from edgeproxy.origin.prompted import Interim
 from edgeproxy.origin.retry import elsewhere_only, is_error, may_repeat, pause
 from edgeproxy.policy.vocabulary import OriginFailure
 from edgeproxy.rules.pools import DEFAULT
@@ -232,17 +233,18 @@ class Pools:
                 each.turn = turn
         return prompted
 
-    async def after_interim(self, under_way: object, request_time: float, forward: Forward) -> OriginReply:
-        """See ``Origin.after_interim``. Raises OriginError."""
-        pool, member, inner = cast("tuple[OriginPool, Member, object]", under_way)
-        attempt = Attempt(pool, member, trial=False, extra=False)
-        try:
-            reply = await member.client.after_interim(inner, request_time, forward)
-        except OriginError as error:
-            self._settle(attempt, error)
-            raise
-        self._settle(attempt, reply)
-        return reply
+    async def go_on(self, under_way: object, forward: Forward) -> OriginReply:
+        """See ``Origin.go_on``. Raises OriginError."""
+        assert isinstance(under_way, Unsettled)  # noqa: S101
+        member, outcome = under_way.member, under_way.outcome
+        if isinstance(outcome, Interim):
+            try:
+                outcome = await member.client.after_interim(outcome, forward)
+            except OriginError as error:
+                outcome = error
+        return await self._fetch(
+            under_way.pool, forward, Attempt(under_way.pool, member, trial=False, extra=False), outcome
+        )
 
     @property
     def authority(self) -> str:
@@ -268,7 +270,13 @@ class Pools:
                 outcome = await self._send(attempt, forward, due)
             self._settle(attempt, outcome)
             tried.append(attempt.member)
-            again = await self._again(pool, forward, outcome, tried, repeats, due)
+            try:
+                again = await self._again(pool, forward, outcome, tried, repeats, due)
+            except BaseException:
+                # The client has left while another attempt was waited for: the place is given back.
+                if not isinstance(outcome, OriginError):
+                    outcome.body.close()
+                raise
             if again is None:
                 break
             if not isinstance(outcome, OriginError):

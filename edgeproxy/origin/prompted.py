@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aiohttp.http_parser import RawResponseMessage
     from aiohttp.streams import StreamReader
 
-    from edgeproxy.origin.base import PromptListener
+    from edgeproxy.origin.base import OriginReply
     from edgeproxy.origin.connection import Connection
     from edgeproxy.origin.recognise import Heads
     from edgeproxy.policy.head import Headers
@@ -51,13 +51,38 @@ class _Client(Protocol):
 
 
 @final
+class Interim:
+    """A request whose final answer is still to come: the last ``message`` was a 1xx."""
+
+    __slots__ = ("connection", "message", "request_time")
+
+    def __init__(self, connection: Connection, message: RawResponseMessage, request_time: float) -> None:
+        self.connection = connection
+        self.message = message
+        self.request_time = request_time
+
+
+class Listener(Protocol):
+    """Who is told what came of it: one of these is called, once."""
+
+    def answered(self, reply: OriginReply) -> None:
+        """The head is here, and with it the whole body (``take_all``) or its beginning."""
+
+    def interim(self, interim: Interim) -> None:
+        """A 1xx is here first: the rest is ``OriginClient.after_interim``'s."""
+
+    def failed(self, error: OriginError, *, again: bool) -> None:
+        """``again``: nothing of an answer came, and the connection was a kept one that was dead."""
+
+
+@final
 class Prompted:
     """One such request. ``abandon`` ends it unheard."""
 
     __slots__ = ("_client", "_connection", "_early", "_listener", "_read_timeout", "_turns", "request_time")
 
     def __init__(
-        self, client: _Client, connection: Connection, listener: PromptListener, read_timeout: float | None
+        self, client: _Client, connection: Connection, listener: Listener, read_timeout: float | None
     ) -> None:
         self._client = client
         self._connection: Connection | None = connection
@@ -117,7 +142,7 @@ class Prompted:
         connection.listener = None
         if message.code < 200:
             self._connection = None
-            self._listener.interim((connection, message), self.request_time)
+            self._listener.interim(Interim(connection, message, self.request_time))
             return
         response_time = client.now()
         octets = connection.first_piece

@@ -287,6 +287,11 @@ class Rule:
     """Which methods may be sent again: ``idempotent``, ``any`` or ``none``."""
     examples: tuple[Example, ...] = ()
 
+    @property
+    def is_gated(self) -> bool:
+        """Not all who ask are answered (engine/gates.py): so each request has to be looked at."""
+        return self.rate_limit is not None or self.clients is not None
+
 
 PLAIN = Rule(name="none", at="built-in")
 """Plain HTTP caching: what matches when no rule does, and all there is under ``--rules none``."""

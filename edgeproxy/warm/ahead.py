@@ -110,9 +110,8 @@ class RefreshingAhead:
             return
         entry.ahead = NEVER
         head = again.head()
-        exchange = Exchange(
-            head=head, trace=Trace(request_id=self._next_id(), rule=entry.rule), purpose=Purpose.WARM
-        )
+        trace = Trace(request_id=self._next_id(), started=self._clock.monotonic(), rule=entry.rule)
+        exchange = Exchange(head=head, trace=trace, purpose=Purpose.WARM)
         self.under_way += 1
         ask = Ask.of(exchange, matcher.match(head))
         self._spawn(self._refresh(ask, entry), f"ahead {entry.primary}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.cluster.redis_lease import ClusterLeases
-from tests.support.ledger import Gate, head
+from tests.support.ledger import RST, Gate, head
 from tests.support.origins import edgeproxy_process
 from tests.support.rawclient import RawClient
 from tests.support.threads import threaded_origin
@@ -90,6 +90,23 @@ async def test_a_refresh_is_made_once(two: Two) -> None:
         await two.through(node.settle())
         assert (await two.through(node.get("/a"))).get("X-Cache-Status") == "HIT"
     assert two.origin.count("/a") == 2
+
+
+async def test_a_refresh_that_failed_keeps_nobody_from_the_next(two: Two) -> None:
+    """How a fetch ended is told to who came while it lasted, and to nobody who comes later."""
+    fields = [("Cache-Control", "max-age=10, stale-while-revalidate=600")]
+    two.origin.reply("/a", headers=fields)
+    await two.through(two.one.get("/a"))
+    await two.clock.advance(15)
+    two.origin.script("/a", [RST], times=2)  # on the connection that was kept, and on a new one
+    assert (await two.through(two.one.get("/a"))).get("X-Cache-Status") == "UPDATING"
+    await two.through(two.one.settle())
+    assert two.origin.count("/a") == 3
+    await two.clock.advance(60)  # the key has cooled down
+    assert (await two.through(two.one.get("/a"))).get("X-Cache-Status") == "UPDATING"
+    await two.through(two.one.settle())
+    assert two.origin.count("/a") == 4
+    assert (await two.through(two.one.get("/a"))).get("X-Cache-Status") == "HIT"
 
 
 # -- E8: processes --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -339,3 +340,25 @@ async def test_a_request_right_behind_an_answer_may_use_the_lane(origin: LedgerO
             assert (await client.read_answer()).status == 404
             assert (await client.read_answer()).status == 200
         assert await lane_hits(edge) == hits + 1
+
+
+async def test_the_access_log_says_what_it_would_have_said(origin: LedgerOrigin, tmp_path: Path) -> None:
+    """Of each request, lane or not, but for what differs from run to run."""
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "rules.yaml").write_text("rules: [{name: all, match: {path: /a}, key: {host: false}}]")
+    told = []
+    for lane in ("on", "off"):
+        log = tmp_path / lane
+        async with running_edge(
+            origin.url, clock=DrivenClock(), lane=lane, rules=rules, access_log=str(log)
+        ) as edge:
+            await raw_answers(edge, list(SEGMENTS.values()))
+            if lane == "on":
+                assert await lane_hits(edge) > 10
+        lines = [orjson.loads(line) for line in log.read_bytes().splitlines()]
+        for line in lines:
+            for name in ("id", "request_id", "duration_ms", "ts", "time", "client", "origin_ms", "saved_ms"):
+                line.pop(name, None)
+        told.append(lines)
+    assert told[0] == told[1]

@@ -68,6 +68,47 @@ async def test_a_rate_limit_holds_for_hits_too(
         )
 
 
+@pytest.mark.parametrize("gate", ["rate_limit: {rate: 1/m, burst: 4}", "clients: {allow: [127.0.0.1]}"])
+async def test_what_comes_out_of_the_shared_store_is_gated_too(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path], tmp_path: Path, gate: str
+) -> None:
+    origin.reply("/a", headers=FRESH)
+    text = f"rules: [{{name: a, match: {{path: /**}}, {gate}}}]"
+    async with (
+        running_edge(
+            origin.url, clock=clock, rules=rules(text), store=f"lmdb:{tmp_path / 's'}", trusted_proxies="::1"
+        ) as edge,
+        edge.client() as client,
+    ):
+        assert (await client.get("/a")).status == 200
+        await edge.settle()
+        for _ in range(3):
+            edge.worker.store.memory.clear()
+            answer = await client.get("/a")
+            assert (answer.status, answer["server-timing"][:12]) == (200, "tier;desc=l2")
+        lane = edge.worker.handler.lane
+        assert lane is not None
+        assert await asked(client, "/a", 3) == ([429] * 3 if "rate" in gate else [200] * 3)
+        lane.fold()
+        assert lane.hits == 0
+
+
+async def test_one_request_takes_one_token_whichever_way_it_goes(
+    origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path]
+) -> None:
+    """What the short way finds too large, or not coded yet, goes on the ordinary way."""
+    origin.reply("/large", headers=FRESH, body=b"x" * 300_000)
+    origin.reply("/text", headers=[*FRESH, ("Content-Type", "text/plain")], body=b"a quiet city " * 4_000)
+    text = "rules: [{name: a, match: {path: /**}, rate_limit: {rate: 1/s, burst: 1}}]"
+    async with running_edge(origin.url, clock=clock, rules=rules(text)) as edge:
+        for target in ("/large", "/text"):
+            for _ in range(4):
+                answer = await edge.get(target, ("Accept-Encoding", "br"))
+                assert answer.status == 200, target
+                await edge.settle()
+                await clock.advance(1)
+
+
 async def test_a_limit_by_key_and_on_requests_that_change_things(
     origin: LedgerOrigin, clock: DrivenClock, rules: Callable[[str], Path]
 ) -> None:

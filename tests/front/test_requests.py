@@ -187,6 +187,13 @@ async def test_options_star(origin: LedgerOrigin, clock: DrivenClock) -> None:
         answer = await client.read_answer("OPTIONS")
         assert (answer.status, answer["Allow"], answer["X-Cache-Status"]) == (204, "GET, HEAD", "BYPASS")
         assert origin.requests[0].target == "*"
+        # RFC 9112 §3.2.4: the last proxy makes an asterisk of an absolute form without a path.
+        await client.send(b"OPTIONS http://c HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await client.read_answer("OPTIONS")).status == 204
+        assert (origin.requests[-1].target, origin.requests[-1].get("host")) == ("*", "c")
+        await client.send(b"OPTIONS http://c/ HTTP/1.1\r\n" + HOST + b"\r\n")
+        await client.read_answer("OPTIONS")
+        assert origin.requests[-1].target == "/"
 
 
 @pytest.mark.parametrize("target", ["/a%2Fb//c/../d;e?x=%zz&&y", "/%E2%82%AC?q=a+b", "/'()!$&,:@~", "/a?b?c"])

@@ -429,3 +429,31 @@ async def test_memory_is_bounded(origin: LedgerOrigin, monkeypatch: pytest.Monke
         assert short is not None
         assert len(short._blocks) <= 8
         assert len(short._seen) <= 16
+
+
+async def test_who_leaves_before_the_task_that_goes_on_has_begun_is_over_once(
+    origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection's end and a 1xx of the origin's in one turn of the loop."""
+    origin.script(
+        "/a", [head(103, [("Link", "</x>")]), head(200, [NO_STORE, ("Content-Length", "2")]), b"ok"]
+    )
+    async with running_edge(origin.url, store="memory:") as edge:
+        handler = edge.worker.handler
+        async with edge.client() as client:
+            await client.get("/known")
+            await client.get("/a")  # what is not to be stored is asked for alone from now on
+        wait = ShortWay.wait
+
+        def leaving(self: ShortWay, pending: short_file.Pending, answer: object) -> None:
+            wait(self, pending, answer)  # type: ignore[arg-type]
+            pending.protocol.connection_lost(None)
+
+        monkeypatch.setattr(ShortWay, "wait", leaving)
+        before = len(edge.traces)
+        async with edge.client() as client:
+            await client.send(request("/a"))
+            await edge.until(lambda: len(edge.traces) > before)
+            await edge.until(lambda: not handler.in_flight)
+        await edge.settle()
+        assert (len(edge.traces) - before, handler.in_flight) == (1, 0)

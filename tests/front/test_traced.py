@@ -10,8 +10,10 @@ from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from edgeproxy.front.followed import Followed
+from edgeproxy.front.sampled import SampledLane
 from edgeproxy.front.traced import MOST_DRAWN, Sampling
 from edgeproxy.policy.head import Headers
+from edgeproxy.rules.differences import Differences
 from tests.support.edge import running_edge
 from tests.support.ledger import FIN, LedgerOrigin
 
@@ -174,6 +176,24 @@ async def test_every_request_is_recorded_though_the_lane_knows_it(
     assert sorted(words) == ["HIT"] * 5 + ["MISS"]
     assert len({span["trace"] for span in collector.of_kind(SERVER)}) == 6
     assert all(span["parent"] == "" for span in collector.of_kind(SERVER))
+
+
+async def test_what_is_recorded_stays_so_while_other_rules_are_tried(
+    origin: LedgerOrigin, collector: Collector, rules: Path
+) -> None:
+    async with running_edge(origin.url, rules=rules, otlp=collector.url, trace_sample=1) as edge:
+        lane = edge.worker.handler.lane
+        assert lane is not None
+        differences = Differences(1000, str)
+        differences.left = 1000
+        edge.worker.handler.lane = SampledLane(lane, differences)
+        async with edge.client() as client:
+            for _ in range(6):
+                assert (await client.request("GET", "/items/1")).status == 200
+        lane.fold()
+        assert (lane.hits, differences.left) == (0, 1000)
+        await flushed(edge)
+    assert len(collector.of_kind(SERVER)) == 6
 
 
 async def test_what_is_not_drawn_stays_with_the_lane_and_is_answered_alike(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.origin.base import OriginError, Purpose
-from edgeproxy.origin.board import ORIGINS, Board
+from edgeproxy.origin.board import ORIGINS, SILENT, Board
 from edgeproxy.origin.breaker import State
 from edgeproxy.origin.neighbours import EVERY
 from edgeproxy.origin.pools import Pools
@@ -149,5 +149,24 @@ def test_a_board_that_is_full_leaves_the_others_alone(tmp_path: Path) -> None:
     assert other.others_spent("pool http://7", 105.0) == (2, 30)
     assert one.others_spent("pool http://7", 105.0) == (0, 0)
     assert other.others_spent("pool http://7", 110.0) == (0, 0), "as old as the window"
+    one.close()
+    other.close()
+
+
+def test_a_row_of_an_origin_that_is_gone_is_found_room_in(tmp_path: Path) -> None:
+    one, other = Board.open(str(tmp_path), 0), Board.open(str(tmp_path), 1)
+    for n in range(ORIGINS):
+        one.spent(f"pool http://{n}", 10_000.0 + n, 1, 10)
+    one.spent("pool http://3", 10_000.0 + SILENT, 1, 10)  # all others may be gone
+    assert other.others_spent("pool http://0", 10_001.0) == (1, 10)
+    assert other.read("pool http://new") is None
+    number = other.tell("pool http://new", is_open=True, connect=False, until=10_700.0)
+    assert number
+    said = one.read("pool http://new")
+    assert said is not None
+    assert (said.number, said.open, said.until) == (number, True, 10_700.0)
+    for board in (one, other):
+        assert board.others_spent("pool http://0", 10_001.0) == (0, 0), "the oldest had to go"
+    assert other.others_spent("pool http://3", 10_000.0 + SILENT) == (1, 10)
     one.close()
     other.close()

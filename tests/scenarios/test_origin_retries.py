@@ -124,3 +124,39 @@ async def test_a_refused_post_goes_elsewhere_where_the_rule_allows_it(
             for _ in range(4):
                 assert (await edge.request("POST", "/a", body=b"body")).status == 200
             assert [bytes(r.body) for r in alive.of("/a")] == [b"body"] * 4
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+async def test_who_leaves_while_a_repeat_is_waited_for_leaves_no_place_taken(
+    origin: LedgerOrigin, clock: DrivenClock, rules: WriteRules, lane: str
+) -> None:
+    text = PASS + "pools: {default: {retries: {attempts: 2, on: [connect, 5xx], backoff: 1s}}}"
+    async with running_edge(
+        origin.url, clock=clock, rules=rules(text), lane=lane, chance=lambda: 0.99
+    ) as edge:
+        await edge.get("/before")
+        origin.script("/a", [head(503, [("Content-Length", "5")]), b"not"])
+        for n in range(3):
+            async with edge.client() as client:
+                await client.start("GET", "/a")
+                await origin.arrived("/a", n + 1)
+                await edge.until(lambda: any(abs(left - 0.99) < 1e-6 for left in clock.pending))
+            await edge.until(lambda: edge.worker.handler.in_flight == 0)
+        await edge.until(lambda: edge.worker.origin.in_flight == 0)
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+async def test_an_answer_that_is_asked_for_again_was_no_dead_connection(
+    origin: LedgerOrigin, clock: DrivenClock, rules: WriteRules, lane: str
+) -> None:
+    text = PASS + "pools: {default: {retries: {attempts: 2, on: [connect, 5xx]}}}"
+    origin.reply("/a", status=503, headers=NO_STORE)
+    async with running_edge(origin.url, clock=clock, rules=rules(text), lane=lane) as edge:
+        await edge.get("/before")
+        for n in range(1, 4):
+            answer = await edge.get("/a")
+            assert (answer.status, origin.count("/a")) == (503, 3 * n)
+            assert answer.get("X-Serial") == str(1 + 3 * n), "the last answer is the one that is given"
+            await clock.advance(11)  # what is spent is spent for so long
+        client = only(edge).client
+        assert (client.resent, client.connects, only(edge).retries) == (0, 1, 6)
