@@ -78,6 +78,7 @@ from edgeproxy.warm.wanted_file import WantedFiles
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from edgeproxy.front.handshake import TlsListener
     from edgeproxy.origin.base import Purpose
     from edgeproxy.rules.taken import Taken
     from edgeproxy.settings import HandedDown, Settings
@@ -293,23 +294,27 @@ class Worker:
 
     async def _accept(self, listen: socket.socket) -> None:
         settings, certificates = self.settings, self.certificates
-        factory: Callable[[], asyncio.BaseProtocol] = self.server.arrive
+        arrivals = None
         if settings.proxy_protocol or certificates is not None:
-            factory = self.arrivals = Arrivals(
+            arrivals = self.arrivals = Arrivals(
                 self.server,
                 spawn=self.background.spawn,
                 certificates=certificates,
                 proxies=Networks(settings.proxy_protocol),
                 seconds=settings.head_timeout,
             )
-            self.metrics.add_source("arrivals", self.arrivals.numbers)
+            self.metrics.add_source("arrivals", arrivals.numbers)
         if certificates is not None:
             certificates.watch(self.clock)
             self.metrics.add_source("tls", certificates.numbers)
-        loop = asyncio.get_running_loop()
         hold_little(listen)
-        self._listening = await loop.create_server(factory, sock=listen, backlog=BACKLOG)
         self.port = int(listen.getsockname()[1])
+        self._listening: TlsListener | asyncio.Server
+        if arrivals is not None:
+            self._listening = await arrivals.listen(listen, BACKLOG)
+        else:
+            loop = asyncio.get_running_loop()
+            self._listening = await loop.create_server(self.server.arrive, sock=listen, backlog=BACKLOG)
 
     def _connection_numbers(self) -> dict[str, int]:
         return {**self.doors.numbers(), "head_timeouts": self.heads.timeouts}

@@ -1,14 +1,14 @@
-"""What comes before HTTP on a connection: a head of the PROXY protocol, a TLS handshake.
+"""What comes before HTTP on a connection: a head of the PROXY protocol, and TLS behind it.
 
 Rules of this file:
 
-- For listeners with the PROXY protocol or TLS. (Where the loop does TLS by itself, nobody hears of a
-  connection before its handshake is over.)
+- For listeners with the PROXY protocol. Where there is TLS alone, see handshake.py.
 - A connection has its place (doors.py) and its time (heads.py) from its first octet on, so that a flood of
   heads and handshakes that never end is bounded like everything else.
 - The PROXY protocol is spoken by the peers that the operator names, and by these always: of all others its
   octets are bad HTTP. Where some are named, with TLS others are refused: only they are to come.
-- Exactly a head's octets are read; those behind it are TLS's or HTTP's.
+- Exactly a head's octets are read; those behind it are TLS's or HTTP's. So reading can be paused in time for
+  TLS to begin: not in ``connection_made``, but when the head's last octets have come.
 - When HTTP begins, the connection is an EdgeProtocol's and nothing of this file is in its way.
 """
 
@@ -18,6 +18,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
+from edgeproxy.front.handshake import GOODBYE, Between, Handshake, TlsListener
 from edgeproxy.front.proxy_head import (
     FIXED,
     LONGEST_LINE,
@@ -29,6 +30,7 @@ from edgeproxy.front.proxy_head import (
 )
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Callable, Coroutine, Mapping
 
@@ -38,12 +40,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgeproxy.front")
 
-GOODBYE = 5.0
-"""Seconds for the end of a TLS connection."""
-
 
 class Arrivals:
-    """Makes an Arrival for each connection. ``proxies``: peers that speak the PROXY protocol; ``seconds`` for
+    """Those of one listener. ``proxies``: peers that speak the PROXY protocol; ``seconds`` for
     the TLS handshake."""
 
     def __init__(
@@ -60,11 +59,19 @@ class Arrivals:
         self.certificates = certificates
         self.proxies = proxies
         self.seconds = seconds
-        self.under_way: set[Arrival] = set()
+        self.under_way: set[Arrival | Handshake] = set()
         self.heads_refused = self.handshakes_failed = 0
 
-    def __call__(self) -> Arrival:
-        return Arrival(self)
+    async def listen(self, sock: socket.socket, backlog: int) -> TlsListener | asyncio.Server:
+        """Raises OSError."""
+        certificates = self.certificates
+        if certificates is not None and not self.proxies:
+            listener = TlsListener(self, sock, lambda: certificates.context)
+            listener.open(backlog)
+            return listener
+        return await asyncio.get_running_loop().create_server(
+            lambda: Arrival(self), sock=sock, backlog=backlog
+        )
 
     def close(self) -> None:
         """End those that have not come to HTTP."""
@@ -109,7 +116,7 @@ class Arrival(asyncio.BufferedProtocol):
         self._all.under_way.add(self)
         self._edge.heads.expect(self)
         if self._client not in self._all.proxies:
-            if self._all.certificates is None or not self._all.proxies:
+            if self._all.certificates is None:
                 self._go_on()
             else:
                 self._all.heads_refused += 1
@@ -222,24 +229,5 @@ class Arrival(asyncio.BufferedProtocol):
                 transport.abort()
                 self._transport = None
                 self._leave()
-        if tls is None or between.lost:
-            return
-        protocol = self._handed_over()
-        tls.set_protocol(protocol)
-        protocol.connection_made(tls)
-        for octets in between.came:
-            protocol.data_received(octets)
-
-
-class Between(asyncio.Protocol):
-    """Holds what comes between the handshake's end and HTTP's beginning, a turn of the loop later."""
-
-    def __init__(self) -> None:
-        self.came: list[bytes] = []
-        self.lost = False
-
-    def data_received(self, data: bytes) -> None:
-        self.came.append(data)
-
-    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self.lost = True
+        if tls is not None and not between.lost:
+            between.hand_over(tls, self._handed_over())

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeproxy.cluster.lease import NodeLeases
 from edgeproxy.cluster.redis_lease import ClusterLeases
-from tests.support.ledger import RST, Gate, head
+from tests.support.driven import DrivenClock
+from tests.support.edge import running_edge
+from tests.support.ledger import RST, Gate, LedgerOrigin, head
 from tests.support.origins import edgeproxy_process
 from tests.support.rawclient import RawClient
 from tests.support.threads import threaded_origin
@@ -20,6 +23,8 @@ from tests.test_workers import pids
 
 if TYPE_CHECKING:
     from tests.cluster.two import Two
+    from tests.support.driven import DrivenClock
+    from tests.support.ledger import LedgerOrigin
     from tests.support.rawclient import RawAnswer
 
 
@@ -107,6 +112,29 @@ async def test_a_refresh_that_failed_keeps_nobody_from_the_next(two: Two) -> Non
     await two.through(two.one.settle())
     assert two.origin.count("/a") == 4
     assert (await two.through(two.one.get("/a"))).get("X-Cache-Status") == "HIT"
+
+
+async def test_nor_does_one_of_a_worker_of_the_same_node(tmp_path: Path) -> None:
+    clock = DrivenClock()
+    async with (
+        LedgerOrigin() as origin,
+        running_edge(origin.url, clock=clock, store=f"lmdb:{tmp_path / 's'}") as edge,
+    ):
+        origin.reply("/a", headers=[("Cache-Control", "max-age=10, stale-while-revalidate=600")])
+        leases = NodeLeases(tmp_path, clock)
+        edge.worker.engine.prompt.leases = leases
+        edge.worker.engine._lead.__self__._leases = leases  # type: ignore[attr-defined]
+        await edge.get("/a")
+        await edge.settle()
+        await clock.advance(15)
+        origin.script("/a", [RST], times=2)
+        assert (await edge.get("/a")).get("X-Cache-Status") == "UPDATING"
+        await edge.settle()
+        await clock.advance(60)
+        assert (await edge.get("/a")).get("X-Cache-Status") == "UPDATING"
+        await edge.settle()
+        assert (await edge.get("/a")).get("X-Cache-Status") == "HIT"
+        await leases.close()
 
 
 # -- E8: processes --------------------------------------------------------------------------------------

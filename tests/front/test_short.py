@@ -432,17 +432,16 @@ async def test_memory_is_bounded(origin: LedgerOrigin, monkeypatch: pytest.Monke
 
 
 async def test_who_leaves_before_the_task_that_goes_on_has_begun_is_over_once(
-    origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch
+    origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The connection's end and a 1xx of the origin's in one turn of the loop."""
     origin.script(
         "/a", [head(103, [("Link", "</x>")]), head(200, [NO_STORE, ("Content-Length", "2")]), b"ok"]
     )
-    async with running_edge(origin.url, store="memory:") as edge:
+    (tmp_path / "rules.yaml").write_text("rules: [{name: mine, match: {path: /**}, pass: true}]")
+    async with running_edge(origin.url, rules=tmp_path) as edge:
         handler = edge.worker.handler
-        async with edge.client() as client:
-            await client.get("/known")
-            await client.get("/a")  # what is not to be stored is asked for alone from now on
+        await edge.get("/known")
         wait = ShortWay.wait
 
         def leaving(self: ShortWay, pending: short_file.Pending, answer: object) -> None:

@@ -208,6 +208,26 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(
         assert edge.worker.arrivals.heads_refused == 1
 
 
+async def test_clients_that_do_not_hesitate(origin: LedgerOrigin, made: Path) -> None:
+    """The ClientHello is there before the edge has looked at the connection."""
+    context = ssl.create_default_context(cafile=str(made / "a.pem"))
+
+    def shake_hands(port: int) -> str | None:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as sock,
+            context.wrap_socket(sock, server_hostname="a.test") as tls,
+        ):
+            return tls.version()
+
+    async with running_edge(origin.url, tls_certificate=made / "a.pem") as edge:
+        port = edge.worker.port
+        for _ in range(10):
+            versions = await asyncio.gather(*(asyncio.to_thread(shake_hands, port) for _ in range(8)))
+            assert versions == ["TLSv1.3"] * 8
+        await edge.until(lambda: edge.worker.doors.open == 0)
+        assert edge.worker.arrivals.handshakes_failed == 0
+
+
 @pytest.mark.parametrize("limit", ["max_connections", "client_connections"])
 async def test_a_connection_counts_while_it_shakes_hands(
     origin: LedgerOrigin, clock: DrivenClock, made: Path, limit: str
