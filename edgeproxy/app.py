@@ -317,7 +317,7 @@ class Worker:
             self._listening = await loop.create_server(self.server.arrive, sock=listen, backlog=BACKLOG)
 
     def _connection_numbers(self) -> dict[str, int]:
-        return {**self.doors.numbers(), "head_timeouts": self.heads.timeouts}
+        return {**self.doors.numbers(), **self.heads.numbers()}
 
     def _requests_under_way(self) -> int:
         """WebSockets have limits of their own."""

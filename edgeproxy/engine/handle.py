@@ -144,7 +144,7 @@ class Engine:
         trace = exchange.trace
         trace.rule = rule.name
         of_client = exchange.purpose is Purpose.CLIENT
-        if of_client and (rule.rate_limit is not None or rule.clients is not None):
+        if of_client and rule.is_gated:
             refusal = self.gates.refusal(rule, head, trace)
             if refusal is not None:
                 return refusal

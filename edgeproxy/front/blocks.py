@@ -14,7 +14,7 @@ Rules of this file:
   left is octet for octet what the parser has accepted. All others are compared after the parser (``like``).
 - A block is learned when it is seen a second time, and so is what it comes to without those fields: clients
   whose every request differs cost a set entry each, and are known by the rest. Bounded: MOST_BLOCKS,
-  MOST_TABLES, MOST_SEEN.
+  MOST_TABLES, MOST_SEEN, MOST_OCTETS.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
 MOST_BLOCKS = 8192
 MOST_TABLES = 2048
 MOST_SEEN = 65_536
-LONGEST = 16 * 1024
+LONGEST = 8 * 1024
 """Octets of a block that is learned."""
+MOST_OCTETS = 16 * 1024 * 1024
+"""Of all blocks that are known."""
 MOST_LINES = 64
 """Of a block that is not parsed: half of what the parser takes."""
 _PLAIN = re.compile(rb"[ -~]*").fullmatch
@@ -56,6 +58,8 @@ class Blocks(Generic[T]):
         self.known: dict[bytes, T] = {}
         """Block -> its table. The same dict until ``forget``."""
         self._tables: dict[bytes, T] = {}
+        self._octets = 0
+        """Of those that are known."""
         self._lines: set[bytes] = set()
         """What the names of the tables are made of. Fields that select nothing are looked at each time."""
         self._unsure = unsure
@@ -104,8 +108,10 @@ class Blocks(Generic[T]):
         return table
 
     def _know(self, block: bytes, table: T) -> None:
-        if len(self.known) >= MOST_BLOCKS:
+        self._octets += len(block)
+        if len(self.known) >= MOST_BLOCKS or self._octets > MOST_OCTETS:
             self.known.clear()  # their tables stay: each block is back after one parsed request
+            self._octets = len(block)
         self.known[block] = table
 
     def alike(self, block: bytes) -> T | None:
@@ -146,6 +152,7 @@ class Blocks(Generic[T]):
 
     def _drop_tables(self) -> None:
         self.known.clear()
+        self._octets = 0
         self._tables.clear()
         self._lines.clear()
 

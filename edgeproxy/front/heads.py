@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeproxy.clock import Clock, Timer
 
 
@@ -33,9 +35,15 @@ class Heads:
         self._due: dict[Waiting, float] = {}
         self._timer: Timer | None = None
         self.timeouts = 0
+        self.too_large = 0
+        """Ended before they were whole (server.py)."""
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def numbers(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {"head_timeouts": self.timeouts, "heads_too_large": self.too_large}
 
     def expect(self, connection: Waiting) -> None:
         """Its head has so many seconds from now."""

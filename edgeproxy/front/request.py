@@ -66,6 +66,8 @@ def head_of(
     if len(hosts) > 1:
         raise Refused(400, "The request has more than one Host field.")
     host = hosts[0].strip(OWS).lower() if hosts else None
+    if host:
+        _check_host(host)  # RFC 9112 §3.2: one that is overruled, too
     if target[:1] != "/":
         target, authority = _absolute(target, message.method)
         if authority is not None:
@@ -75,11 +77,16 @@ def head_of(
         if message.version >= HTTP_1_1:
             raise Refused(400, "An HTTP/1.1 request needs a Host field.")
         host = ""
-    elif not HOST.fullmatch(host):
-        raise Refused(400, "The Host field is not a host with an optional port.")
+    else:
+        _check_host(host)
     if "#" in target:
         raise Refused(400, "A request target has no fragment.")
     return RequestHead(message.method, scheme, host, target, headers, has_body)
+
+
+def _check_host(host: str) -> None:
+    if not HOST.fullmatch(host):
+        raise Refused(400, "The Host field is not a host with an optional port.")
 
 
 def _absolute(target: str, method: str) -> tuple[str, str | None]:

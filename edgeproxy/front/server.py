@@ -23,6 +23,7 @@ from edgeproxy.engine.exchange import FromEdge
 from edgeproxy.front.bodies import Bodies
 from edgeproxy.front.doors import TurnedAway
 from edgeproxy.front.parting import unheard
+from edgeproxy.front.request import MOST_FIELDS
 from edgeproxy.front.unread import FAREWELL, Unread, unsent
 from edgeproxy.front.wire import Done, Wire
 
@@ -44,6 +45,7 @@ ONE_REQUEST = 86_400.0
 MOST_HELD = 64 * 1024
 """Octets behind a request under way; more are left to the socket."""
 TOO_MANY_FIELDS = "Too many headers"
+TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 REFUSALS = {
     400: "The request is not well-formed HTTP.",
@@ -73,6 +75,7 @@ class EdgeProtocol(RequestHandler):
     """One client connection."""
 
     __slots__ = (
+        "_begun",
         "_bodies",
         "_held",
         "_held_paused",
@@ -100,6 +103,8 @@ class EdgeProtocol(RequestHandler):
         """Of the request that came last, while it is on its way."""
         self.partial = False
         """What came last is the beginning of a head."""
+        self._begun = 0
+        """Octets of that."""
         self.clean = True
         """Every segment so far was one whole head that gave one message without a body: the next segment is
         the start of a request, and aiohttp's parser holds nothing that it has not told."""
@@ -122,7 +127,7 @@ class EdgeProtocol(RequestHandler):
         if not self.clean:
             before, in_body = len(self._messages), self._in_body
             super().data_received(data)
-            self._mind_the_head(before, in_body=in_body or not data)
+            self._mind_the_head(before, len(data), in_body=in_body or not data)
             self._mind_the_bodies(before, data)
             if self._messages and data.find(HEAD_END) != len(data) - 4:
                 self._mind_the_rest()
@@ -148,7 +153,7 @@ class EdgeProtocol(RequestHandler):
             return
         before, in_body = len(self._messages), self._in_body
         super().data_received(data)
-        self._mind_the_head(before, in_body=in_body or not data)
+        self._mind_the_head(before, len(data), in_body=in_body or not data)
         # An error is a message with an empty payload too, but it ends the connection.
         self.clean = (
             whole
@@ -169,17 +174,26 @@ class EdgeProtocol(RequestHandler):
             body = self.body = None
         return body is not None
 
-    def _mind_the_head(self, before: int, *, in_body: bool) -> None:
-        """A head that has begun has to come to its end in time (heads.py)."""
+    def _mind_the_head(self, before: int, octets: int, *, in_body: bool) -> None:
+        """A head that has begun has to come to its end in time (heads.py), and before it is too large: the
+        parser keeps what has come of it, and knows limits for a line and for how many, not for all."""
         if len(self._messages) > before:
             self.body = self._messages[-1][1]
             if self.partial:
                 self.partial = False
                 self.edge.heads.forget(self)
-        elif not (in_body or self.partial or self._upgraded):
+            return
+        if in_body or self._upgraded:
+            return
+        if not self.partial:
             self.partial = True
+            self._begun = 0
             if self._request_count:  # else it counts from the connection's beginning
                 self.edge.heads.expect(self)
+        self._begun += octets
+        if self._begun > MOST_FIELDS + 2 * self.max_line_size:
+            self.edge.heads.too_large += 1
+            self._end_the_head(TOO_LARGE)
 
     @property
     def head_is_missing(self) -> bool:
@@ -190,9 +204,16 @@ class EdgeProtocol(RequestHandler):
         if not self.is_idle:
             self.edge.heads.expect(self)  # an answer is on its way, which is not to be cut
         elif transport is not None:
-            if self.partial and not transport.get_write_buffer_size():
-                transport.write(TOO_LATE)
-            self.force_close()
+            self._end_the_head(TOO_LATE)
+
+    def _end_the_head(self, answer: bytes) -> None:
+        """Nobody waits for the rest of it: with ``answer``, where nothing else is on its way."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self.is_idle and self.partial and not transport.get_write_buffer_size():
+            transport.write(answer)
+        self.force_close()
 
     def _mind_the_bodies(self, before: int, data: bytes) -> None:
         bodies = self._bodies
@@ -399,8 +420,8 @@ class EdgeServer(web.Server):
         """End the connections on which nothing is under way; the others end after their answer. See
         parting.py."""
         for connection in list(self._connections):
-            if not isinstance(connection, EdgeProtocol) or not connection.is_idle:
-                continue
+            if not isinstance(connection, EdgeProtocol) or not connection.is_idle or connection.partial:
+                continue  # a head that has begun has its time (heads.py), and an answer then
             if not unheard(connection.transport):
                 connection.force_close()
 

@@ -9,7 +9,8 @@ Rules of this file:
   engine/prompt.py. Whatever takes waiting goes on in a task of its own, the ordinary way.
 - While an answer is awaited, the connection's further octets are held back (server.py): order is kept.
 - What is remembered of a header block (its fields; under each rule, the octets the origin is sent) depends on
-  its octets and the rule alone, and is forgotten at a reload. Bounded.
+  its octets and the rule alone, and is forgotten at a reload. Bounded, in number and in octets: clients
+  make up what blocks they like.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgeproxy.front")
 
 MOST_BLOCKS = 4096
+MOST_OCTETS = 16 * 1024 * 1024
+"""Of all blocks, and of what the origin is sent under them."""
+LONGEST = 8 * 1024
+"""Octets of a block that is remembered."""
 MOST_SEEN = 65_536
 MOST_PLANS = 16
 """Rules under which one block's octets for the origin are remembered."""
@@ -122,10 +127,11 @@ class _Plan:
     """``filled`` gives the pieces of a request's head under one rule, with target, request id, client's
     address and Forwarded put in. The rule is held, so that its id stays its own."""
 
-    __slots__ = ("filled", "rule")
+    __slots__ = ("filled", "octets", "rule")
 
-    def __init__(self, rule: Rule, template: Template) -> None:
+    def __init__(self, rule: Rule, template: Template, octets: int) -> None:
         self.rule = rule
+        self.octets = octets
         self.filled = template.filled
 
 
@@ -206,6 +212,7 @@ class ShortWay:
         self._refusals = Refusals(handler)
         self._shed = engine.prompt.fetcher.failure(Trace(), overloaded())
         self._blocks: dict[bytes, Block] = {}
+        self._octets = 0
         self._seen = Seen(MOST_SEEN)
 
     def forget_plans(self) -> None:
@@ -213,6 +220,7 @@ class ShortWay:
         for block in self._blocks.values():
             block.plans.clear()
             block.manners.clear()
+        self._octets = sum(map(len, self._blocks))
 
     # -- requests ---------------------------------------------------------------------------------------
 
@@ -246,15 +254,21 @@ class ShortWay:
             headers = end_to_end(headers)
         block = Block(headers, head.host, learnable=self._trust is None or headers.isdisjoint(FIELDS))
         end = data.find(END)
-        if sure and data.startswith(b"GET /") and end > 0:
+        if sure and data.startswith(b"GET /") and end > 0 and len(data) - end - 11 <= LONGEST:
             self._learn(data[end + 11 :], block)
         return self._try(protocol, block, head.target, data)
 
     def _learn(self, octets: bytes, block: Block) -> None:
         if self._seen.before(octets):
-            if len(self._blocks) >= MOST_BLOCKS:
-                self._blocks.clear()
+            self._hold(len(octets))
             self._blocks[octets] = block
+
+    def _hold(self, octets: int) -> None:
+        """So many more are held; where that is too much, all that were are let go of."""
+        self._octets += octets
+        if self._octets > MOST_OCTETS or len(self._blocks) >= MOST_BLOCKS:
+            self._blocks.clear()
+            self._octets = octets
 
     def _try(self, protocol: EdgeProtocol, block: Block, target: str, data: bytes) -> bool:
         try:
@@ -404,7 +418,9 @@ class ShortWay:
         if plan is None:
             if len(block.plans) >= MOST_PLANS:
                 block.plans.clear()
-            plan = block.plans[key] = self._made(exchange, rule, call)
+            plan = self._made(exchange, rule, call)
+            self._hold(plan.octets)
+            block.plans[key] = plan
         return plan
 
     def _made(self, exchange: Exchange, rule: Rule, call: Call) -> _Plan:
@@ -423,7 +439,7 @@ class ShortWay:
         else:
             forward = self._forward.whole(model, rule, conditionals=call.alone)
         octets = request_head(forward, self._authority)
-        return _Plan(rule, Template(octets, [text.encode() for text in marks]))
+        return _Plan(rule, Template(octets, [text.encode() for text in marks]), len(octets))
 
     # -- answers ----------------------------------------------------------------------------------------
 

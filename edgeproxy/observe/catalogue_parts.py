@@ -73,6 +73,7 @@ _TOLD: dict[str, tuple[_Row, ...]] = {
         ("client_limit_refused", _COUNTER, "Connections refused since their client had as many as it may."),
         ("denied_refused", _COUNTER, "Connections refused by --allow or --deny."),
         ("head_timeouts", _COUNTER, "Connections ended since the head of a request did not come in time."),
+        ("heads_too_large", _COUNTER, "Connections ended over a head of a request that was too large."),
     ),
     "overload": (
         ("requests", _GAUGE, "Requests under way.", Join.SUM, "edgeproxy_requests_in_flight"),

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from edgeproxy.policy.http_date import MAX_DELTA, delta_seconds
-from edgeproxy.policy.lists import OWS, REMEMBERED, split_list, unquote
+from edgeproxy.policy.lists import LONGEST, OWS, REMEMBERED, split_list, unquote
 from edgeproxy.policy.structured import parse_dictionary
 
 if TYPE_CHECKING:
@@ -104,12 +104,13 @@ def _of_response(value: str) -> Directives:
 
 
 def request_directives(headers: Headers) -> Directives:
-    """What Cache-Control says in a request; Pragma: no-cache counts where there is none (§5.4)."""
+    """What Cache-Control says in a request; Pragma: no-cache counts where there is none (§5.4). What is too
+    long to be looked into asks for what is most likely meant by it: not to be answered from the cache."""
     value = headers.get("cache-control")
     if value is not None:
-        return _remembered(_of_request, value)
+        return _remembered(_of_request, value) if len(value) <= LONGEST else Directives(no_cache=True)
     pragma = headers.get("pragma")
-    if pragma is not None and "no-cache" in split_list(pragma.lower()):
+    if pragma is not None and (len(pragma) > LONGEST or "no-cache" in split_list(pragma.lower())):
         return Directives(no_cache=True)
     return NO_DIRECTIVES
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.cache_control import response_directives, targeted_directives
-from edgeproxy.policy.lists import REMEMBERED, split_list, weighted
+from edgeproxy.policy.lists import LONGEST, LONGEST_TAGS, REMEMBERED, split_list, weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +42,10 @@ def choose_coding(accept_encoding: str | None, codings: Sequence[str]) -> str:
     """The coding of ``codings`` (in the edge's order of preference) that the client likes best, or "".
 
     Without Accept-Encoding any coding is acceptable, but a client that says nothing often cannot decode:
-    it gets identity. Where everything is refused identity is sent as well (§12.5.3 allows that).
+    it gets identity. Where everything is refused identity is sent as well (§12.5.3 allows that), and to who
+    says more than can be meant.
     """
-    if accept_encoding is None:
+    if accept_encoding is None or len(accept_encoding) > LONGEST:
         return ""
     choose = _chosen if len(accept_encoding) <= REMEMBERED else _chosen.__wrapped__
     return choose(accept_encoding, tuple(codings))
@@ -111,6 +112,8 @@ def coded_etag(etag: str, coding: str) -> str:
 def with_plain_etags(condition: str, codings: Sequence[str]) -> str:
     """If-Match or If-None-Match for an origin, which knows its own ETags and not those of the codings made
     here: ``"abc-br"`` -> ``"abc-br", "abc"``. The tag as it came stays, should it be the origin's own."""
+    if len(condition) > LONGEST_TAGS:
+        return condition
     tags = split_list(condition)
     plain = [
         f'{tag[: -len(end)]}"'
@@ -118,13 +121,13 @@ def with_plain_etags(condition: str, codings: Sequence[str]) -> str:
         for coding in codings
         if len(tag) > len(end := f'-{coding}"') and tag.endswith(end)
     ]
-    known = set(tags)  # a client may send a hundred thousand
+    known = set(tags)
     return ", ".join([*tags, *(tag for tag in plain if tag not in known)]) if plain else condition
 
 
 def named_coding(etag: str | None, if_none_match: str | None, codings: Sequence[str]) -> str:
     """The coding whose ETag the client has named, where the origin confirmed its plain one; else ""."""
-    if etag is None or if_none_match is None:
+    if etag is None or if_none_match is None or len(if_none_match) > LONGEST_TAGS:
         return ""
     opaque = {tag.removeprefix("W/") for tag in split_list(if_none_match)}
     if etag.removeprefix("W/") in opaque:

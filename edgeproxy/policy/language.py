@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.policy.lists import split_list, weighted
+from edgeproxy.policy.lists import LONGEST, split_list, weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ LANGUAGE = "accept-language"
 
 def wanted_language(accept_language: str | None) -> str | None:
     """The one language tag that Accept-Language weighs above all else, in lower case, or None."""
-    if accept_language is None:
+    if accept_language is None or len(accept_language) > LONGEST:
         return None
     members = weighted(accept_language)
     if not members or len(members) != len(split_list(accept_language)):

@@ -3,7 +3,8 @@
 Rules of this file:
 
 - Lists are split as RFC 9110 §5.6.1 says: empty members are ignored, a quoted string hides its commas.
-- Linear in the length of the value, whatever the value: clients write these fields.
+- Linear in the length of the value, whatever the value: clients write these fields. Where even that is too
+  much for what is meant, LONGEST says from where on a value is not looked into.
 - Nothing here raises. A quoted string that never ends is not one: its quote is an ordinary character, so
   that it cannot hide the members behind it.
 """
@@ -16,6 +17,11 @@ _WEIGHT = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\Z")
 REMEMBERED = 256
 """Octets of a value whose meaning is worth remembering. What is longer is parsed each time, lest clients fill
 the memory with values that never come again."""
+LONGEST = 1024
+"""Octets of what a client prefers or directs. No client means so much; splitting 64 KiB of it would keep the
+worker from all others for a tenth of a second."""
+LONGEST_TAGS = 8 * 1024
+"""The same, of entity tags: a hundred and more."""
 OWS = " \t"
 QUOTE = '"'
 

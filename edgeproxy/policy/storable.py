@@ -128,7 +128,9 @@ def _status(case: _Case) -> bool:
     if case.head.status in _OF_THE_REQUEST and status_ttl(case.head.status, case.overrides) is None:
         return True
     allowed = case.head.status in HEURISTICALLY_CACHEABLE or case.said.public
-    return case.head.status < 200 or (case.freshness.source is LifetimeSource.NONE and not allowed)
+    if not 200 <= case.head.status <= 599:  # RFC 9110 §15: what is above is no status
+        return True
+    return case.freshness.source is LifetimeSource.NONE and not allowed
 
 
 def _done(case: _Case) -> bool:

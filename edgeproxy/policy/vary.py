@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from edgeproxy.policy.coding import CODING_ALIASES
-from edgeproxy.policy.lists import split_list, weighted
+from edgeproxy.policy.lists import LONGEST, split_list, weighted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,8 +59,8 @@ def _selecting(name: str, headers: Headers, overrides: Overrides) -> str | None:
     listed = overrides.normalise.get(name)
     if listed:
         return best_listed(value, listed)
-    if value is None:
-        return None
+    if value is None or len(value) > LONGEST:
+        return value  # what is too long to be looked into is equal to itself alone
     return _NORMALISERS.get(name, _members)(value)
 
 
@@ -82,7 +82,7 @@ def best_listed(value: str | None, listed: Sequence[str]) -> str:
     A language range matches longer tags that it is a prefix of, and is served by shorter ones ("en-GB" by
     "en", RFC 4647 §3.4). The most specific member speaks for a value; ties go to the order of ``listed``.
     """
-    members = weighted(value) if value is not None else []
+    members = weighted(value) if value is not None and len(value) <= LONGEST else []
     best, best_weight = listed[0], 0.0
     for candidate in listed:
         matches = ((_specificity(candidate.lower(), wanted), weight) for wanted, weight in members)

@@ -90,6 +90,8 @@ class Matcher:
         self._named = Named(ruleset.rules)
         self._young: dict[tuple[str, str, str], Matched | _Undecided] = {}
         self._old: dict[tuple[str, str, str], Matched | _Undecided] = {}
+        self._passing: dict[int, tuple[Rule, Rule]] = {}
+        """By a rule's id: the rule, held so that its id stays its own, and as it is when it passes."""
 
     def match(self, request: RequestHead) -> Matched:
         """The first rule that matches, with the named parts of the path; PLAIN where none does."""
@@ -135,7 +137,7 @@ class Matcher:
         leaves = self._index.leaves(host_name(host) if host else "", path)
         evades = self.evades(host, path)
         if not leaves:
-            return Matched(passing(PLAIN)) if evades else _NONE
+            return Matched(self._as_passing(PLAIN)) if evades else _NONE
         passes = evades or has_dot_segment(path)
         lists, gated = [], []
         for leaf in leaves:
@@ -146,14 +148,14 @@ class Matcher:
             if leaf.gates:
                 gated.append(leaf)
         steps = []
-        last, at = Matched(passing(PLAIN)) if evades else _NONE, maxsize
+        last, at = Matched(self._as_passing(PLAIN)) if evades else _NONE, maxsize
         rules = self.ruleset.rules
         for number in _in_order(lists):
             match = rules[number].match
             parts = path_parts(match.paths, path)
             if parts is None:
                 continue
-            matched = _matched(rules[number], parts, passes=passes)
+            matched = self._matched(rules[number], parts, passes=passes)
             if not (match.headers or match.cookies or match.query):
                 last, at = matched, number
                 break
@@ -172,7 +174,7 @@ class Matcher:
                 decided = matched
                 break
         if self._named.twice(request):
-            return replace(decided, rule=passing(decided.rule))
+            return replace(decided, rule=self._as_passing(decided.rule))
         return decided
 
     def _all_steps(self, found: _Undecided, request: RequestHead) -> list[tuple[int, Matched]]:
@@ -188,11 +190,17 @@ class Matcher:
             rule = self.ruleset.rules[number]
             parts = path_parts(rule.match.paths, path)
             if parts is not None:
-                yield number, _matched(rule, parts, passes=passes)
+                yield number, self._matched(rule, parts, passes=passes)
 
+    def _matched(self, rule: Rule, parts: dict[str, str], *, passes: bool) -> Matched:
+        return Matched(self._as_passing(rule) if passes else rule, parts)
 
-def _matched(rule: Rule, parts: dict[str, str], *, passes: bool) -> Matched:
-    return Matched(passing(rule) if passes else rule, parts)
+    def _as_passing(self, rule: Rule) -> Rule:
+        """One for all paths: what is remembered by rule (front/short.py) must not grow with paths."""
+        held = self._passing.get(id(rule))
+        if held is None:
+            held = self._passing[id(rule)] = (rule, passing(rule))
+        return held[1]
 
 
 def _asks_more(rule: Rule) -> bool:

@@ -23,8 +23,6 @@ from tests.test_workers import pids
 
 if TYPE_CHECKING:
     from tests.cluster.two import Two
-    from tests.support.driven import DrivenClock
-    from tests.support.ledger import LedgerOrigin
     from tests.support.rawclient import RawAnswer
 
 
