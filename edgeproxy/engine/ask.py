@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Ask:
-    """``vary``: the selecting fields, once a flight has shown them."""
+    """``vary``: the selecting fields, once a flight has shown them. ``doubts``: failures of others that were
+    not taken for this request's (coalesce.py)."""
 
     exchange: Exchange
     matched: Matched
     key: CacheKey
     select: Select
     vary: tuple[str, ...] | None = None
+    doubts: int = 0
 
     @classmethod
     def of(cls, exchange: Exchange, matched: Matched, prefix: str | None = None) -> Ask:

@@ -4,8 +4,10 @@ Rules of this file:
 
 - A flight is the fetch of one key. Whoever begins it leads; who comes while it is in the air follows.
 - It ends in a named outcome, once: Landed (an entry), Streaming (an entry in the making), Stale (the old
-  entry in place of a failure), Uncacheable (everyone is released at once), Failed (the failure is shared with
-  those who wait). The leader may go away; the flight goes on.
+  entry in place of a failure), Uncacheable (everyone is released at once), Failed. The leader may go away;
+  the flight goes on.
+- A failure is shared with those who wait. An answer that the leader's own fields may have brought about is
+  shared only when DOUBTS of them have got it, one after the other: they are many, and the origin is one.
 - State changes synchronously: between looking a flight up and joining it there is no await.
 - A flight older than its lease no longer holds the key: one newcomer may begin another.
 - Where other processes fetch too, a flight holds the key's lease (cluster/base.py), and lets go of it when it
@@ -69,6 +71,15 @@ class Failed:
 
     error: OriginError
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the request that led may have brought it about, by a field that is no part of the key: the
+        others may fare better. It was answered, with an error; 503 and 504 are said of the origin."""
+        error = self.error
+        return error.failure is OriginFailure.SERVER_ERROR and error.status not in (503, 504)
+
+
+DOUBTS = 3
 
 Outcome = Landed | Streaming | Stale | Uncacheable | Failed
 
@@ -146,7 +157,7 @@ def _told(outcome: Outcome, *, warming: bool) -> Ended:
     match outcome:
         case Uncacheable():
             return UNCACHEABLE
-        case Failed(error) if not warming and error.failure not in _OURS:
+        case Failed(error) if not warming and error.failure not in _OURS and not outcome.is_doubtful:
             return Ended(End.FAILED, error.failure, error.status)
         case Stale() if not warming:
             # They look whether they have something stale, too.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.engine.ask import Ask
-from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
+from edgeproxy.engine.coalesce import DOUBTS, Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
 from edgeproxy.engine.contents import Contents
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
@@ -415,6 +415,10 @@ class Engine:
         match outcome:
             case Failed():
                 if flight.warming and ask.exchange.purpose is Purpose.CLIENT:
+                    trace.collapsed = False
+                    return None
+                if outcome.is_doubtful and ask.doubts < DOUBTS - 1:
+                    ask.doubts += 1
                     trace.collapsed = False
                     return None
                 return self._fetcher.give_up_or_stale(ask, entry, outcome.error)

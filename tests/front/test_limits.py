@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import resource
@@ -152,6 +153,47 @@ async def test_a_head_has_to_be_whole_in_time_however_often_a_piece_of_it_comes(
             assert (answer.status, answer.keep_alive, await client.at_end()) == (408, False, True)
         assert (await other.get("/a")).status == 200
         assert origin.count("/slow") == 0
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_a_head_that_does_not_end_is_not_kept_for_ever(
+    origin: LedgerOrigin, clock: DrivenClock, used: bool
+) -> None:
+    """Each field is as long as one may be, and there are no more than there may be."""
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as client:
+        if used:
+            assert (await client.get("/a")).status == 200
+        await client.send(HEAD)
+        with contextlib.suppress(ConnectionError):
+            for number in range(100):
+                await client.send(b"X-%d: %b\r\n" % (number, b"a" * 8_000))
+        answer = await client.read_answer()
+        assert (answer.status, answer.keep_alive) == (431, False)
+        assert await client.at_end()
+        assert edge.worker.heads.too_large == 1
+        assert "edgeproxy_connections_heads_too_large_total 1.0" in edge.worker.metrics.render().decode()
+
+
+async def test_a_head_that_has_begun_is_answered_at_a_drain(origin: LedgerOrigin, clock: DrivenClock) -> None:
+    async with (
+        running_edge(origin.url, clock=clock, head_timeout="5s", drain_timeout="60s") as edge,
+        edge.client() as begun,
+        edge.client() as idle,
+    ):
+        await begun.get("/a")
+        await idle.get("/a")
+        await begun.send(HEAD)
+        connections = edge.worker.server.connections
+        await edge.until(lambda: any(getattr(each, "partial", False) for each in connections))
+        draining = asyncio.ensure_future(edge.worker.drain(grace=1.0))  # noqa: TID251
+        await clock.advance(2)
+        assert await idle.at_end()
+        await begun.send(b"\r\n")
+        answer = await begun.read_answer()
+        assert (answer.status, answer.keep_alive) == (200, False)
+        assert await begun.at_end()
+        await clock.advance(1)
+        await draining
 
 
 async def test_the_next_head_of_a_connection_has_its_own_time(

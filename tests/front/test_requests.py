@@ -40,6 +40,7 @@ REFUSED = {
     "a Host that is none": (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
     "a Host with a path": (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
     "a Host with a user": (b"GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", 400),
+    "a Host that is none behind an absolute target": (b"GET http://a/ HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
     "an empty Host": (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400),
     "a fragment": (b"GET /a#b HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     "garbage": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),

@@ -456,3 +456,33 @@ async def test_who_leaves_before_the_task_that_goes_on_has_begun_is_over_once(
             await edge.until(lambda: not handler.in_flight)
         await edge.settle()
         assert (len(edge.traces) - before, handler.in_flight) == (1, 0)
+
+
+async def test_memory_is_bounded_in_octets_too(origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long blocks are not remembered, and many that are not so long push one another out."""
+    monkeypatch.setattr(short_file, "MOST_OCTETS", 40_000)
+    origin.reply("/a", headers=[NO_STORE], body=b"ok")
+    async with running_edge(origin.url) as edge, edge.client() as client:
+        short = edge.worker.handler.short
+        assert short is not None
+        for length in (short_file.LONGEST, 5_000):
+            for number in range(20):
+                for _ in range(3):
+                    await client.send(request("/a", f"X-Number: {number:0{length}}"))
+                    assert (await client.read_answer()).status == 200
+            held = sum(map(len, short._blocks))
+            held += sum(plan.octets for block in short._blocks.values() for plan in block.plans.values())
+            assert held <= (40_000 if length == 5_000 else 0)
+        assert short._blocks
+
+
+async def test_what_is_remembered_does_not_grow_with_paths(origin: LedgerOrigin) -> None:
+    """Paths with a dot segment are passed under a rule of their own: one, not one each."""
+    async with running_edge(origin.url) as edge, edge.client() as client:
+        for number in range(8):
+            await client.send(request(f"/{number}/../a"))
+            assert (await client.read_answer()).status == 200
+        short = edge.worker.handler.short
+        assert short is not None
+        (block,) = short._blocks.values()
+        assert len(block.plans) == 1

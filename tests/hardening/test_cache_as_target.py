@@ -8,22 +8,24 @@ Rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeproxy.engine.coalesce import DOUBTS
 from edgeproxy.engine.forward import SPOKEN_FOR
 from edgeproxy.front.request import MOST_HOPS
 from tests.support.edge import running_edge
-from tests.support.ledger import FIN, head
+from tests.support.ledger import FIN, Gate, head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
-    from tests.support.ledger import LedgerOrigin, Recorded
+    from tests.support.ledger import LedgerOrigin, Recorded, Step
 
 KEPT = [("Cache-Control", "max-age=600")]
 EVIL = "evil.test"
@@ -73,6 +75,41 @@ async def test_an_error_that_a_field_brought_about_is_the_senders_alone(
             assert (await edge.get("/p", ("X-Odd", odd))).status == status
         for _ in range(HITS):
             assert (await edge.get("/p")).status == 200
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+@pytest.mark.parametrize("status", [500, 501, 502])
+async def test_nor_is_it_for_those_who_wait_for_his_answer(
+    origin: LedgerOrigin, clock: DrivenClock, status: int, lane: str
+) -> None:
+    def steps(asked: Recorded) -> Sequence[Step]:
+        if asked.get("x-odd") is None:
+            return [head(200, [*KEPT, ("Content-Length", "1")]), b"x"]
+        return [Gate("g"), head(status, [("Content-Length", "1")]), b"x"]
+
+    origin.script("/p", steps)
+    async with running_edge(origin.url, clock=clock, lane=lane) as edge:
+        async with edge.client() as odd:
+            await odd.start("GET", "/p", [("X-Odd", "1")])
+            await origin.arrived("/p", 1)
+            others = asyncio.gather(*(edge.get("/p") for _ in range(5)))
+            await edge.waiting(5)
+            origin.gate("g").open()
+            assert (await odd.read_answer()).status == status
+        assert {answer.status for answer in await others} == {200}
+        assert origin.count("/p") == 2, "one of the others asked for all of them"
+
+
+async def test_what_fails_for_everybody_is_found_out_by_a_few(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    origin.reply("/p", status=500, gate="g", headers=[("Cache-Control", "no-cache")])
+    async with running_edge(origin.url, clock=clock) as edge:
+        answers = asyncio.gather(*(edge.get("/p") for _ in range(20)))
+        await edge.waiting(19)
+        origin.gate("g").open()
+        assert {answer.status for answer in await answers} == {500}
+        assert origin.count("/p") == DOUBTS
 
 
 @pytest.mark.parametrize("status", [411, 413, 421, 429, 431])

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.policy.lists import split_list, unquote, weighted
+from edgeproxy.policy.cache_control import request_directives
+from edgeproxy.policy.coding import choose_coding, with_plain_etags
+from edgeproxy.policy.language import wanted_language
+from edgeproxy.policy.lists import LONGEST, LONGEST_TAGS, split_list, unquote, weighted
+from edgeproxy.policy.stored import Overrides
+from edgeproxy.policy.validate import not_modified
+from edgeproxy.policy.vary import best_listed, selecting_values
+from tests.policy.make import fields, request
 
 FIELD_TEXT = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60)
 
@@ -65,3 +72,22 @@ def test_unquote(value: str, text: str) -> None:
 )
 def test_weights(value: str, members: list[tuple[str, float]]) -> None:
     assert weighted(value) == members
+
+
+LONG = "a," * LONGEST
+
+
+def test_what_is_beyond_any_meaning_is_not_looked_into() -> None:
+    """Clients write these fields: each of them would take milliseconds otherwise."""
+    assert choose_coding("br, " + LONG, ["br"]) == ""
+    for name in ("Accept", "Accept-Language", "X-Any"):
+        one, other = ({name: text} for text in (LONG, LONG + "b"))
+        values = [selecting_values((name.lower(),), request(given), Overrides()) for given in (one, other)]
+        assert values == [(LONG,), (LONG + "b",)]
+    assert wanted_language("de, " + LONG) is None
+    assert best_listed("de, " + LONG, ["en", "de"]) == "en"
+    assert request_directives(fields({"Cache-Control": LONG})).no_cache
+    assert request_directives(fields({"Pragma": LONG})).no_cache
+    tags = '"e", ' * LONGEST_TAGS
+    assert not not_modified(fields({"If-None-Match": tags}), fields({}), '"e"', 0.0)
+    assert with_plain_etags('"e-br", ' * LONGEST_TAGS, ["br"]) == '"e-br", ' * LONGEST_TAGS

@@ -36,6 +36,11 @@ def test_any_final_status_with_explicit_freshness(status: int) -> None:
     assert why({"Expires": date(60), "Date": date()}, status=status) is None
 
 
+@pytest.mark.parametrize("status", [103, 199, 600, 999])
+def test_what_is_no_final_status_is_never_kept(status: int) -> None:
+    assert why(FRESH, status=status) is NotStored.STATUS
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
