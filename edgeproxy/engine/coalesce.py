@@ -51,7 +51,7 @@ class Streaming:
 @dataclass(frozen=True, slots=True)
 class Stale:
     """The origin failed with ``error``, and ``entry``, stale, was served in its place to the one who led.
-    Whether it may be to another, that one's request says too."""
+    Whether a follower may be given it too, its own request says."""
 
     entry: Entry
     error: OriginError

@@ -3,7 +3,7 @@
 Rules of this file:
 
 - The purge number and the stamp of the start are taken before the origin is asked; they travel with the
-  entry and every store compares them (DESIGN: fences, not hopes).
+  entry and every store compares them.
 - Whatever ends a fetch, its flight is resolved exactly once, and nobody can join it after its end.
 - A 5xx or a failure never replaces a usable copy; an unfinished body is never an entry.
 """
@@ -138,7 +138,8 @@ class Fetcher:
     ) -> Answer:
         """Ask the origin. ``entry`` is what there is to fall back on or to confirm; ``flight`` who waits;
         ``alone``: hit-for-miss, the client's own conditions and ranges stay; ``resent``: it went out once
-        before, on a connection that was dead; ``once``: it was, and the answer was none to it."""
+        before, on a connection that was dead; ``once``: it was, and what came was of no
+        use (a 304 nobody had asked for); ask only once more."""
         trace = ask.exchange.trace
         trace.forwarded = decision.reason
         trace.tier = Tier.ORIGIN

@@ -45,7 +45,7 @@ _NOT_PLAIN = frozenset({"range", "if-none-match", "if-modified-since"})
 
 def is_plain(request: Headers) -> bool:
     """Whether what comes of the request's answer has nothing to do with the request's fields, but for the
-    coding it gets. What front/short.py takes for unusual is not looked for."""
+    coding it gets. What front/short.py takes for unusual is not among them."""
     return request.isdisjoint(_NOT_PLAIN) and not says_more(request)
 
 

@@ -54,7 +54,7 @@ class StaleNow(Protocol):
 
 
 class Told(Protocol):
-    """Who is told what came of a call; once, by one of the two."""
+    """Who is told what came of a call: exactly one of these is called, once."""
 
     def answered(self, answer: Answer) -> None: ...
     def cast(self, cast: Cast) -> None:
@@ -321,7 +321,7 @@ class Prompt:
         return entry if entry is not None and self.clock.now() < entry.fresh_until else None
 
     def look(self, exchange: Exchange, matched: Matched, manner: Manner) -> FromEntry | Whole | Call | None:
-        """The answer, or the call that will bring it, or None: it takes waiting to know. ``manner``
+        """The answer, or the call that will bring it; None: that takes waiting (Engine.handle). ``manner``
         is the request's."""
         trace, rule = exchange.trace, matched.rule
         trace.rule = rule.name

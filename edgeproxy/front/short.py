@@ -39,7 +39,6 @@ from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.framing import request_head
 from edgeproxy.policy.cdn_loop import FIELD
 from edgeproxy.policy.coding import choose_coding, compressible
-from edgeproxy.policy.decide import bypass
 from edgeproxy.policy.decisions import Form
 from edgeproxy.policy.events import wants_events
 from edgeproxy.policy.head import RequestHead
@@ -82,12 +81,11 @@ UNUSUAL = NOT_LEARNED | {
     "if-range", "if-match", "if-unmodified-since", "expect", "te", "trailer", "transfer-encoding",
     "content-length",
 }  # fmt: skip
-"""Requests with one of these are answered the ordinary way. What is left, the lane may learn."""
+"""Requests with one of these are answered the ordinary way. What is left, the lane may learn; and of what is
+left only the rule can send a GET past the cache (decide.bypass)."""
 
 _LOOKED_INTO = UNUSUAL | TRACE | {FIELD}
 """These, and what is usual unless it tells of a loop or comes from who is not followed."""
-_MAY_BYPASS = frozenset({"cache-control", "pragma", "upgrade"})
-"""Without these, only the rule can send a GET past the cache (decide.bypass)."""
 
 _TARGET = re.compile(rb"/[!\"$-~]*")
 """Visible ASCII but "#": what the parser would take as it stands."""
@@ -105,7 +103,6 @@ class Block:
         "host",
         "learnable",
         "manners",
-        "may_bypass",
         "plain",
         "plans",
     )
@@ -115,7 +112,6 @@ class Block:
         self.accepted = headers.get("accept-encoding")
         self.plain = is_plain(headers)
         self.events = wants_events(headers)
-        self.may_bypass = not headers.isdisjoint(_MAY_BYPASS)
         self.manners: dict[object, tuple[Rule, Manner]] = {}
         self.host = host
         self.learnable = learnable
@@ -293,8 +289,6 @@ class ShortWay:
         head = RequestHead("GET", scheme, block.host, target, block.headers)
         matched = self._engine.matcher.match(head)
         overrides = matched.rule.overrides
-        if block.may_bypass and not overrides.pass_ and bypass(head, overrides) is not None:
-            return False
         trace = Trace(self._next_id(), self._clock.monotonic(), "GET", block.host, target, client)
         rule, engine = matched.rule, self._engine
         gated = rule.is_gated

@@ -97,13 +97,6 @@ class Metrics:
         """The slot the hit lane may hold and add to. Ask again after ``set_rules``."""
         return self.tally.slot(rule)
 
-    @staticmethod
-    def record_lane_hit(slot: RuleTally, octets: int, seconds: float) -> None:
-        """A hit answered by the lane: body octets sent, seconds taken."""
-        slot.lane_hits += 1
-        slot.lane_bytes += octets
-        slot.lane_seconds += seconds
-
     def reloaded(self, *, ok: bool) -> None:
         """Rule files were read again, and taken over or refused."""
         self.reloads += 1

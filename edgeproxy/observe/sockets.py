@@ -6,9 +6,6 @@ codes are those of RFC 6455 by themselves, those of applications by their thousa
 
 from __future__ import annotations
 
-SIDES = ("client", "origin", "edge")
-"""Who closed: by a Close frame, or by going without one (1006)."""
-
 
 class SocketTally:
     """``*_in``: from clients; ``*_out``: to clients. Octets that passed, messages whose last frame began."""

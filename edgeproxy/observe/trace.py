@@ -42,7 +42,7 @@ class Trace:
     """Answered from the cache without waiting for the origin."""
     forwarded: Forwarded | None = None
     forwarded_status: int = 0
-    """The status the origin answered with, where it differs from ours it matters (304)."""
+    """The origin's status; 304 where it confirmed what is stored, whatever we send."""
     pass_reason: PassReason | None = None
     not_stored: NotStored | None = None
     stale_reason: StaleReason | None = None

@@ -64,7 +64,7 @@ class Breaker:
         self.reason = ""
         self.opens = 0
         self.cannot_connect = False
-        """Whether it opened since nobody could connect."""
+        """Whether it opened because nobody could connect."""
         self._window = window
         self._chance = chance
         self._connects = 0

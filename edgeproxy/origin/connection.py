@@ -65,14 +65,14 @@ SUPPORTED = ((3, 14, 5), (3, 15))
 """From, and below."""
 
 _DUE = 1e-6
+"""Seconds that rounding may take from a timer."""
 _OCTETS = re.compile(r":? b['\"]")
 """Where what aiohttp says of a malformed message begins to quote it."""
-"""Seconds that rounding may take from a timer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds and octets; ``DESIGN.md`` names the defaults."""
+    """Seconds and octets."""
 
     first_byte_timeout: float = 10.0
     """From the request being sent to the head being complete."""

@@ -5,9 +5,9 @@ Rules of this file:
 - An origin is named by its pool and its link (URL, timeouts, limits, TLS). One that a reload leaves as it was
   keeps its connections, its state and its counters. One that is gone gets no new requests; what is under way
   there ends in peace.
-- A breaker that opened since nobody could connect is watched: once a second it is tried whether one can. That
-  is no request, and it brings the origin back within a second however long the breaker's pause has grown. One
-  worker of a node does it for all.
+- A breaker that opened because nobody could connect is watched: once a second it is tried whether one can.
+  That is no request, and it brings the origin back within a second however long the breaker's pause
+  has grown. One worker of a node does it for all.
 """
 
 from __future__ import annotations

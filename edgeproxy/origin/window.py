@@ -4,8 +4,8 @@
 refreshes that clients' requests called for, whether or not they were made.
 
 Rules of this file: pure, driven by the ``now`` it is given (clock.now(), seconds). One second is one bucket.
-Good answers are most of all, so these are counted in ``current`` by whoever has looked that ``now`` is before
-``end``: a comparison and an addition.
+Nearly all outcomes are good answers: callers add those to ``current`` themselves where ``now`` is before
+``end`` (a comparison and an addition), and call ``roll`` first where it is not.
 """
 
 from __future__ import annotations

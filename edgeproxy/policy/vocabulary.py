@@ -110,8 +110,6 @@ class NotStored(StrEnum):
     """304 to a client's own conditional request: there is nothing to store."""
     VARY_STAR = "vary-star"
     """Vary: * never matches a later request (RFC 9110 §12.5.5)."""
-    TOO_MANY_VARIANTS = "too-many-variants"
-    """The URL has as many variants as one URL may have."""
     NO_LIFETIME = "no-lifetime"
     """Neither the answer nor the rule gives a lifetime, and it could not be validated either."""
     LIFETIME_ZERO = "lifetime-zero"
@@ -126,8 +124,6 @@ class NotStored(StrEnum):
     """Answers to a GET with a body are never stored."""
     EVENT_STREAM = "event-stream"
     """A stream of server-sent events is one client's, and has no end."""
-    INCOMPLETE = "body-incomplete"
-    """The body broke off: an unfinished body is never an entry."""
     PURGED = "purged-meanwhile"
     """A purge overtook the fetch."""
     OVERTAKEN = "newer-fetch-stored"
@@ -142,8 +138,6 @@ class NotStored(StrEnum):
     """The answer is not of a type that the path's extension stands for; see ``extension_guard``."""
     GRAPHQL_ERRORS = "graphql-errors"
     """The GraphQL answer has ``errors``, or is too large or coded, so that this cannot be seen."""
-    TRAILERS = "has-trailers"
-    """Reserved."""
 
 
 class StaleReason(StrEnum):

@@ -27,16 +27,13 @@ UNKNOWN: Final = -1.0
 NOT_STORED: Final = 0.0
 
 _FROM_STORE = frozenset({CacheWord.HIT, CacheWord.UPDATING, CacheWord.STALE, CacheWord.REVALIDATED})
-_LIFTED = frozenset({
-    NotStored.RESPONSE_NO_STORE, NotStored.RESPONSE_PRIVATE, NotStored.SET_COOKIE, NotStored.AUTHORIZATION,
-})  # fmt: skip
-"""What a word in ``unsafe`` lifts; what would have been looked at after it, nobody knows."""
 _UNSAFE = {
     NotStored.RESPONSE_NO_STORE: "no_store",
     NotStored.RESPONSE_PRIVATE: "private",
     NotStored.SET_COOKIE: "set_cookie",
     NotStored.AUTHORIZATION: "authorization",
 }
+"""What a word in ``unsafe`` lifts; what would have been looked at after it, nobody knows."""
 _NO_TIME = frozenset({
     NotStored.NO_LIFETIME, NotStored.LIFETIME_ZERO, NotStored.SERVER_ERROR, NotStored.STATUS,
 })  # fmt: skip

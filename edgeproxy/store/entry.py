@@ -15,7 +15,6 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from itertools import chain
 from sys import intern
 from typing import TYPE_CHECKING, Protocol, final
@@ -370,10 +369,3 @@ def codings_of(other: MutableMapping[str, bytes]) -> Codings:
     codings = Codings()
     codings.update(other)
     return codings
-
-
-@dataclass(frozen=True, slots=True)
-class VarySpec:
-    """What a primary key varies on, as the newest answer said: the names, and how many variants exist."""
-
-    names: tuple[str, ...]

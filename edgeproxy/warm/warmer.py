@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 RATE = 20.0
 """URLs a second."""
 CONCURRENCY = 4
-MOST_CONCURRENT = 64
 MOST_RUNNING = 4
 """Jobs at a time."""
 MOST_ENDED = 8

@@ -195,8 +195,9 @@ def test_rules_that_stay_keep_their_counters_and_the_sum_never_shrinks(metrics: 
 
 def test_the_lane_counts_on_its_slot(metrics: Metrics) -> None:
     slot = metrics.slot("pitches")
-    for _ in range(1000):
-        metrics.record_lane_hit(slot, 50, 0.00002)
+    slot.lane_hits += 1000
+    slot.lane_bytes += 50_000
+    slot.lane_seconds += 0.02
     slot.lane_not_modified += 10
     slot.lane_saved += 7.5
     for _ in range(2):  # folding happens once
