@@ -172,6 +172,8 @@ class Supervisor:
                 loop.add_signal_handler(number, self._end)
             loop.add_signal_handler(signal.SIGHUP, self._spawn_reload)
             loop.add_signal_handler(signal.SIGUSR2, self._spawn_roll)
+            # What it does to others' logs, SIGHUP does here; by default it would end the parent.
+            loop.add_signal_handler(signal.SIGUSR1, log.warning, "SIGUSR1: SIGHUP reopens the access log")
             await admin.serve(admin_socket, self._admin_tls, self._clock)
             self._background.spawn(self._manager.keep_alive(), "watchdog")
             for slot in range(self._settings.workers):

@@ -408,6 +408,14 @@ def test_all_workers_are_replaced_one_at_a_time_and_nothing_fails(edge: EdgeProc
     until(lambda: "all workers are replaced" in edge.log(), "the end of it")
 
 
+def test_a_signal_that_means_something_elsewhere_ends_nobody(edge: EdgeProcess) -> None:
+    before = pids(edge)
+    edge.process.send_signal(signal.SIGUSR1)
+    until(lambda: "SIGHUP reopens the access log" in edge.log(), "what to send instead")
+    assert edge.get("/api/pitches/6").status == 200
+    assert pids(edge) == before
+
+
 def test_access_log_lines_are_whole(edge: EdgeProcess) -> None:
     with pinned(edge) as pins:
         for number in range(30):

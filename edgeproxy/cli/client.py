@@ -161,7 +161,10 @@ def _asked(
         yield connection.getresponse(), _Target(address, whence if token is not None else "")
     except (OSError, http.client.HTTPException) as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Failed(f"no answer from the admin port {address}: {said}; is edgeproxy running?") from None
+        hint = "is edgeproxy running?"
+        if authority is None and isinstance(error, http.client.RemoteDisconnected):
+            hint = "does it speak TLS? then --admin-ca is needed"
+        raise Failed(f"no answer from the admin port {address}: {said}; {hint}") from None
     finally:
         connection.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -40,7 +41,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--answer-header", action="append", default=[], metavar="'Name: value'",
         help="a header of the answer; repeatable",
     )  # fmt: skip
-    parser.add_argument("--rules", metavar="DIR|none", help="default: the shipped rules")
+    parser.add_argument(
+        "--rules", metavar="DIR|none",
+        help="default: the shipped rules; with --admin that instance's, where they can be read from here",
+    )  # fmt: skip
     add_format(parser)
     client.add_flags(parser, unasked=True)
     parser.set_defaults(run=run)
@@ -54,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from edgeproxy.rules.model import RuleSet  # noqa: PLC0415
     from edgeproxy.rules.problems import RuleError  # noqa: PLC0415
 
+    given = args.rules if args.rules is not None else settings.environment().get("EDGEPROXY_RULES", "")
     try:
-        given = args.rules if args.rules is not None else settings.environment().get("EDGEPROXY_RULES", "")
         directory = settings.rules_directory(given)
         request = request_of(args.url, args.method, headers_of(args.header, "-H"))
         response = answer_of(args.status, headers_of(args.answer_header, "--answer-header"))
@@ -66,7 +70,11 @@ def run(args: argparse.Namespace) -> int:
         return 1 if isinstance(error, RuleError) else 2
 
     def show() -> int:
+        nonlocal ruleset
         known = None if args.admin is None else live(args, request)
+        if known is not None and not given and known.version != ruleset.version:
+            with contextlib.suppress(RuleError, settings.SettingsError, OSError):
+                ruleset = RuleSet() if known.source == "none" else load_rules(Path(known.source))
         answer = known.answer() if known is not None and response is None else response
         explanation = explain(Matcher(ruleset), request, answer, content=content)
         if args.format == "json":

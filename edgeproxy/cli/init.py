@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import argparse
 
 
+HIDDEN = ("/home", "/root", "/tmp", "/var/tmp")  # noqa: S108 - what a service does not see
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "init",
@@ -37,7 +40,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     from edgeproxy.rules.problems import RuleError  # noqa: PLC0415 - what only this command needs
-    from edgeproxy.templates.write import KINDS, There, write  # noqa: PLC0415
+    from edgeproxy.templates.write import KINDS, There, from_inside, write  # noqa: PLC0415
 
     kind = next(each for each in KINDS if each.name == args.kind)
     directory = Path(args.directory)
@@ -64,9 +67,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{kind.says[0].upper()}{kind.says[1:]}. Next, in {directory}:")
     for step in kind.steps:
         print(f"  {step}")
-    if args.kind == "systemd" and Path(sys.executable).is_relative_to("/home"):
+    if args.kind == "systemd" and any(map(Path(sys.executable).is_relative_to, HIDDEN)):
         print(
-            f"The service would run {Path(sys.executable).parent / 'edgeproxy'}, which ProtectHome=yes hides "
-            "from it: install edgeproxy elsewhere, such as in /opt/edgeproxy, and change ExecStart."
+            f"The service would run {Path(sys.executable).parent / 'edgeproxy'}, which ProtectHome=yes and "
+            "PrivateTmp=yes hide from it: install edgeproxy elsewhere, such as in /opt/edgeproxy, and change "
+            "ExecStart."
         )
+    if args.kind == "compose" and origin and (inside := from_inside(origin)) != origin:
+        print(f"A container has a loopback of its own: the origin is written as {inside}.")
     return 0

@@ -346,6 +346,10 @@ class RedisBus:
     def _down(self, error: Exception) -> None:
         if self.ready:
             log.warning("purge log: lost (%s)", error)
+        elif self.error == _NOT_YET:
+            log.warning(
+                "purge log: out of reach (%s); nothing is answered from the cache until it is followed", error
+            )
         self.ready = False
         self.followed.clear()
         self.error = f"{type(error).__name__}: {error}"

@@ -24,6 +24,7 @@ from edgeproxy.rules.load import load_bytes, read_files
 HERE = Path(__file__).resolve().parent
 PRIVATE = frozenset({".env"})
 _MARK = re.compile(r"@([A-Z0-9_]+)@")
+_LOOPBACK = re.compile(r"(https?://)(?:localhost|127(?:\.\d+){3}|\[::1\])(?=[:/,]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def write(
     found = read_files(rules or HERE / "rules")
     load_bytes(found, source=str(rules or "rules"))
     values = {
-        "ORIGIN": origin or kind.origin,
+        "ORIGIN": (from_inside(origin) if kind.name == "compose" else origin) or kind.origin,
         "VERSION": __version__,
         "COMMAND": str(Path(sys.executable).parent / "edgeproxy"),
         "RULE_FILES": "\n".join(f"      - rules/{name}" for name, _ in found),
@@ -111,6 +112,11 @@ def write(
         for name in ("grafana/dashboards", "prometheus/rules"):
             (directory / name).mkdir(parents=True, exist_ok=True)
     return sorted(paths)
+
+
+def from_inside(origins: str) -> str:
+    """Origins, comma-separated, as a container reaches them: this machine's loopback is not its own."""
+    return _LOOPBACK.sub(r"\1host.docker.internal", origins)
 
 
 def _templates(name: str) -> list[tuple[str, bytes]]:

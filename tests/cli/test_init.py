@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 from edgeproxy import __version__, settings
 from edgeproxy.__main__ import make_parser
 from edgeproxy.rules.load import load_rules
-from edgeproxy.templates.write import HERE, KINDS, write
+from edgeproxy.templates.write import HERE, KINDS, from_inside, write
 from tests.support.origins import ROOT
 
 if TYPE_CHECKING:
@@ -158,6 +158,24 @@ def test_systemd_takes_the_units(written: Callable[[str], Path]) -> None:
 
 
 # -- compose ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origins", "inside"),
+    [
+        ("http://127.0.0.1:9000", "http://host.docker.internal:9000"),
+        ("http://localhost,http://[::1]:80", "http://host.docker.internal,http://host.docker.internal:80"),
+        ("https://127.0.0.1.example:1,http://localhosts/", "https://127.0.0.1.example:1,http://localhosts/"),
+        ("http://api.internal:9000", "http://api.internal:9000"),
+    ],
+)
+def test_a_loopback_is_not_a_containers(tmp_path: Path, origins: str, inside: str) -> None:
+    assert from_inside(origins) == inside
+    for kind in KINDS:
+        write(tmp_path / kind.name, kind, origin=origins)
+        config = next((tmp_path / kind.name).rglob("edgeproxy.yaml"), None)
+        if config is not None:
+            assert (inside if kind.name == "compose" else origins) in config.read_text()
 
 
 def test_compose(written: Callable[[str], Path]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from edgeproxy.__main__ import main
 from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.auth import Auth
+from edgeproxy.rules.load import load_rules
 from tests.admin.control import SmallControl
 
 if TYPE_CHECKING:
@@ -75,6 +76,31 @@ async def test_what_is_stored_is_explained(run: Run, control: SmallControl, tmp_
     told = json.loads((await run(*words, "--format", "json"))[1])
     assert told["live"]["variants"][0]["hits"] == 12
     assert told["rule"] == {"name": "api", "at": "a.yaml:1"}
+
+
+async def test_the_rules_are_those_of_who_is_asked(
+    run: Run, control: SmallControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they can be read from here; given ones go first."""
+    monkeypatch.delenv("EDGEPROXY_RULES", raising=False)
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "a.yaml").write_text(RULES.replace("15m", "7m"))
+
+    async def rules() -> dict[str, object]:
+        return {"version": load_rules(there).version, "source": str(there), "rules": []}
+
+    control.stored = {"variants": []}
+    monkeypatch.setattr(control, "rules", rules)
+    code, out = await run("explain", "http://h/api/1", "--format", "json")
+    told = json.loads(out)
+    assert (code, told["rule"]) == (0, {"name": "api", "at": "a.yaml:1"})
+    assert told["live"]["rules"]["version"] == load_rules(there).version
+    _, out = await run("explain", "http://h/api/1")
+    assert "7m" in out
+    assert "other rules" not in out
+    _, out = await run("explain", "http://h/api/1", "--rules", "none")
+    assert "under other rules" in out
 
 
 async def test_what_was_not_stored_says_what_it_would_take(
