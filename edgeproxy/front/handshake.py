@@ -121,8 +121,7 @@ class Handshake:
         finally:
             self._all.under_way.discard(self)
             self._all.server.heads.forget(self)
-            if tls is None or between.lost:
-                sock.close()
+            if tls is None or between.lost:  # the loop, to which it was given, has closed it
                 assert self._place is not None  # noqa: S101
                 self._all.server.doors.leave(self._place)
         if tls is not None and not between.lost:

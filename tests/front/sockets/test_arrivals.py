@@ -228,6 +228,34 @@ async def test_clients_that_do_not_hesitate(origin: LedgerOrigin, made: Path) ->
         assert edge.worker.arrivals.handshakes_failed == 0
 
 
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize("stays", [True, False])
+async def test_no_descriptor_is_left_of_handshakes_that_came_to_nothing(
+    origin: LedgerOrigin, clock: DrivenClock, made: Path, sent: bytes, stays: bool
+) -> None:
+    """Nothing was sent, half a ClientHello, or plain HTTP."""
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - to be counted
+
+    async with running_edge(origin.url, clock=clock, tls_certificate=made / "a.pem") as edge:
+        doors = edge.worker.doors
+        before = descriptors()
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(10):
+                client = await stack.enter_async_context(edge.client())
+                if sent:
+                    await client.send(sent)
+            if not sent.startswith(b"GET"):
+                await edge.until(lambda: doors.open == 10)
+            if stays:
+                await clock.advance(60)
+                await edge.until(lambda: doors.open == 0)
+        await edge.until(lambda: doors.open == 0)
+        await edge.until(lambda: descriptors() == before)
+        assert not edge.worker.arrivals.under_way
+
+
 @pytest.mark.parametrize("limit", ["max_connections", "client_connections"])
 async def test_a_connection_counts_while_it_shakes_hands(
     origin: LedgerOrigin, clock: DrivenClock, made: Path, limit: str
