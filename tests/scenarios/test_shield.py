@@ -66,9 +66,6 @@ async def test_cache_status_and_age_through_both(origin: LedgerOrigin, tmp_path:
         assert members(first) == [
             "shield; fwd=uri-miss; fwd-status=200; ttl=60; stored",
             "edge; fwd=uri-miss; fwd-status=200; ttl=60; stored",
-        ] or [m.replace("fwd-status=200; ", "") for m in members(first)] == [
-            "shield; fwd=uri-miss; ttl=60; stored",
-            "edge; fwd=uri-miss; ttl=60; stored",
         ]
         assert first["via"] == "1.1 shield, 1.1 edge" or first.all("via") == ["1.1 shield", "1.1 edge"]
         await edge.clock.advance(10)
