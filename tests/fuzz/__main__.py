@@ -84,6 +84,10 @@ def by_chance(target: Callable[[bytes], None], seeds: list[bytes], seconds: floa
     return count
 
 
+def _nothing() -> None:
+    """Most targets have no end."""
+
+
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("target", choices=["entry", "rules", "cache-control", "key", "lane"])
@@ -107,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target = TARGETS[args.target]()
     if args.input is not None:
         target(args.input.read_bytes())
+        getattr(target, "close", _nothing)()
         return 0
     found = seeds(args.target)
     for data in found:
@@ -133,9 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         print(f"broken: {file}", file=sys.stderr)  # noqa: T201 - a command
         return 1
-    end = getattr(target, "close", None)
-    if end is not None:
-        end()
+    getattr(target, "close", _nothing)()
     print(f"{args.target}: {count:,} inputs, nothing broke")  # noqa: T201 - a command
     return 0
 

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 SPACE = b"namespac"
 SLOW = 5.0
 """Seconds of the processor that loading a rule file may take, however it is written."""
-PATIENCE = 300.0
-"""Seconds for an answer: fuzzers run for hours beside other things."""
+PATIENCE = 3600.0
+"""Seconds for an answer, and between two: fuzzers run for hours beside other things, and may be stopped."""
 _HEAD = struct.calcsize(">4sHBx16sIQQ16s")
 
 
@@ -210,8 +210,8 @@ async def _edges() -> AsyncIterator[tuple[LedgerOrigin, Edge, Edge]]:
         origin.reply("/private", headers=[("Cache-Control", "private")], body=b"mine")
         clock = DrivenClock()
         async with (
-            running_edge(origin.url, clock=clock, lane="on") as one,
-            running_edge(origin.url, clock=clock, lane="off") as other,
+            running_edge(origin.url, clock=clock, lane="on", keepalive=PATIENCE) as one,
+            running_edge(origin.url, clock=clock, lane="off", keepalive=PATIENCE) as other,
         ):
             yield origin, one, other
 

@@ -160,12 +160,13 @@ async def test_the_lane_learns_nothing_from_a_request_that_begins_with_an_empty_
 
 
 def test_one_request_cannot_hold_the_loop_with_its_conditions() -> None:
-    """120 fields of 16 KiB are a head that is accepted: looking each tag up in a list took minutes."""
-    tags = [f'"{i:x}-br"' for i in range(100_000)]
-    began = time.process_time()
-    known = with_plain_etags(", ".join(tags), ("br", "gzip"))
-    assert time.process_time() - began < 5  # it is about 0.2
-    assert known.endswith(f', "{99_999:x}"')
+    """A hundred thousand tags: looking each up in a list took minutes. Such a list goes on as it came."""
+    for most in (600, 100_000):
+        tags = ", ".join(f'"{i:x}-br"' for i in range(most))
+        began = time.process_time()
+        known = with_plain_etags(tags, ("br", "gzip"))
+        assert time.process_time() - began < 5
+        assert known.endswith(f', "{599:x}"') if most == 600 else known == tags
 
 
 def said(name: str, value: str) -> Headers:
