@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import argparse
 
 
-HIDDEN = ("/home", "/root", "/tmp", "/var/tmp")  # noqa: S108 - what a service does not see
+HIDDEN = frozenset({"home", "root", "tmp"})
+"""Directories of / that ProtectHome and PrivateTmp keep from a service."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{kind.says[0].upper()}{kind.says[1:]}. Next, in {directory}:")
     for step in kind.steps:
         print(f"  {step}")
-    if args.kind == "systemd" and any(map(Path(sys.executable).is_relative_to, HIDDEN)):
+    if args.kind == "systemd" and HIDDEN.intersection(Path(sys.executable).parts[1:2]):
         print(
             f"The service would run {Path(sys.executable).parent / 'edgeproxy'}, which ProtectHome=yes and "
             "PrivateTmp=yes hide from it: install edgeproxy elsewhere, such as in /opt/edgeproxy, and change "
