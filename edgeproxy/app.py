@@ -415,15 +415,17 @@ class Worker:
         deadline = begun + self.settings.drain_timeout
         # What was accepted last is a connection some turns of the loop later.
         await self.clock.sleep(LOOK)
-        await self._connections_end(min(begun + grace, deadline))
-        self.server.close_idle()
-        await self._connections_end(deadline)
+        await self._connections_end(min(begun + grace, deadline), idle_too=False)
+        await self._connections_end(deadline, idle_too=True)
 
-    async def _connections_end(self, deadline: float) -> None:
-        """All of them, or the time there is. One ends when the last octet of its answer is out."""
+    async def _connections_end(self, deadline: float, *, idle_too: bool) -> None:
+        """All of them, or the time there is. One ends when the last octet of its answer is out; ``idle_too``:
+        at the latest when nothing is under way on it."""
         arrivals = getattr(self, "arrivals", None)
         arriving = () if arrivals is None else arrivals.under_way
         while (arriving or self.server.connections) and self.clock.monotonic() < deadline:
+            if idle_too:
+                self.server.close_idle()
             await self.clock.sleep(LOOK)
 
     async def close(self) -> None:

@@ -112,7 +112,7 @@ class Handler:
         """Answer one message; True when the connection may be used again."""
         message, protocol = wire.message, wire.protocol
         trace = Trace(started=self.clock.monotonic(), method=message.method, client=protocol.client)
-        close = message.should_close or self.draining or message is protocol.last
+        close = message.should_close or message is protocol.last
         sender = Sender(protocol, message, self.clock, close=close)
         try:
             return await self.run(
@@ -156,7 +156,7 @@ class Handler:
             self.in_flight -= 1
             trace.bytes_out = sender.body_octets
             self.finish(trace)
-        return sender.keep_alive and not self.draining
+        return sender.keep_alive
 
     def finish(self, trace: Trace) -> None:
         """The request is over: tell who looks on."""
@@ -226,7 +226,7 @@ class Handler:
             sender.keep_alive = False
         version = self.rules_version
         answer = await self._engine.handle(exchange)
-        over = self.draining or message is wire.protocol.last
+        over = message is wire.protocol.last
         if over or not payload.is_eof() or payload.exception() is not None:
             # What is left of a body that nobody wanted is not the start of the next request, and what stands
             # behind trailers is not one to be believed.

@@ -45,7 +45,7 @@ class ClientGone(ConnectionError):  # noqa: N818 - it is what happened
 
 class Sender:
     """``message`` None: the request could not be parsed. ``keep_alive`` may be taken away until the head is
-    out."""
+    out, and is by a drain: what a client was told of its connection then holds."""
 
     __slots__ = (
         "_clock", "_close_delimited", "_http10", "_pace", "_protocol", "body_octets", "keep_alive", "started",
@@ -93,6 +93,8 @@ class Sender:
         if transport is None:
             raise ClientGone
         self.started = True
+        if protocol.edge.handler.draining:
+            self.keep_alive = False
         head = b"%b%b\r\n" % (head, self._connection())
         if len(body) > SLICE:
             transport.write(head)

@@ -422,7 +422,8 @@ class EdgeServer(web.Server):
         for connection in list(self._connections):
             if not isinstance(connection, EdgeProtocol) or not connection.is_idle or connection.partial:
                 continue  # a head that has begun has its time (heads.py), and an answer then
-            if not unheard(connection.transport):
+            transport = connection.transport
+            if transport is not None and not transport.is_closing() and not unheard(transport):
                 connection.force_close()
 
     async def _serve(self, wire: Wire) -> Done:

@@ -544,7 +544,7 @@ class ShortWay:
     async def _in_task(self, pending: Pending, answer: Answer | None) -> None:
         handler, protocol, call = self._handler, pending.protocol, pending.call
         exchange = call.ask.exchange
-        sender = Sender(protocol, None, self._clock, close=handler.draining)
+        sender = Sender(protocol, None, self._clock, close=False)
         keep_alive = False
         handler.in_flight -= 1  # run() counts it from here on
         try:

@@ -370,11 +370,73 @@ async def test_draining_ends_idle_connections_and_closes_busy_ones_after_their_a
         assert await busy.at_end()
         await streaming.read_body(begun)
         assert (begun.body, begun.complete) == (b"onetwo", True)
+        await clock.advance(0.1)
         assert await streaming.at_end()
         await clock.advance(0.1)
         await drained
         with pytest.raises(ConnectionError):
             await edge.get("/a")
+
+
+async def test_draining_cuts_no_connection_that_was_not_told(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    """The head of an answer went out before the drain began, and did not say that it is the last: its client
+    may send another request behind it, and within the grace it is answered."""
+    script: list[Step] = [head(200, [NO_STORE, CHUNKED]), chunk(b"one"), Gate("g"), chunk(b"two"), chunk(b"")]
+    async with running_edge(origin.url, clock=clock) as edge, edge.client() as plain, edge.client() as post:
+        origin.script("/plain", script)
+        origin.script("/post", script)
+        await plain.start("GET", "/plain")
+        await post.start("POST", "/post", body=b"x")
+        begun = [await each.read_head() for each in (plain, post)]
+        await origin.gate("g").reached(2)
+        drained = asyncio.ensure_future(edge.worker.drain(grace=5))  # noqa: TID251
+        await clock.advance(0.1)
+        origin.gate("g").open()
+        for client, answer in zip((plain, post), begun, strict=True):
+            await client.read_body(answer)
+            assert (answer.body, answer.complete, answer.keep_alive) == (b"onetwo", True, True)
+        await clock.advance(0.1)
+        for client in (plain, post):
+            answer = await client.request("GET", "/a")
+            assert (answer.status, answer.keep_alive) == (200, False)
+            assert await client.at_end()
+        await clock.advance(0.1)
+        await drained
+
+
+async def test_an_answer_that_is_written_while_draining_says_that_it_is_the_last(
+    origin: LedgerOrigin, clock: DrivenClock
+) -> None:
+    """However its request waited: as the first for its key, behind another, with content, or in vain."""
+    origin.reply("/slow", gate="g")
+    origin.reply("/post", gate="g")
+    origin.script("/vain", [Gate("g"), FIN])
+    async with (
+        running_edge(origin.url, clock=clock) as edge,
+        edge.client() as first, edge.client() as second, edge.client() as post, edge.client() as vain,
+    ):  # fmt: skip
+        clients = {first: "/slow", second: "/slow", post: "/post", vain: "/vain"}
+        for client, target in clients.items():
+            if client is post:
+                await client.start("POST", target, body=b"x")
+            else:
+                await client.start("GET", target)
+            if client is first:
+                await origin.gate("g").reached(1)
+        await origin.gate("g").reached(3)
+        await _until(lambda: edge.worker.handler.in_flight == 4)
+        drained = asyncio.ensure_future(edge.worker.drain(grace=5))  # noqa: TID251
+        await clock.advance(0.1)
+        origin.gate("g").open()
+        for client, target in clients.items():
+            answer = await client.read_answer()
+            assert (answer.complete, answer.keep_alive) == (True, False), target
+            assert answer.status == (502 if client is vain else 200), target
+            assert await client.at_end()
+        await clock.advance(0.1)
+        await drained
 
 
 async def test_until_a_balancer_has_seen_that_it_is_not_ready_new_connections_are_taken(
