@@ -6,19 +6,21 @@ Rules of this file:
   them without may read the client's first octets before TLS can begin on them (uvloop does, paused or not).
 - A connection has its place (doors.py) and its time (heads.py) from the beginning: a flood of handshakes that
   never end is bounded like everything else. Who finds no place is cut off.
+- Who begins with a letter speaks HTTP without TLS, and is told so; of TLS nothing begins with one.
 - Where no descriptor is left, nothing is accepted for PAUSE: the system holds who is waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
+import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
-    import ssl
     from collections.abc import Callable
 
     from edgeproxy.front.arrival import Arrivals
@@ -32,6 +34,16 @@ AT_ONCE = 128
 """Connections that are accepted in one turn of the loop."""
 PAUSE = 1.0
 """Seconds."""
+MOST_READ = 64 * 1024
+"""Octets of a request that are read before its connection ends: unread ones would take the answer along."""
+_SAYS = (
+    b'{"type":"about:blank","title":"The request was refused","status":400,'
+    b'"detail":"This port speaks HTTPS: write https:// in place of http://."}'
+)
+NOT_TLS = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/problem+json\r\nCache-Control: no-store\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_SAYS), _SAYS)
+)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -108,6 +120,9 @@ class Handshake:
         between = Between()
         tls = None
         try:
+            if (await _first_octet(sock)).isalpha():
+                _tell(sock)
+                raise ssl.SSLError("it is HTTP")
             tls, _ = await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: between,
                 sock,
@@ -128,6 +143,39 @@ class Handshake:
             protocol = self._all.server()
             protocol.client, protocol.place = self._client, self._place
             between.hand_over(tls, protocol)
+
+
+async def _first_octet(sock: socket.socket) -> bytes:
+    """What came first, and stays where it is; b"" where the client has left. Raises OSError. Where it fails
+    or is cancelled, ``sock`` is closed."""
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            came: asyncio.Future[None] = loop.create_future()
+            try:
+                return sock.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                loop.add_reader(sock, _set, came)
+                try:
+                    await came
+                finally:
+                    loop.remove_reader(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _tell(sock: socket.socket) -> None:
+    """To who speaks HTTP here; and end the connection."""
+    with contextlib.suppress(OSError), sock:
+        sock.recv(MOST_READ)
+        sock.send(NOT_TLS)
+        sock.shutdown(socket.SHUT_WR)
 
 
 class Between(asyncio.Protocol):

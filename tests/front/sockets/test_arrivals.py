@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -165,7 +166,7 @@ async def test_client_certificates(origin: LedgerOrigin, clock: DrivenClock, mad
         await edge.until(lambda: edge.worker.doors.open == 0)
 
 
-async def test_old_tls_and_plain_http_get_nothing(
+async def test_old_tls_gets_nothing_and_plain_http_is_told(
     origin: LedgerOrigin, clock: DrivenClock, made: Path
 ) -> None:
     async with running_edge(
@@ -180,9 +181,13 @@ async def test_old_tls_and_plain_http_get_nothing(
             async with old.to(edge):
                 pass
         async with edge.client() as plain:
-            with pytest.raises((ConnectionError, EOFError)):
-                await plain.get("/a")
+            answer = await plain.get("/a")
+            assert (answer.status, answer.keep_alive) == (400, False)
+            assert "https://" in json.loads(answer.body)["detail"]
+            assert await plain.at_end()
         assert edge.worker.doors.open == 0
+        assert edge.worker.arrivals.handshakes_failed == 2
+        assert not origin.requests
 
 
 async def test_a_handshake_that_does_not_come_is_not_waited_for(
@@ -192,7 +197,13 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(
     flags: dict[str, Any] = {"tls_certificate": made / "a.pem", "head_timeout": "100ms"}
     async with running_edge(origin.url, clock=clock, **flags) as edge:
         async with edge.client() as silent:
+            await edge.until(lambda: edge.worker.doors.open == 1)
+            await clock.advance(0.1)
             assert await silent.at_end()
+        assert edge.worker.heads.timeouts == 1
+        async with edge.client() as half:
+            await half.send(b"\x16\x03\x01")
+            assert await half.at_end()
         assert edge.worker.arrivals.handshakes_failed == 1
     async with running_edge(origin.url, clock=clock, proxy_protocol="127.0.0.1", **flags) as edge:
         async with edge.client() as silent:
