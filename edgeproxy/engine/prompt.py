@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Protocol, final
 from edgeproxy.engine.ask import Ask
 from edgeproxy.engine.exchange import FromEdge, FromEntry, FromStream
 from edgeproxy.engine.mould import find
+from edgeproxy.engine.overload import overloaded
+from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.arrived import Here, KnownReply
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
@@ -348,6 +350,10 @@ class Prompt:
         ):  # fmt: skip
             return Whole(ask, deeper, entry)
         return self._opened(ask, deeper)
+
+    def shed(self) -> FromEdge:
+        """What a call is refused with where there is too much to do."""
+        return self.fetcher.failure(Trace(), overloaded())
 
     def open(self, whole: Whole) -> FromEntry | Call | None:
         """As ``look``, for one that cannot be given as it lies."""

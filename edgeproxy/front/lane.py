@@ -62,7 +62,7 @@ _HOST = re.compile(rb"\r\nhost:([^\r]*)", re.IGNORECASE)
 
 
 @final
-class Manner:
+class Kind:
     """What many answers have alike: the rule, the coding, whether they are 304."""
 
     __slots__ = ("coding", "not_modified", "rule", "sums")
@@ -80,7 +80,7 @@ class Ready:
     what is true ``until`` then; ``saved``: what the fetch took. It is the entry's (Entry.answers)."""
 
     __slots__ = (
-        "body", "entry", "fixed", "line", "manner", "rendered", "saved", "target", "targets", "until",
+        "body", "entry", "fixed", "kind", "line", "rendered", "saved", "target", "targets", "until",
     )  # fmt: skip
 
     def __init__(
@@ -88,14 +88,14 @@ class Ready:
         entry: Entry,
         targets: dict[bytes, Ready],
         target: bytes,
-        manner: Manner,
+        kind: Kind,
         fixed: bytes,
         body: bytes,
     ) -> None:
         self.entry = entry
         self.targets = targets
         self.target = target
-        self.manner = manner
+        self.kind = kind
         self.fixed = fixed
         self.body = body
         self.rendered = b""
@@ -161,7 +161,7 @@ class Lane:
         self._with_id = responder.sends_request_id
         self._blocks = Blocks[dict[bytes, Ready]](dict, unsure)
         self._tables = self._blocks.known
-        self._manners: dict[tuple[str, str, int], Manner] = {}
+        self._kinds: dict[tuple[str, str, int], Kind] = {}
         self._warm: deque[Ready] = deque()
         self._stable: dict[tuple[str, int, int], bytes] = {}
         self._sums: dict[tuple[str, int], Sums] = {}
@@ -221,12 +221,12 @@ class Lane:
         else:
             transport.write(head + body)
         entry.hits += 1
-        manner = ready.manner
-        sums = manner.sums
+        kind = ready.kind
+        sums = kind.sums
         sums.hits += 1
         sums.octets += length
         sums.saved += ready.saved
-        sums.not_modified += manner.not_modified
+        sums.not_modified += kind.not_modified
         seconds = self._monotonic() - began
         sums.seconds += seconds
         if not self._ticking:
@@ -250,20 +250,20 @@ class Lane:
         left = fresh_until - now
         if left <= 0:
             return False
-        manner = ready.manner
-        if manner.coding and not manner.not_modified:
-            self._hot(entry, manner.coding)
+        kind = ready.kind
+        if kind.coding and not kind.not_modified:
+            self._hot(entry, kind.coding)
         self._asked(entry)
         age = entry.age(now)
         whole = floor(age)
         seconds = ceil(left)
         # Of one rule all that have the same two numbers say the same.
-        key = (manner.rule, whole, seconds)
+        key = (kind.rule, whole, seconds)
         stable = self._stable.get(key)
         if stable is None:
             if len(self._stable) >= MOST_STABLE:
                 self._stable.clear()
-            trace = Trace(rule=manner.rule, word=CacheWord.HIT, tier=Tier.L1, hit=True, ttl=left)
+            trace = Trace(rule=kind.rule, word=CacheWord.HIT, tier=Tier.L1, hit=True, ttl=left)
             stable = self._stable[key] = self._responder.stable_part(trace, whole)
         if not ready.rendered:
             ready.saved = entry.fetch_seconds
@@ -294,14 +294,14 @@ class Lane:
             host=entry.host or _host_in(data),
             target=data[4 : data.find(END)].decode("latin-1"),
             client=protocol.client,
-            rule=ready.manner.rule,
+            rule=ready.kind.rule,
             key=entry.primary,
             word=CacheWord.HIT,
             tier=Tier.L1,
             hit=True,
             ttl=entry.fresh_until - now,
             age=int(entry.age(now)),
-            coding=ready.manner.coding,
+            coding=ready.kind.coding,
             status=int(ready.fixed[9:12]),
             bytes_out=len(ready.body),
             seconds=seconds,
@@ -325,21 +325,21 @@ class Lane:
         if len(entry.answers) >= MOST_ANSWERS:
             entry.let_go()
         not_modified = status == 304
-        manner = self._manners.get((rule, coding, status))
-        if manner is None:
-            kind = 2 if not_modified else status // 100  # a 304 is counted beside the rest of its rule
-            sums = self._sums.get((rule, kind))
+        kind = self._kinds.get((rule, coding, status))
+        if kind is None:
+            hundred = 2 if not_modified else status // 100  # a 304 is counted beside the rest of its rule
+            sums = self._sums.get((rule, hundred))
             if sums is None:
-                sums = self._sums[rule, kind] = Sums()
-            manner = Manner(rule, coding, sums, not_modified=not_modified)
-            self._manners[rule, coding, status] = manner
+                sums = self._sums[rule, hundred] = Sums()
+            kind = Kind(rule, coding, sums, not_modified=not_modified)
+            self._kinds[rule, coding, status] = kind
         target = data[4:end]
         before = targets.get(target)
         if before is not None:
             other = before.entry
             other.answers = tuple([answer for answer in other.answers if answer is not before])
             before.leave()
-        ready = Ready(entry, targets, target, manner, fixed, b"" if not_modified else body)
+        ready = Ready(entry, targets, target, kind, fixed, b"" if not_modified else body)
         targets[target] = ready
         entry.answers = (*entry.answers, ready)
         self._memory.grown(entry)
@@ -358,15 +358,15 @@ class Lane:
     def fold(self) -> None:
         """Hand the counts over to the metrics and the percentiles."""
         self._ticking = False
-        for (rule, kind), sums in self._sums.items():
+        for (rule, hundred), sums in self._sums.items():
             if not sums.hits:
                 continue
             self.hits += sums.hits
             slot = self._metrics.slot(rule)
             slot.lane_hits += sums.hits
-            if kind != 2:  # which is what hits of the lane are taken for
+            if hundred != 2:  # which is what hits of the lane are taken for
                 slot.classes[2] -= sums.hits
-                slot.classes[kind] += sums.hits
+                slot.classes[hundred] += sums.hits
             slot.lane_not_modified += sums.not_modified
             slot.lane_bytes += sums.octets
             slot.lane_seconds += sums.seconds

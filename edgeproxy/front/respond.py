@@ -44,7 +44,7 @@ LIFETIME = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-contro
 REPRESENTATION = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-range"})
 """Left out of a 304: they describe a body that is not there (RFC 9110 §15.4.5)."""
 
-OF_THE_MESSAGE = frozenset({b"content-range", b"content-digest", b"content-md5"})
+NOT_OF_A_PART = frozenset({b"content-range", b"content-digest", b"content-md5"})
 """Left out of a 206: they describe the octets of another message."""
 
 
@@ -114,7 +114,7 @@ class Responder:
         if serve.form is Form.NOT_MODIFIED:
             status, reason, skipped = 304, "", skipped | REPRESENTATION
         elif serve.form is Form.PARTIAL:
-            status, reason, skipped = 206, "", skipped | OF_THE_MESSAGE
+            status, reason, skipped = 206, "", skipped | NOT_OF_A_PART
             if len(serve.ranges) == 1:
                 part = Part(*serve.ranges[0], stored.complete_length)
                 extra.append((b"Content-Range", content_range(part).encode()))

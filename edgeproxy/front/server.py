@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edgeproxy.front.doors import Doors
     from edgeproxy.front.handler import Handler
     from edgeproxy.front.heads import Heads
-    from edgeproxy.front.short import Pending
+    from edgeproxy.front.pending import Pending
 
 log = logging.getLogger("edgeproxy.front")
 
@@ -109,7 +109,7 @@ class EdgeProtocol(RequestHandler):
         """Every segment so far was one whole head that gave one message without a body: the next segment is
         the start of a request, and aiohttp's parser holds nothing that it has not told."""
         self.pending: Pending | None = None
-        """A request that the short way is waiting with (front/short.py)."""
+        """A request that the short way is waiting with (pending.py)."""
         self._bodies: Bodies | None = None
         """Where the connection is not clean."""
         self._held = b""

@@ -196,7 +196,7 @@ class Matcher:
         return Matched(self._as_passing(rule) if passes else rule, parts)
 
     def _as_passing(self, rule: Rule) -> Rule:
-        """One for all paths: what is remembered by rule (front/short.py) must not grow with paths."""
+        """One for all paths: what is remembered by rule (front/plans.py) must not grow with paths."""
         held = self._passing.get(id(rule))
         if held is None:
             held = self._passing[id(rule)] = (rule, passing(rule))

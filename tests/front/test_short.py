@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edgeproxy.front import short as short_file
+from edgeproxy.front import plans as plans_file
+from edgeproxy.front.at_once import AtOnce
+from edgeproxy.front.pending import PendingWriter
 from edgeproxy.front.server import EdgeProtocol
 from edgeproxy.front.short import ShortWay
 from tests.support.driven import DrivenClock
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from edgeproxy.front.pending import Pending
     from tests.support.ledger import Script
 
 FRESH = ("Cache-Control", "max-age=60")
@@ -39,7 +42,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     take = ShortWay._take
 
     def noting(
-        self: ShortWay, protocol: EdgeProtocol, block: short_file.Block, target: str, data: bytes
+        self: ShortWay, protocol: EdgeProtocol, block: plans_file.Block, target: str, data: bytes
     ) -> bool:
         took = take(self, protocol, block, target, data)
         if took:
@@ -377,7 +380,7 @@ async def test_what_fails_in_it_is_seen(
             patched.setattr(edge.worker.engine.prompt.fetcher, "settle", broken)
             assert (await edge.get("/a")).status == 500
         with monkeypatch.context() as patched:
-            patched.setattr(ShortWay, "_entry_octets", broken)
+            patched.setattr(AtOnce, "stored", broken)
             assert (await edge.get("/a")).status == 500
         with monkeypatch.context() as patched:
             patched.setattr(ShortWay, "_take", broken)
@@ -417,8 +420,8 @@ async def test_targets_behind_a_known_block(origin: LedgerOrigin, name: str) -> 
 
 
 async def test_memory_is_bounded(origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(short_file, "MOST_BLOCKS", 8)
-    monkeypatch.setattr(short_file, "MOST_SEEN", 16)
+    monkeypatch.setattr(plans_file, "MOST_BLOCKS", 8)
+    monkeypatch.setattr(plans_file, "MOST_SEEN", 16)
     origin.reply("/a", headers=[FRESH], body=b"ok")
     async with running_edge(origin.url) as edge, edge.client() as client:
         for number in range(50):
@@ -427,8 +430,8 @@ async def test_memory_is_bounded(origin: LedgerOrigin, monkeypatch: pytest.Monke
                 await client.read_answer()
         short = edge.worker.handler.short
         assert short is not None
-        assert len(short._blocks) <= 8
-        assert len(short._seen) <= 16
+        assert len(short._plans._blocks) <= 8
+        assert len(short._plans._seen) <= 16
 
 
 async def test_who_leaves_before_the_task_that_goes_on_has_begun_is_over_once(
@@ -442,13 +445,13 @@ async def test_who_leaves_before_the_task_that_goes_on_has_begun_is_over_once(
     async with running_edge(origin.url, rules=tmp_path) as edge:
         handler = edge.worker.handler
         await edge.get("/known")
-        wait = ShortWay.wait
+        wait = PendingWriter.wait
 
-        def leaving(self: ShortWay, pending: short_file.Pending, answer: object) -> None:
+        def leaving(self: PendingWriter, pending: Pending, answer: object) -> None:
             wait(self, pending, answer)  # type: ignore[arg-type]
             pending.protocol.connection_lost(None)
 
-        monkeypatch.setattr(ShortWay, "wait", leaving)
+        monkeypatch.setattr(PendingWriter, "wait", leaving)
         before = len(edge.traces)
         async with edge.client() as client:
             await client.send(request("/a"))
@@ -460,20 +463,21 @@ async def test_who_leaves_before_the_task_that_goes_on_has_begun_is_over_once(
 
 async def test_memory_is_bounded_in_octets_too(origin: LedgerOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long blocks are not remembered, and many that are not so long push one another out."""
-    monkeypatch.setattr(short_file, "MOST_OCTETS", 40_000)
+    monkeypatch.setattr(plans_file, "MOST_OCTETS", 40_000)
     origin.reply("/a", headers=[NO_STORE], body=b"ok")
     async with running_edge(origin.url) as edge, edge.client() as client:
         short = edge.worker.handler.short
         assert short is not None
-        for length in (short_file.LONGEST, 5_000):
+        for length in (plans_file.LONGEST, 5_000):
             for number in range(20):
                 for _ in range(3):
                     await client.send(request("/a", f"X-Number: {number:0{length}}"))
                     assert (await client.read_answer()).status == 200
-            held = sum(map(len, short._blocks))
-            held += sum(plan.octets for block in short._blocks.values() for plan in block.plans.values())
+            blocks = short._plans._blocks
+            held = sum(map(len, blocks))
+            held += sum(plan.octets for block in blocks.values() for plan in block.plans.values())
             assert held <= (40_000 if length == 5_000 else 0)
-        assert short._blocks
+        assert blocks
 
 
 async def test_what_is_remembered_does_not_grow_with_paths(origin: LedgerOrigin) -> None:
@@ -484,5 +488,5 @@ async def test_what_is_remembered_does_not_grow_with_paths(origin: LedgerOrigin)
             assert (await client.read_answer()).status == 200
         short = edge.worker.handler.short
         assert short is not None
-        (block,) = short._blocks.values()
+        (block,) = short._plans._blocks.values()
         assert len(block.plans) == 1
