@@ -54,14 +54,14 @@ class RuleKeeper:
 
     async def history(self) -> Mapping[str, Any]:
         history = self._history()
-        held, candidate = history.held, history.candidate
+        held, candidate, versions = history.held, history.candidate, history.versions
         return {
             "versions": [
                 {
                     "number": v.number, "version": v.version, "at": v.at, "how": v.how, "by": v.by,
-                    "rules": v.rules, "source": v.source,
+                    "rules": v.rules, "source": v.source, "in_force": v is versions[-1],
                 }
-                for v in history.versions
+                for v in versions
             ],
             "held": None if held is None else {"version": held.version, "instead_of": held.instead_of},
             "candidate": None if candidate is None else _told(candidate),

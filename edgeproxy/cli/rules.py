@@ -98,7 +98,7 @@ def _history(args: argparse.Namespace) -> int:
         [
             str(v["number"]), datetime.fromtimestamp(v["at"], UTC).strftime("%Y-%m-%d %H:%M:%SZ"), v["how"],
             v["by"] or "-", client.counted(v["rules"], "rule"), v["version"],
-            "in force" if v is versions[-1] else "",
+            "in force" if v.get("in_force", v is versions[-1]) else "",
         ]
         for v in versions
     ]  # fmt: skip

@@ -271,6 +271,11 @@ async def test_versions_of_the_rules_and_the_way_back(browser: Browser, tmp_path
             await first.get_by_role("button").click()
             await expect(result).to_contain_text("in force, 5 rules")
             assert (await operator.rule_life.history())["versions"][-1]["by"] == "page"
+            # The rules have two rows now, and are in force since the second.
+            await expect(table.get_by_text("in force")).to_have_count(1)
+            await expect(table.locator("tr").first).to_contain_text("in force")
+            await expect(first).to_contain_text("the same rules")
+            assert await first.get_by_role("button").count() == 0
 
 
 async def test_where_reading_needs_a_token_it_is_asked_for(browser: Browser, tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ async def test_the_version_before_comes_back_and_stays(start: Started, rules: Ru
         assert "stays in force until they are edited" in held
         assert await told(edge, "/c") == "max-age=1"
         assert await numbers(edge) == [(1, "start"), (2, "reload"), (3, "rollback")]
-        assert [v["by"] for v in (await call(edge, "GET", "history"))["versions"]] == ["", "ada", "bob"]
+        versions = (await call(edge, "GET", "history"))["versions"]
+        assert [(v["by"], v["in_force"]) for v in versions] == [("", False), ("ada", False), ("bob", True)]
+        assert versions[0]["version"] == versions[2]["version"]
     async with start() as edge:
         assert await told(edge, "/a") == "max-age=1"
         rules(TEXT.format(3))

@@ -90,12 +90,18 @@ async function versions() {
   const told = await quietly("api/rules/history");
   const differences = told.candidate ? await quietly("api/rules/shadow") : null;
   if (asked?.isConnected) return; // somebody is about to press it
-  const present = told.versions.length ? told.versions[told.versions.length - 1].version : "";
+  const present = told.versions.find((one) => one.in_force);
+  const place = (one) => {
+    if (one === present) return pill("in force", "ok");
+    // What was brought back has a row for each time: there is nothing to bring back.
+    if (one.version === present?.version) return el("small", {}, "the same rules");
+    return twice("Bring back", `Bring ${one.version} back?`, () => call("api/rules/rollback", { body: { to: one.version, by: "page" } }));
+  };
   const rows = told.versions.slice(-8).reverse().map((one) => el("tr", {},
     el("th", { scope: "row" }, el("span", { class: "mono" }, one.version), el("small", {}, `${day(one.at)}Z`)),
     el("td", { class: "left" }, one.how, one.by && el("small", {}, one.by)),
     el("td", {}, whole(one.rules)),
-    el("td", {}, one.version === present ? pill("in force", "ok") : twice("Bring back", `Bring ${one.version} back?`, () => call("api/rules/rollback", { body: { to: one.version, by: "page" } })))));
+    el("td", {}, place(one))));
   byId("versions-table").replaceChildren(el("tbody", {}, rows));
   byId("versions-held").textContent = told.held ? `${told.held.version} holds until the rule files are edited` : "";
   byId("shadow").hidden = !differences;
