@@ -392,7 +392,7 @@ def describe(entry: Entry, now: float) -> dict[str, object]:
         "keep": _milliseconds(freshness.keep),
         "must_validate": freshness.must_validate,
         "never_stale": freshness.never_stale,
-        "purge_number": entry.epoch,
+        "purge_number": str(entry.epoch),  # too large for a number of JavaScript's
         "hits": entry.hits,
         "size": entry.size,
         "headers": [[n.decode("latin-1"), v.decode("latin-1")] for n, v in stored.headers.raw],

@@ -190,9 +190,9 @@ def test_a_purge_is_seen_by_both_workers_when_it_returns(edge: EdgeProcess) -> N
             for pin in pins:
                 pin.word(target)
                 assert pin.word(target) == "HIT"  # by the lane, if it is there
-            number = purge(edge, order)["number"]
+            number = int(purge(edge, order)["number"])
             assert [pin.word(target) for pin in pins] == ["MISS", "MISS"], order
-            assert purge(edge, {"tag": "nothing"})["number"] > number
+            assert int(purge(edge, {"tag": "nothing"})["number"]) > number
 
 
 def test_a_warm_up_and_a_cold_start(tmp_path: Path, rules: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_killed_worker_is_replaced_and_the_other_one_does_not_notice(edge: Edg
         for pin in (victim, other):
             pin.word(target)
         counted = sample(edge, 'edgeproxy_requests_total{result="hit",rule="pitches"}')
-        number = purge(edge, {"tag": "something"})["number"]
+        number = int(purge(edge, {"tag": "something"})["number"])
         os.kill(victim.pid, signal.SIGKILL)
         took = until(lambda: len(set(pids(edge)) - {victim.pid}) == 2, "a replacement")
         assert took < 10, "a replacement takes an interpreter's start, no pause besides"
@@ -287,7 +287,7 @@ def test_a_killed_worker_is_replaced_and_the_other_one_does_not_notice(edge: Edg
     with pinned(edge) as pins:  # the purge goes to the new one, in the first slot: both see it
         for pin in pins:
             pin.word(target)
-        assert purge(edge, {"url": target})["number"] > number
+        assert int(purge(edge, {"url": target})["number"]) > number
         assert [pin.word(target) for pin in pins] == ["MISS", "MISS"]
 
 

@@ -16,7 +16,7 @@ import asyncio
 from dataclasses import dataclass
 from enum import Enum
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -239,7 +239,7 @@ class AdminApi:
         answer = await self._control.purge(wanted)
         request[DETAIL] = {
             **asked,
-            "number": answer.number,
+            "number": _text(answer.number),
             "objects": answer.objects,
             "layers": answer.layers,
         }
@@ -383,7 +383,7 @@ def _json(body: Mapping[str, object], status: int = 200) -> web.Response:
 
 def _receipt(wanted: PurgeRequest, answer: PurgeAnswer) -> dict[str, object]:
     return {
-        "number": answer.number,
+        "number": _text(answer.number),
         "kind": wanted.kind,
         "value": wanted.value,
         "soft": wanted.soft,
@@ -391,5 +391,15 @@ def _receipt(wanted: PurgeRequest, answer: PurgeAnswer) -> dict[str, object]:
         "objects": "unknown" if answer.objects is None else answer.objects,
         "bytes": "unknown" if answer.bytes is None else answer.bytes,
         "layers": dict(answer.layers),
-        **({"nodes": [dict(node) for node in answer.nodes]} if answer.nodes else {}),
+        **({"nodes": [_told(node) for node in answer.nodes]} if answer.nodes else {}),
     }
+
+
+def _told(node: Mapping[str, Any]) -> dict[str, object]:
+    return {**node, "number": _text(node["number"])}
+
+
+def _text(number: int | None) -> str | None:
+    """A purge's number. Those of a log of many nodes have 19 digits, of which a double, and so JavaScript and
+    jq, keeps 16 (RFC 8259 §6)."""
+    return None if number is None else str(number)

@@ -255,7 +255,7 @@ def _purge_answer(reply: Reply) -> PurgeAnswer:
         raise NoAnswer(f"{reply.status}: {told.get('detail', '')}")
     objects, octets = told["objects"], told["bytes"]
     return PurgeAnswer(
-        told["number"],
+        None if told["number"] is None else int(told["number"]),
         None if objects == "unknown" else objects,
         None if octets == "unknown" else octets,
         told["layers"],

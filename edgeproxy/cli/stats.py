@@ -117,7 +117,7 @@ def _store(numbers: dict[str, Any]) -> list[str]:
     """A line for each tier, of what is not zero."""
     groups: dict[str, list[str]] = {title: [] for _, title in sorted(_GROUPS, key=lambda g: g[0])}
     for key, number in numbers.items():
-        if number in (0, ""):
+        if number in (0, "", "0"):
             continue
         begins, title = next((b, t) for b, t in _GROUPS if key.startswith(b))
         name = key.removeprefix(begins).removesuffix("_total").replace("_", " ")

@@ -114,7 +114,7 @@ _SAME = frozenset(("version", "l2_name"))
 _LATEST: dict[str, Callable[[Any, Any], Any]] = {
     "admitted_share": min,
     "uptime_seconds": max,
-    "epoch": max,
+    "epoch": lambda a, b: max(a, b, key=int),
     "latency_seconds": max,
     "l2_store_entries": max,
     "l2_store_bytes": max,

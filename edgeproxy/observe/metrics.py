@@ -149,7 +149,7 @@ class Metrics:
             },
             "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
             "origins": self.origins(),
-            **self.read_sources(),
+            **_exact(self.read_sources()),
         }
 
     def facts(self) -> dict[str, object]:
@@ -161,8 +161,14 @@ class Metrics:
             "websockets": {"open": self.sockets.open},
             "reloads": {"total": self.reloads, "failed": self.reloads_failed, "last_ok": self.last_reload_ok},
             "origins": self.origins(),
-            **self.read_sources(),
+            **_exact(self.read_sources()),
         }
+
+
+def _exact(told: dict[str, dict[str, Number | str]]) -> dict[str, dict[str, Number | str]]:
+    """For JSON: the number of the last purge is text, since a double does not hold all its digits."""
+    store = told.get("store", {})
+    return {**told, "store": {**store, "epoch": str(store["epoch"])}} if "epoch" in store else told
 
 
 def _outcomes(tally: Tally) -> dict[str, object]:

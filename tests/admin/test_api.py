@@ -214,7 +214,7 @@ async def test_purge(client: Client, control: SmallControl, body: str, request_:
     assert status == 200
     assert control.purged == [request_]
     assert receipt == {
-        "number": 1,
+        "number": "1",
         "kind": request_.kind.value,
         "value": request_.value,
         "soft": request_.soft,
@@ -239,7 +239,7 @@ async def test_a_layer_that_was_not_told_is_no_success(client: Client, control: 
     status, receipt = await purge(client, '{"all": true}')
     assert status == 503
     assert receipt["layers"]["l2"] == "redis: connection refused"
-    assert receipt["number"] == 1
+    assert receipt["number"] == "1"
 
 
 @pytest.mark.parametrize(

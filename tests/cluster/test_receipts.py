@@ -4,9 +4,11 @@ Redis, each behind a connection that can be made to fail."""
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
@@ -16,7 +18,7 @@ from edgeproxy.cluster.epoch import PurgeTable
 from edgeproxy.cluster.untold import LARGEST, MOST, Untold
 from edgeproxy.store.purge import NodeReceipt, PurgeKind, PurgeOrder
 from tests.cluster.test_bus import SMALL, until, url
-from tests.support.edge import running_edge
+from tests.support.edge import TOKEN, running_edge
 from tests.support.ledger import LedgerOrigin
 from tests.support.toxic import ToxicProxy
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeproxy.engine.background import Background
+    from tests.support.driven import DrivenClock
     from tests.support.servers import Server
 
 LEASE = 0.8
@@ -333,3 +336,38 @@ def test_a_directory_that_is_gone_keeps_them_in_memory(tmp_path: Path) -> None:
     untold.keep(b"first")
     assert untold.take() == [(None, [b"first"])]
     table.close()
+
+
+async def test_the_admin_port_tells_numbers_that_javascript_reads_exactly(redis: Server) -> None:
+    """Those of a log have 19 digits; all numbers are doubles there, as they are in jq."""
+
+    def as_javascript(text: str) -> Any:
+        return json.loads(text, parse_int=float)
+
+    clock = cast("DrivenClock", Clock())  # the answer waits for what Redis says
+    async with (
+        LedgerOrigin(clock=clock) as origin,
+        running_edge(origin.url, clock=clock, store=redis.url, store_budget="60s") as edge,
+        aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session,
+    ):
+        origin.reply("/a", headers=[("Cache-Control", "max-age=600")])
+        table = edge.worker.store.table
+        assert edge.worker.store.bus is not None
+        await edge.worker.store.bus.followed.wait()
+
+        async def told(method: str, path: str, body: object = None) -> Any:
+            url = f"http://127.0.0.1:{edge.worker.admin_port}/api/{path}"
+            async with session.request(method, url, json=body) as answer:
+                return await answer.json(loads=as_javascript)
+
+        receipt = await told("POST", "cache/purge", {"url": "/a"})
+        number = table.current
+        assert number > 2**53
+        assert receipt["number"] == str(number)
+        assert [node["number"] for node in receipt["nodes"]] == [str(number)]
+        assert (await told("GET", "audit"))["changes"][0]["number"] == str(number)
+        await edge.get("/a")
+        (variant,) = (await told("GET", "cache/entry?url=http://example.test/a"))["variants"]
+        assert variant["purge_number"] == str(number)
+        for path in ("cache/stats", "live"):
+            assert (await told("GET", path))["store"]["epoch"] == str(number), path

@@ -118,17 +118,17 @@ def test_stats_add_up_like_one_workers() -> None:
 
 
 def test_stats_that_have_no_sum() -> None:
-    def one(epoch: int, l2: str, entries: int, *, last_ok: bool) -> dict[str, Any]:
+    def one(epoch: str, l2: str, entries: int, *, last_ok: bool) -> dict[str, Any]:
         store = {"epoch": epoch, "l2": l2, "l2_name": "x", "l2_store_entries": entries}
         return {"reloads": {"last_ok": last_ok}, "store": store}
 
     several = (
-        one(3, "ok", 4, last_ok=True), one(2, "open", 5, last_ok=False), one(1, "ok", 4, last_ok=True)
+        one("9", "ok", 4, last_ok=True), one("10", "open", 5, last_ok=False), one("8", "ok", 4, last_ok=True)
     )  # fmt: skip
     told = merge.merge_stats(several)
     assert told == {
         "reloads": {"last_ok": False},
-        "store": {"epoch": 3, "l2": "ok, open", "l2_name": "x", "l2_store_entries": 5},
+        "store": {"epoch": "10", "l2": "ok, open", "l2_name": "x", "l2_store_entries": 5},
     }
     assert merge.merge_stats([]) == {}
 
