@@ -26,6 +26,7 @@ from edgeproxy.observe.access_log import mask
 from edgeproxy.origin import report
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 from edgeproxy.policy.joining import content_range
+from edgeproxy.policy.vocabulary import CacheWord
 from edgeproxy.rules.differences import Differences
 from edgeproxy.rules.explain import explain
 from edgeproxy.rules.problems import RuleError
@@ -228,8 +229,8 @@ class Operator:
         for name, slot in self._worker.metrics.tally.rules.items():
             slot.fold_lane()
             tally[name] = {
-                "requests": slot.requests, "hits": slot.hits, "saved_seconds": slot.saved,
-                "saved_bytes": slot.hit_bytes,
+                "requests": slot.requests, "hits": slot.hits, "passes": slot.words[CacheWord.BYPASS],
+                "saved_seconds": slot.saved, "saved_bytes": slot.hit_bytes,
             }  # fmt: skip
         return {**self._worker.ledger.told(), "tally": tally}
 

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 TIMEOUT = 30.0
+HIT_RATIO = (
+    "The hit ratio is hits / (requests - passed): passed are those that the cache was not asked for, which a "
+    "rule, their method or their fields send past it, or whose last answer could not be stored."
+)
+"""What every command that tells one says of it."""
 LARGEST_ANSWER = 64 * 1024 * 1024
 LARGEST_LINE = 64 * 1024
 

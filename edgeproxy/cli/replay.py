@@ -44,10 +44,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "replay",
         help="say what logged traffic would have cost under other rules",
         description="Play an access log against a rule set, in a cache that holds no bodies. Printed for "
-        "each rule, beside what the log says happened: requests, hits and their ratio, requests that waited "
-        "for another's fetch, stale answers while the origin failed, origin requests, bytes, origin seconds "
-        "saved and the worst age served. What the log does not tell counts as unknown and is asked of the "
-        "origin: hits are a lower bound. Nothing is sent anywhere.",
+        "each rule, beside what the log says happened: requests, hits and their share of all of them (passed "
+        "ones too: other rules pass others), requests that waited for another's fetch, stale answers while "
+        "the origin failed, origin requests, bytes, origin seconds saved and the worst age served. What the "
+        "log does not tell counts as unknown and is asked of the origin: hits are a lower bound. Nothing is "
+        "sent anywhere.",
         epilog="Exit 0: done; 2: wrong usage, or rules or a log that cannot be read.",
     )
     parser.add_argument("log", metavar="ACCESSLOG", help=A_LOG)

@@ -12,7 +12,7 @@ from edgeproxy.cli import client
 if TYPE_CHECKING:
     import argparse
 
-_COLUMNS = ("rule", "requests", "hits", "hit ratio", "sent", "origin time saved")
+_COLUMNS = ("rule", "requests", "passed", "hits", "hit ratio", "sent", "origin time saved")
 _GROUPS = (
     ("l1_", "memory (L1)"),
     ("l2_store_", "what the shared store says"),
@@ -26,8 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "stats",
         help="hit ratio and savings of each rule",
-        description="What a running edgeproxy has counted since it started. The hit ratio is over the "
-        "requests that asked the cache: those that a rule or their method sends past it do not count.",
+        description=f"What a running edgeproxy has counted since it started. {client.HIT_RATIO}",
         epilog="Exit codes: 0 told, 1 no answer, 2 wrong usage.",
     )
     parser.add_argument("--json", action="store_true", help="all numbers, as JSON")
@@ -129,10 +128,11 @@ def _store(numbers: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, slot: dict[str, Any]) -> tuple[str, ...]:
-    ratio = slot.get("hit_ratio")
+    ratio, results = slot.get("hit_ratio"), slot.get("results") or {}
     return (
         name,
         f"{slot.get('requests', 0):,}",
+        f"{results.get('bypass', 0):,}",
         f"{slot.get('hits', 0):,}",
         "-" if ratio is None else f"{ratio:.1%}",
         client.octets(slot.get("bytes_out", 0)),

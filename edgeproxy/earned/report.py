@@ -50,7 +50,8 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def savings(told: Mapping[str, Any], ruleset: RuleSet) -> dict[str, Any]:
-    """``told`` is Ledger.told with ``tally`` beside it: rule -> requests, hits, seconds and octets saved."""
+    """``told`` is Ledger.told with ``tally`` beside it: rule -> requests, hits, passes, seconds and octets
+    saved."""
     rules = {rule.name: rule for rule in ruleset.rules}
     rows: dict[str, Any] = {}
     ledgers = told.get("rules", {})
@@ -60,9 +61,11 @@ def savings(told: Mapping[str, Any], ruleset: RuleSet) -> dict[str, Any]:
         if not counted["requests"] and not ledger:
             continue
         rule = rules.get(name)
+        asked = counted["requests"] - counted["passes"]
         rows[name] = {
             "at": rule.at if rule else None,
             **counted,
+            "hit_ratio": round(counted["hits"] / asked, 4) if asked else None,
             **ledger,
             "suggestions": [] if rule is None else _of_ttl(rule, ledger, intervals),
         }

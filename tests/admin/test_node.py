@@ -278,7 +278,7 @@ async def test_wrong_rules_reach_no_worker(setting: Setting) -> None:
 
 
 async def test_what_rules_have_earned_is_that_of_all_workers(setting: Setting) -> None:
-    counts = {"requests": 2, "hits": 1, "saved_seconds": 0.5, "saved_bytes": 7}
+    counts = {"requests": 3, "hits": 1, "passes": 1, "saved_seconds": 0.5, "saved_bytes": 7}
     pairs = {"same": 6, "different": 0, "bodies": 3}
     for worker in setting.workers:
         worker.earned = {
@@ -288,7 +288,8 @@ async def test_what_rules_have_earned_is_that_of_all_workers(setting: Setting) -
         }
         worker.stored = None
     row = (await setting.node.savings())["rules"]["one"]
-    assert (row["at"], row["requests"], row["hits"], row["stored"]) == ("one.yaml:1", 4, 2, 2)
+    assert (row["at"], row["requests"], row["hits"], row["stored"]) == ("one.yaml:1", 6, 2, 2)
+    assert (row["passes"], row["hit_ratio"]) == (2, 0.5)
     (finding,) = (await setting.node.doctor())["findings"]
     assert finding["pairs"] == {"ref": 12}
     for worker, age in zip(setting.workers, (9.0, 3.0), strict=True):

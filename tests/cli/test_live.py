@@ -120,14 +120,17 @@ async def test_what_was_not_stored_says_what_it_would_take(
 
 async def test_savings(run: Run, control: SmallControl) -> None:
     busy = {
-        "at": "a.yaml:2", "requests": 2000, "hits": 1500, "saved_seconds": 12.345, "saved_bytes": 4096,
+        "at": "a.yaml:2", "requests": 2500, "passes": 500, "hits": 1500, "hit_ratio": 0.75,
+        "saved_seconds": 12.345, "saved_bytes": 4096,
         "looks": 101, "changed": 1, "read": 20, "unread": 30,
         "suggestions": [{"was": "ttl: 15m", "line": "ttl: 1h", "why": "100 of 101 looks ..."}],
     }  # fmt: skip
     idle: dict[str, Any] = {
         "at": None,
         "requests": 1,
+        "passes": 1,
         "hits": 0,
+        "hit_ratio": None,
         "saved_seconds": 0,
         "saved_bytes": 0,
         "suggestions": [],
@@ -136,9 +139,9 @@ async def test_savings(run: Run, control: SmallControl) -> None:
     code, out = await run("savings")
     assert code == 0
     assert out.splitlines() == [
-        "rule  requests   hits  ratio  origin time saved  from cache  nothing new    unread",
-        "api      2,000  1,500  75.0%             12.3 s     4.0 KiB   100 of 101  30 of 50",
-        "none         1      0   0.0%              0.0 s         0 B            -         -",
+        "rule  requests  passed   hits  hit ratio  origin time saved  from cache  nothing new    unread",
+        "api      2,500     500  1,500      75.0%             12.3 s     4.0 KiB   100 of 101  30 of 50",
+        "none         1       1      0          -              0.0 s         0 B            -         -",
         "api (a.yaml:2): ttl: 15m -> 1h: 100 of 101 looks ...",
     ]
     assert json.loads((await run("savings", "--json"))[1]) == control.saved

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from edgeproxy.__main__ import main
 from edgeproxy.earned.report import added, doctor, savings
 from edgeproxy.rules.load import load_text
 from tests.support.edge import TOKEN, running_edge
@@ -13,6 +15,8 @@ from tests.support.edge import TOKEN, running_edge
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import pytest
 
     from tests.support.driven import DrivenClock
     from tests.support.edge import Edge
@@ -73,6 +77,33 @@ async def test_what_was_saved_and_the_ttl_that_looks_suggest(
     assert (quick["changed"], quick["at_once"]) == (24, 24)
     assert quick["suggestions"][0]["why"] == "24 of 24 looks found something new, 24 of them at once"
     assert quick["suggestions"][0]["line"] in ("ttl: 1s", "ttl: 2s")
+
+
+async def test_the_hit_ratio_is_the_same_wherever_it_is_told(
+    origin: LedgerOrigin,
+    clock: DrivenClock,
+    rules: Rules,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of the same traffic: what passes is none of the cache's misses, and is told beside it."""
+    async with running_edge(origin.url, rules=rules(TEXT), clock=clock) as edge:
+        for _ in range(4):
+            await edge.get("/slow/a")
+        for _ in range(6):
+            await edge.request("POST", "/slow/a", body=b"x")
+        earned = (await rows(edge))["slow"]
+        counted = (await asked(edge, "/api/cache/stats"))[1]["rules"]["slow"]
+        assert earned["hit_ratio"] == counted["hit_ratio"] == 0.75
+        assert earned["passes"] == counted["results"]["bypass"] == 6
+        monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", TOKEN)
+        for command in ("stats", "savings"):
+            address = f"127.0.0.1:{edge.worker.admin_port}"
+            assert await asyncio.to_thread(main, [command, "--admin", address]) == 0
+            head, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
+            (row,) = (line for line in lines if line[:1] == ["slow"])
+            assert head[:6] == ["rule", "requests", "passed", "hits", "hit", "ratio"], command
+            assert row[:5] == ["slow", "10", "6", "3", "75.0%"], command
 
 
 async def test_what_expires_unread(origin: LedgerOrigin, clock: DrivenClock, rules: Rules) -> None:
