@@ -26,9 +26,11 @@ from edgeproxy.observe.access_log import mask
 from edgeproxy.origin import report
 from edgeproxy.policy.head import Headers, RequestHead, ResponseHead
 from edgeproxy.policy.joining import content_range
+from edgeproxy.policy.vary import selecting_values
 from edgeproxy.policy.vocabulary import CacheWord
 from edgeproxy.rules.differences import Differences
 from edgeproxy.rules.explain import explain
+from edgeproxy.rules.last_answer import LastAnswer, last_answer
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.rules.taken import take
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -175,7 +177,7 @@ class Operator:
         except ValueError as error:
             raise Refused(str(error)) from None
 
-    async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
+    async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, Any] | None:
         request = _get(url, headers)
         matched = self._worker.engine.matcher.match(request)
         key = build_key(request, matched.rule.key)
@@ -186,11 +188,17 @@ class Operator:
         if not entries:
             return None
         now = self._worker.clock.now()
+
+        def is_another(entry: Entry) -> bool:
+            stored = entry.stored
+            return stored.selecting != selecting_values(stored.vary, request, matched.rule.overrides)
+
         return {
             "url": url,
             "key": key.primary,
             "rule": matched.rule.name,
-            "variants": [describe(e, now) for e in entries.values()],
+            # The one that the request selects comes first.
+            "variants": [describe(e, now) for e in sorted(entries.values(), key=is_another)],
         }
 
     async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
@@ -200,10 +208,14 @@ class Operator:
             head = RequestHead(
                 request.method, scheme, host or "localhost", target, Headers.of(request.headers)
             )
-            answer = None
+            answer: ResponseHead | LastAnswer | None
             if request.status or request.answer_headers:
                 answer = ResponseHead(request.status or 200, "", Headers.of(request.answer_headers))
-            found = explain(self._worker.engine.matcher, head, answer)
+            else:
+                entry = await self.entry(request.url, request.headers) or {"variants": ()}
+                refused = await self.refusal(request.url, request.headers)
+                answer = last_answer(request.method, entry["variants"], refused)
+            found = explain(self._worker.engine.matcher, head, answer, unknown=answer is None)
         except ValueError as error:  # letters that no field or target can carry
             raise Refused(str(error)) from None
         return {"explanation": found.to_json(), "text": found.text()}
@@ -383,6 +395,7 @@ def describe(entry: Entry, now: float) -> dict[str, object]:
         "rule": entry.rule,
         "tags": list(entry.tags),
         "age": _milliseconds(freshness.age(now)),
+        "since": _milliseconds(now - freshness.received),
         "ttl": _milliseconds(freshness.fresh_until - now),
         "lifetime": _milliseconds(freshness.lifetime),
         "lifetime_source": freshness.source.value,

@@ -151,7 +151,13 @@ class AdminApi:
     async def explain(self, request: web.Request) -> web.Response:
         wanted = explain_query.decode(request.query)
         told = await self._control.explain(wanted)
-        return _json({**told, "entry": await self._control.entry(wanted.url, wanted.headers)})
+        return _json(
+            {
+                **told,
+                "entry": await self._control.entry(wanted.url, wanted.headers),
+                "refused": await self._control.refusal(wanted.url, wanted.headers),
+            }
+        )
 
     async def rules(self, _: web.Request) -> web.Response:
         unkept = self._control.rule_life.unkept
@@ -201,9 +207,8 @@ class AdminApi:
             if not colon or not name.strip():
                 raise Problem(400, "expected header=Name:%20value")
             headers.append((name.strip(), value.strip()))
-        found = await self._control.entry(url, headers)
+        found, refused = await self._control.entry(url, headers), await self._control.refusal(url, headers)
         if found is None:
-            refused = await self._control.refusal(url, headers)
             raise Problem(
                 404,
                 "nothing is stored for this URL and these headers; give the URL as clients use it, with its "
@@ -211,7 +216,7 @@ class AdminApi:
                 url=url,
                 refused=refused,
             )
-        return _json(found)
+        return _json({**found, "refused": refused})
 
     async def savings(self, _: web.Request) -> web.Response:
         return _json(await self._control.savings())

@@ -123,8 +123,8 @@ class WarmRequest:
 
 @dataclass(frozen=True, slots=True)
 class ExplainRequest:
-    """``url`` is a path or an http URL; ``headers`` are the request's. ``status`` 0: a plain answer is
-    assumed, else it has ``answer_headers``."""
+    """``url`` is a path or an http URL; ``headers`` are the request's. The answer has ``status`` and
+    ``answer_headers``; with neither, it is the last one that is known, or else an assumed one."""
 
     url: str
     method: str = "GET"
@@ -218,7 +218,7 @@ class Control(Protocol):
 
     async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
         """What would become of the request under the rules in force: ``explanation`` (data) and ``text``.
-        Nothing is asked of anybody. Raises Refused."""
+        The origin is not asked. Raises Refused."""
 
     async def metrics(self) -> bytes:
         """Metrics.render()."""

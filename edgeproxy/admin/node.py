@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -163,7 +164,8 @@ class Node:
         return any(shared for _, shared in await each(self._team, ask))
 
     async def entry(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
-        return await self._from_any("GET", "/api/cache/entry", _about(url, headers))
+        told = await self._from_any("GET", "/api/cache/entry", _about(url, headers))
+        return None if told is None else {key: each for key, each in told.items() if key != "refused"}
 
     async def refusal(self, url: str, headers: Sequence[tuple[str, str]]) -> Mapping[str, object] | None:
         """Of the worker that has met it last."""
@@ -178,10 +180,22 @@ class Node:
         return min(found, key=lambda told: told["age"], default=None)
 
     async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
-        told = await self._from_any("GET", "/api/explain", explain_query.encode(request))
-        if told is None:
+        """By the worker that has had the origin's answer last."""
+        query = explain_query.encode(request)
+
+        async def ask(member: Member) -> dict[str, Any]:
+            reply = await member.link.ask("GET", "/api/explain", query=query)
+            told: dict[str, Any] = reply.json()
+            if reply.status == 400:
+                raise Refused(str(told.get("detail")))
+            if "explanation" not in told:
+                raise NoAnswer(f"{reply.status}: {told.get('detail', '')}")
+            return told
+
+        found = [told for _, told in await each(self._team, ask)]
+        if not found:
             raise Problem(503, "no worker could be asked")
-        return told
+        return min(found, key=_age)
 
     # -- warm-ups ---------------------------------------------------------------------------------------
 
@@ -234,6 +248,11 @@ class Node:
 
 def _about(url: str, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [("url", url), *(("header", f"{name}: {value}") for name, value in headers)]
+
+
+def _age(told: Mapping[str, Any]) -> float:
+    age: float | None = told["explanation"].get("answer", {}).get("age")
+    return inf if age is None else age
 
 
 def _job(name: str) -> str:

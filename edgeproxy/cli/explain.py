@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Say which rule a request falls under, which lost and why, its key, tags and times, "
         "and what clients are told. Nothing is sent to the origin; the answer is an assumed one unless "
         "described. With --admin, a running edgeproxy is asked what it has of the URL (give it with its "
-        "host), and its answer is the one that is explained.",
+        "host), and the last answer that it knows, stored or not, is the one that is explained.",
         epilog="Exit codes: 0 explained, 1 the rules are wrong or there is no answer, 2 wrong usage.",
     )
     parser.add_argument("url", metavar="URL", help="a URL, or a path")
@@ -75,8 +75,10 @@ def run(args: argparse.Namespace) -> int:
         if known is not None and not given and known.version != ruleset.version:
             with contextlib.suppress(RuleError, settings.SettingsError, OSError):
                 ruleset = RuleSet() if known.source == "none" else load_rules(Path(known.source))
-        answer = known.answer() if known is not None and response is None else response
-        explanation = explain(Matcher(ruleset), request, answer, content=content)
+        described = response is not None or content is not None
+        answer = response if known is None or described else known.answer(request.method)
+        unknown = known is not None and answer is None
+        explanation = explain(Matcher(ruleset), request, answer, content=content, unknown=unknown)
         if args.format == "json":
             beside = {} if known is None else {"live": known.to_json()}
             print(json.dumps({**explanation.to_json(), **beside}, indent=2))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from edgeproxy.cli import client
-from edgeproxy.policy.head import Headers, ResponseHead
+from edgeproxy.rules.last_answer import LastAnswer, Source, last_answer
 from edgeproxy.rules.values import show_duration
 
 if TYPE_CHECKING:
@@ -32,15 +32,9 @@ class Live:
     version: str
     source: str
 
-    def answer(self) -> ResponseHead | None:
+    def answer(self, method: str) -> LastAnswer | None:
         """The answer that is stored or was not; None where nothing is known of one."""
-        told = self.variants[0] if self.variants else self.refused
-        if told is None:
-            return None
-        # An Age of its own is the origin's; ours is told beside it.
-        return ResponseHead(
-            told["status"], "", Headers.of([(name, value) for name, value in told["headers"]])
-        )
+        return last_answer(method, self.variants, self.refused)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -50,9 +44,10 @@ class Live:
     def text(self, version: str) -> list[str]:
         """A line each. ``version``: of the rules that explain it."""
         lines = [_variant(each) for each in self.variants]
-        if not lines and self.refused is not None:
+        last = self.answer("GET")
+        if self.refused is not None and last is not None and last.source is Source.REFUSED:
             seconds = show_duration(round(self.refused["age"]))
-            lines = [f"the last answer was not stored: {self.refused['reason']} ({seconds} ago)"]
+            lines.append(f"the last answer was not stored: {self.refused['reason']} ({seconds} ago)")
         lines = lines or ["nothing stored"]
         if self.version != version:
             lines.append(

@@ -48,6 +48,7 @@ OTHER = "other"
 
 _DECIDE = frozenset({
     "cache-control", "cdn-cache-control", "expires", "pragma", "vary", "last-modified", "content-type", "age",
+    "date", "etag",
 })  # fmt: skip
 """Fields of an answer that say whether it may be stored."""
 

@@ -17,6 +17,7 @@ from edgeproxy.policy.stored import LifetimeSource
 from edgeproxy.policy.vocabulary import PassReason
 from edgeproxy.rules.conditions import losing_condition
 from edgeproxy.rules.content import named
+from edgeproxy.rules.last_answer import UNKNOWN, LastAnswer, Source
 from edgeproxy.rules.match import has_dot_segment, host_matches, host_name, path_parts
 from edgeproxy.rules.otherwise import Otherwise, otherwise, otherwise_text
 from edgeproxy.rules.outcome import WHEN, Outcome, assumed, outcome
@@ -45,8 +46,10 @@ class Lost:
 class Explanation:
     request: RequestHead
     status: int
-    assumed: bool
-    """Whether the answer is an assumed one."""
+    source: Source
+    """Of the answer."""
+    seconds: float | None
+    """Since it came, of one that an instance knows."""
     outcome: Outcome
     lost: tuple[Lost, ...]
     otherwise: Otherwise | None
@@ -85,7 +88,10 @@ class Explanation:
             "tags": list(came.tags),
             "purges": [{"kind": k, "value": v, "soft": soft} for soft, k, v in came.purges],
             "clients": {"cache_control": told.cache_control, "cdn_cache_control": told.cdn_cache_control},
-            "answer": {"status": self.status, "assumed": self.assumed},
+            "answer": {
+                "status": self.status, "assumed": self.source is Source.ASSUMED,
+                "source": self.source.value, "age": self.seconds,
+            },
             "otherwise": None if self.otherwise is None else {
                 "without": list(self.otherwise.reasons),
                 "ttl": self.otherwise.ttl,
@@ -98,7 +104,8 @@ class Explanation:
         """For a terminal; ends without a newline."""
         came, rule, told = self.outcome, self.outcome.matched.rule, self.get or self.outcome
         named = "".join(f"  {name}={value}" for name, value in came.matched.parts.items())
-        whose = "assumed" if self.assumed else "given"
+        whose = _WHOSE.get(self.source, self.source.value)
+        whose += "" if self.seconds is None else f", {show_duration(round(self.seconds))} ago"
         rows = [
             (
                 "request",
@@ -157,6 +164,8 @@ class Explanation:
         return _SOURCES[source]
 
 
+_WHOSE = {Source.STORED: "the one that is stored", Source.REFUSED: "the last one, which was not stored"}
+
 HEAD_SAYS = "answered from what a GET stored; does not fill the cache"
 
 _SOURCES = {
@@ -173,21 +182,29 @@ _SOURCES = {
 def explain(
     matcher: Matcher,
     request: RequestHead,
-    response: ResponseHead | None = None,
+    response: ResponseHead | LastAnswer | None = None,
     now: float = WHEN,
     *,
     content: bytes | None = None,
+    unknown: bool = False,
 ) -> Explanation:
-    """``response`` None: a plain 200 of the type the path ends in, else JSON, and nothing else is assumed.
-    ``content``: the request's, None where it has none."""
-    answer = assumed(request.path) if response is None else response
+    """``response`` None: a plain 200 of the type the path ends in, else JSON, and nothing else is assumed;
+    ``unknown``: though it was looked for. ``content``: the request's, None where it has none."""
+    source, seconds = Source.GIVEN, None
+    if response is None:
+        answer, source = assumed(request.path), Source.ASSUMED
+    elif isinstance(response, LastAnswer):
+        answer, source, seconds = response.head, response.source, response.seconds
+        now = response.when or now  # what it says of times, it says of then
+    else:
+        answer = response
     matched = matcher.match(request)
     request = named(matched.rule, replace(request, has_body=content is not None), content)
     came = outcome(matched, request, answer, now)
     # Where a HEAD is not passed, whether there is something to answer it from is the GET's to say.
     asked = replace(request, method="GET") if request.method == "HEAD" and not came.pass_reason else request
     get = outcome(matched, asked, answer, now) if asked is not request else None
-    notes = []
+    notes = [UNKNOWN] if unknown else []
     body = matched.rule.key.body
     if content is None and body is not None and request.method in body.methods:
         notes.append("the rule has the body in the key: give one (-d) to see what comes of it")
@@ -201,7 +218,8 @@ def explain(
     return Explanation(
         request=request,
         status=answer.status,
-        assumed=response is None,
+        source=source,
+        seconds=seconds,
         outcome=came,
         lost=tuple(_lost(matcher, matched, request)),
         otherwise=otherwise(matched, asked, answer, now, get or came),

@@ -97,6 +97,7 @@ class SmallControl:
         self.stored: Mapping[str, object] | None = {"status": 200, "age": 7}
         self.percentiles = Percentiles(lambda: 1_700_000_000.0)
         self.explained: list[ExplainRequest] = []
+        self.explanation: Mapping[str, Any] = {"explanation": {}, "text": "rule pitches"}
         self.numbers: Mapping[str, object] = {"requests": 12}
 
     async def health(self) -> Mapping[str, PartHealth]:
@@ -195,7 +196,7 @@ class SmallControl:
         if "refused" in request.url:
             raise Refused("expected a path")
         self.explained.append(request)
-        return {"explanation": {}, "text": "rule pitches"}
+        return self.explanation
 
     async def performance(self) -> Mapping[str, object]:
         return {"unit": "seconds"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from edgeproxy.__main__ import main
 from edgeproxy.admin import page
 from edgeproxy.admin.api import LIVE
 from edgeproxy.admin.live import MOST, Live
@@ -183,6 +186,66 @@ async def test_explain_says_what_would_become_of_a_request(admin: Admin) -> None
     assert told["entry"]["variants"][0]["fresh"] is True
     passed = await admin.json("/api/explain?url=http://h/me&method=get")
     assert passed["explanation"]["decision"] == "pass"
+
+
+async def test_explain_goes_by_the_last_answer_of_the_origin(admin: Admin, origin: LedgerOrigin) -> None:
+    """Stored or not; ``edgeproxy explain --admin`` goes by the same one."""
+
+    async def explained(target: str, more: str = "") -> dict[str, Any]:
+        told = await admin.json(f"/api/explain?url=http://example.test{target}{more}")
+        explanation: dict[str, Any] = told["explanation"]
+        command = json.loads(await asyncio.to_thread(ask, target)) if not more else explanation
+        for key in ("answer", "stored", "reason", "ttl", "ttl_source", "otherwise", "clients", "notes"):
+            assert command[key] == explanation[key], key
+        return {**explanation, "text": told["text"]}
+
+    def ask(target: str) -> str:
+        words = ["explain", f"http://example.test{target}", "--format", "json"]
+        words += ["--rules", str(admin.edge.worker.settings.rules), "--admin", admin.url.partition("//")[2]]
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert main(words) == 0
+        return out.getvalue()
+
+    told = await explained("/plain/1")
+    assert told["answer"] == {"status": 200, "assumed": True, "source": "assumed", "age": None}
+    assert "so a plain one is assumed" in told["notes"][0]
+    assert told["reason"] == "no-lifetime"
+
+    origin.reply("/plain/1", headers=[("Cache-Control", "max-age=90")])
+    await admin.edge.get("/plain/1")
+    await admin.edge.clock.advance(2)
+    told = await explained("/plain/1")
+    assert told["answer"] == {"status": 200, "assumed": False, "source": "stored", "age": 2.0}
+    assert (told["stored"], told["ttl"], told["ttl_source"]) == (True, 90, "max-age")
+    assert "answer   200 (the one that is stored, 2s ago)" in told["text"]
+
+    # It is still stored, for validation, when the origin begins to answer otherwise.
+    origin.reply("/plain/1", headers=[("Cache-Control", "max-age=90"), ("Set-Cookie", "a=b")])
+    await admin.edge.clock.advance(100)
+    await admin.edge.get("/plain/1")
+    told = await explained("/plain/1")
+    assert told["answer"] == {"status": 200, "assumed": False, "source": "refused", "age": 0.0}
+    assert (told["stored"], told["reason"], told["otherwise"]["without"]) == (
+        False,
+        "set-cookie",
+        ["set-cookie"],
+    )
+
+    told = await explained("/plain/1", "&status=404")
+    assert told["answer"] == {"status": 404, "assumed": False, "source": "given", "age": None}
+    told = await explained("/plain/1", "&method=POST")
+    assert told["answer"]["assumed"], "what is known are answers to GET"
+
+
+async def test_explain_goes_by_the_variant_that_the_request_selects(
+    admin: Admin, origin: LedgerOrigin
+) -> None:
+    for theme, age in (("dark", 60), ("light", 90)):
+        origin.reply("/plain/2", headers=[("Cache-Control", f"max-age={age}"), ("Vary", "X-Theme")])
+        await admin.edge.get("/plain/2", ("X-Theme", theme))
+    for theme, age in (("dark", 60), ("light", 90)):
+        told = await admin.json(f"/api/explain?url=http://example.test/plain/2&header=X-Theme:{theme}")
+        assert told["explanation"]["ttl"] == age
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_headers_method_and_the_answer(ask: Callable[..., dict[str, Any]]) -> No
     assert ask("/api/7", "-X", "post")["request"]["method"] == "POST"
     told = ask("http://a.example/api/7", "--answer-header", "Set-Cookie: a=1")
     assert (told["stored"], told["reason"]) == (False, "set-cookie")
-    assert told["answer"] == {"status": 200, "assumed": False}
+    assert told["answer"] == {"status": 200, "assumed": False, "source": "given", "age": None}
     assert ask("http://a.example/api/7", "--status", "500")["stored"] is False
 
 

@@ -60,7 +60,7 @@ def test_all_of_it_as_data() -> None:
     assert data["ttl_source"] == "rule"
     assert data["tags"] == ["pitch:7"]
     assert data["clients"] == {"cache_control": "public, max-age=5", "cdn_cache_control": None}
-    assert data["answer"] == {"status": 200, "assumed": True}
+    assert data["answer"] == {"status": 200, "assumed": True, "source": "assumed", "age": None}
     assert data["otherwise"] is None
     json.dumps(data)
 

@@ -164,7 +164,10 @@ async def test_why_the_last_answer_was_not_stored(
         assert status == 404
         assert told["refused"] == {
             "rule": "slow", "reason": "set-cookie", "age": 3.0, "status": 200,
-            "headers": [["Cache-Control", "max-age=60"], ["Set-Cookie", "..."]],
+            "headers": [
+                ["Cache-Control", "max-age=60"], ["Date", "Tue, 14 Nov 2023 22:13:20 GMT"],
+                ["Set-Cookie", "..."],
+            ],
         }  # fmt: skip
         assert (await asked(edge, "/api/cache/entry?url=http://example.test/slow/x"))[1]["refused"] is None
         await edge.get("/all", ("Authorization", "Bearer x"))

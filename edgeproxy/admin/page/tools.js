@@ -32,6 +32,7 @@ function verdict({ explanation }) {
   if (explanation.decision === "pass") pills.push(pill(`passed: ${explanation.reason}`, "warn"));
   else if (explanation.stored) pills.push(pill(`stored for ${span(explanation.ttl)}`, "ok"));
   else pills.push(pill(`not stored: ${explanation.reason}`, "bad"));
+  if (explanation.answer.assumed) pills.push(pill("of an assumed answer", "warn"));
   const { name, at } = explanation.rule;
   pills.push(pill(at === "built-in" ? "no rule" : `${name} (${at})`));
   explanation.tags.forEach((tag) => pills.push(pill(`tag ${tag}`)));
