@@ -96,6 +96,11 @@ class Marker:
     expires: float
     order: bytes = bytes(16)
 
+    @property
+    def epoch(self) -> int:
+        """The purge number at which the fetch of the newest began."""
+        return int.from_bytes(self.order[:8], "big")
+
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
 _PURGED = Found(None, miss=LookupMiss.PURGED)
 _OTHERS = Found(None, miss=LookupMiss.ABSENT, others=True)
+_PURGED_ONE = Found(None, miss=LookupMiss.PURGED, others=True)
 
 _SLICE = 2000
 """Entries counted between two pauses."""
@@ -129,7 +130,7 @@ class MemoryStore:
                 continue
             good = self._good(entry)
             if good is None:
-                return _PURGED
+                return _PURGED_ONE if self._has_good(slot) else _PURGED
             self._slots.move_to_end(primary)
             del slot.by_id[variant]
             slot.by_id[variant] = good  # most recently used last
@@ -137,7 +138,14 @@ class MemoryStore:
         for names in slot.names:
             if LANGUAGE in names and (found := self._peek_language(primary, slot, names, select(names))):
                 return found
-        return _OTHERS
+        return _OTHERS if self._has_good(slot) else _PURGED
+
+    def _has_good(self, slot: _Variants) -> bool:
+        """Whether any variant is left that no purge concerns: what nobody will be given is not there."""
+        while slot.by_id:
+            if self._good(next(reversed(slot.by_id.values()))) is not None:
+                return True
+        return False
 
     def _peek_language(
         self, primary: str, slot: _Variants, names: tuple[str, ...], values: Sequence[str | None]
@@ -150,7 +158,7 @@ class MemoryStore:
                 continue
             good = self._good(entry)
             if good is None:
-                return _PURGED
+                return _PURGED_ONE if self._has_good(slot) else _PURGED
             self._slots.move_to_end(primary)
             good.lent = True
             return self._open.get(good) or self._opened(good)

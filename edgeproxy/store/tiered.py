@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
 _LANGUAGES = 4
 """Variants of a key that are looked at for their language."""
+_OTHERS = 4
+"""Variants of a key that are looked at for whether a purge has left any."""
 _SILENT = frozenset({LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN})
 
 
@@ -167,21 +169,32 @@ class TieredStore:
             return Found(None, miss=record)
         if isinstance(record, Entry):
             return await self._promote(record, select)
-        miss = LookupMiss.ABSENT
+        miss, known = LookupMiss.ABSENT, record.variants
         for names in record.names:
             values = select(names)
-            variant = await records.read(primary, variant_id(names, values), until)
+            own = variant_id(names, values)
+            variant = await records.read(primary, own, until)
+            known = tuple(v for v in known if v != own)
             if isinstance(variant, Entry):
                 if variant.stored.vary == names and variant.stored.selecting == tuple(values):
-                    return await self._promote(variant, select)
+                    found = await self._promote(variant, select)
+                    if found.entry is not None:
+                        return found
+                    miss = LookupMiss.PURGED
+                    break
             elif isinstance(variant, LookupMiss) and variant is not LookupMiss.ABSENT:
                 miss = variant
                 if miss in _SILENT:
                     break
-        spoken = await self._in_language(records, primary, record, select, until)
+        spoken = None
+        if miss is not LookupMiss.PURGED:
+            spoken = await self._in_language(records, primary, record, select, until)
         if spoken is not None:
             return await self._promote(spoken, select)
-        return Found(None, miss=miss, others=True)
+        if miss not in _SILENT and record.epoch < self.table.current:
+            # A purge since the newest was fetched: what it concerns is not there for anybody.
+            known = known if await records.any_good(primary, known[:_OTHERS], until) else ()
+        return Found(None, miss=miss, others=bool(known))
 
     async def _in_language(
         self, records: Records, primary: str, marker: Marker, select: Select, until: float
