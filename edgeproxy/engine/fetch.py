@@ -357,7 +357,8 @@ class Fetcher:
             told = _with_withheld(draft, conclusion.withheld)
         body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
         streaming = Streaming(draft, body)
-        trace.stored = not self._store.overtaken(draft)
+        trace.not_stored = self._not_kept(draft, body)
+        trace.stored = trace.not_stored is None
         trace.ttl = stored.freshness.fresh_until - self._clock.now()
         answer = stream_of(ask, told, streaming, self._clock.now(), own=asked is d.Asked.PART)
         self._resolve(flight, streaming, joinable=True)
@@ -380,7 +381,9 @@ class Fetcher:
         """Have the body of an adopted answer stored, as of ``epoch``: what to read instead of the reply's."""
         body = SharedBody(reply.body.length, ask.rule.overrides.max_object, self._clock)
         reader = body.join()
-        ask.exchange.trace.stored = True
+        trace = ask.exchange.trace
+        trace.not_stored = self._store.unkept(body.length or 0)
+        trace.stored = trace.not_stored is None
         start = Start(epoch, draft.started)
         self._background.spawn(
             self._land(ask, draft, start, reply.body, body, None), f"fill {ask.key.primary}"
@@ -439,7 +442,7 @@ class Fetcher:
         fresh_until = entry.fresh_until if entry.is_packed else entry.stored.freshness.fresh_until
         trace.ttl = fresh_until - self._clock.now()
         if not trace.stored:
-            trace.not_stored = NotStored.PURGED if self._store.overtaken(entry) else NotStored.OVERTAKEN
+            trace.not_stored = self._store.why_not(entry)
         self._resolve(flight, Landed(entry))
 
     def _put(self, ask: Ask, entry: Entry) -> bool:
@@ -452,6 +455,12 @@ class Fetcher:
         if put and self.evidence is not None:
             self.evidence.stored(ask, there, entry)
         return put
+
+    def _not_kept(self, draft: Entry, body: SharedBody) -> NotStored | None:
+        """Why what is on its way will not be stored, as far as that is known now."""
+        if self._store.overtaken(draft):
+            return NotStored.PURGED
+        return self._store.unkept(body.length or 0)
 
     def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
         exchange = ask.exchange

@@ -13,7 +13,7 @@ from edgeproxy.value import value
 
 if TYPE_CHECKING:
     from edgeproxy.policy.stored import Stored
-    from edgeproxy.policy.vocabulary import LookupMiss, Tier
+    from edgeproxy.policy.vocabulary import LookupMiss, NotStored, Tier
     from edgeproxy.store.entry import Entry
     from edgeproxy.store.packed import Recipe
     from edgeproxy.store.purge import PurgeOrder, PurgeReceipt
@@ -63,7 +63,13 @@ class Store(Protocol):
 
     def put(self, entry: Entry) -> bool:
         """Into L1 at once and into L2 in the background; False if a purge or a fetch that began later
-        has overtaken it (and then into neither)."""
+        has overtaken it, or neither takes anything like it now (and then into neither)."""
+
+    def why_not(self, entry: Entry) -> NotStored:
+        """Of one that was not put."""
+
+    def unkept(self, octets: int) -> NotStored | None:
+        """Why nothing of this length is kept now, whatever it is; None where it is."""
 
     def after_writes(self, call: Callable[[], None]) -> None:
         """Call when the shared store has what was put so far, or has dropped it; at once where there is no

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.cluster.epoch import GONE, SoftSince
 from edgeproxy.policy.language import LANGUAGE, speaks, wants
 from edgeproxy.policy.vary import variant_id
-from edgeproxy.policy.vocabulary import LookupMiss, Tier
+from edgeproxy.policy.vocabulary import LookupMiss, NotStored, Tier
 from edgeproxy.store.base import Found
 from edgeproxy.store.codec import Marker
 from edgeproxy.store.dry_run import would_purge
@@ -247,10 +247,24 @@ class TieredStore:
     def put(self, entry: Entry) -> bool:
         if not self.memory.put(entry):
             return False
+        if not entry.current and self.unkept(entry.size) is not None:
+            return False
         self._uncacheable.forget(entry.primary)
         if self._records is not None:
             self._records.write(entry, new=True)
         return True
+
+    def why_not(self, entry: Entry) -> NotStored:
+        if self.overtaken(entry):
+            return NotStored.PURGED
+        return self.unkept(entry.size) or NotStored.OVERTAKEN
+
+    def unkept(self, octets: int) -> NotStored | None:
+        if octets < self.memory.max_bytes:
+            return None
+        if self.bus is not None and not self.bus.ready:
+            return NotStored.UNHEARD  # records.py would not write it either
+        return NotStored.TOO_LARGE if self._records is None else None
 
     def after_writes(self, call: Callable[[], None]) -> None:
         if self.shared is None:

@@ -16,6 +16,7 @@ from edgeproxy.clock import Clock
 from edgeproxy.cluster.bus import RedisBus
 from edgeproxy.cluster.epoch import PurgeTable
 from edgeproxy.cluster.untold import LARGEST, MOST, Untold
+from edgeproxy.policy.vocabulary import NotStored
 from edgeproxy.store.purge import NodeReceipt, PurgeKind, PurgeOrder
 from tests.cluster.test_bus import SMALL, until, url
 from tests.support.edge import TOKEN, running_edge
@@ -371,3 +372,63 @@ async def test_the_admin_port_tells_numbers_that_javascript_reads_exactly(redis:
         assert variant["purge_number"] == str(number)
         for path in ("cache/stats", "live"):
             assert (await told("GET", path))["store"]["epoch"] == str(number), path
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+async def test_what_a_node_that_is_cut_off_does_not_keep_is_not_told_as_stored(
+    redis: Server, lane: str
+) -> None:
+    async with (
+        LedgerOrigin() as origin,
+        ToxicProxy(redis.host, redis.port) as link,
+        running_edge(
+            origin.url, store=f"redis://{link.host}:{link.port}", store_budget="60s", lane=lane
+        ) as edge,
+        edge.client() as client,
+    ):
+        origin.reply("/long", body=bytes(2 * 1024 * 1024), headers=[("Cache-Control", "max-age=60")])
+        bus = edge.worker.store.bus
+        assert bus is not None
+
+        async def told(target: str) -> str:
+            answer = await client.request("GET", target)
+            await edge.worker.background.settle("fill ", "end of a lease")
+            return answer["Cache-Status"]
+
+        assert [await told(target) for target in ("/a", "/b", "/a", "/long")] == [
+            "edgeproxy; fwd=uri-miss; fwd-status=200; ttl=60; stored",
+            "edgeproxy; fwd=uri-miss; fwd-status=200; ttl=60; stored",
+            "edgeproxy; hit; ttl=60",
+            "edgeproxy; fwd=uri-miss; fwd-status=200; ttl=60; stored",
+        ]
+        await edge.settle()
+        link.reset()
+        await until(lambda: not bus.ready)
+        assert (await told("/c")).endswith("; stored"), "in memory, which is trusted for the lease"
+        await edge.clock.advance(31)
+        assert not bus.trusting
+        for target in ("/a", "/b", "/new", "/new", "/long"):
+            assert await told(target) == (
+                "edgeproxy; fwd=uri-miss; fwd-status=200; detail=purge-log-not-followed"
+            ), target
+        assert edge.worker.metrics.tally.not_stored[NotStored.UNHEARD] == 5
+        assert [trace.not_stored for trace in edge.traces[-5:]] == [NotStored.UNHEARD] * 5
+        await link.heal()
+        async with asyncio.timeout(20):
+            while not bus.trusting:
+                await edge.clock.advance(0.1)
+                await asyncio.sleep(0.005)
+        assert (await told("/new")).endswith("; stored")
+        assert (await told("/new")).startswith("edgeproxy; hit")
+
+
+@pytest.mark.parametrize("lane", ["on", "off"])
+async def test_what_memory_alone_has_no_room_for_is_not_told_as_stored(lane: str) -> None:
+    async with (
+        LedgerOrigin() as origin,
+        running_edge(origin.url, memory="0", lane=lane) as edge,
+        edge.client() as client,
+    ):
+        for _ in range(3):
+            answer = await client.request("GET", "/a")
+            assert answer["Cache-Status"] == "edgeproxy; fwd=uri-miss; fwd-status=200; detail=too-large"
