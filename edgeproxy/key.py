@@ -79,6 +79,16 @@ def build_key(request: RequestHead, policy: KeyPolicy) -> CacheKey:
     return CacheKey(primary, host, target)
 
 
+def place_of(primary: str) -> tuple[str, str]:
+    """``CacheKey.host`` and ``CacheKey.target`` of a key, from its name."""
+    url = primary.partition("://")[2].partition("\0")[0]
+    end = min((at for at in (url.find("/"), url.find(" ")) if at >= 0), default=len(url))
+    host, target = url[:end].lower(), url[end:].removeprefix(" ")
+    if "%" in host:
+        host = host.replace("%2f", "/").replace("%20", " ").replace("%25", "%")
+    return host, target
+
+
 def plain_prefix(request: RequestHead, policy: KeyPolicy) -> str | None:
     """What the key of this request has before its target, where the rest of it is just the target: the same
     for all requests with these fields, this scheme and a target that begins with "/". None elsewhere."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.key import build_key, normalised_target
+from edgeproxy.key import build_key, normalised_target, place_of
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.rules.model import KeyPolicy
 
@@ -75,6 +75,12 @@ def test_every_value_of_a_repeated_cookie_counts(one: list[str], two: list[str])
 def test_the_plain_key_is_the_url() -> None:
     key = build_key(request("/a%2Fb?x=1", "h:8080"), KeyPolicy())
     assert (key.primary, key.host, key.target) == ("http://h:8080/a%2Fb?x=1", "h:8080", "/a%2Fb?x=1")
+
+
+@given(HOSTS, TARGETS, st.sampled_from([KeyPolicy(), KeyPolicy(host=False), KeyPolicy(scope="0a1b")]))
+def test_a_key_says_what_it_is_of(host: str, target: str, policy: KeyPolicy) -> None:
+    key = build_key(RequestHead("GET", "http", host.lower(), target), policy)
+    assert place_of(key.primary) == (key.host, key.target)
 
 
 def test_head_and_get_share() -> None:

@@ -119,22 +119,6 @@ class Records:
                 self._delete(key)  # under our key, so nobody else's: a copied record
         return record
 
-    async def any_good(self, primary: str, variants: Sequence[str], until: float) -> bool:
-        """Whether a purge has left any of these variants. True as well where the store does not say."""
-        namespace, table = self._table.incarnation, self._table
-        for variant in variants:
-            data = await self._shared.get(record_key(namespace, primary, variant), until - self._clock.now())
-            if isinstance(data, LookupMiss):
-                if data is not LookupMiss.ABSENT:
-                    return True
-                continue
-            place = coordinates(data, namespace)
-            if place is not None and (
-                table.verdict(place.host, place.target, place.tags, place.epoch) is not GONE
-            ):
-                return True
-        return False
-
     def holds(self, entry: Entry) -> bool:
         """Whether a store that answers at once has a record of this entry that no purge has made useless."""
         namespace, table = self._table.incarnation, self._table

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.cluster.epoch import GONE, SoftSince
+from edgeproxy.key import place_of
 from edgeproxy.policy.language import LANGUAGE, speaks, wants
 from edgeproxy.policy.vary import variant_id
 from edgeproxy.policy.vocabulary import LookupMiss, NotStored, Tier
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 _ABSENT = Found(None, miss=LookupMiss.ABSENT)
 _LANGUAGES = 4
 """Variants of a key that are looked at for their language."""
-_OTHERS = 4
-"""Variants of a key that are looked at for whether a purge has left any."""
 _SILENT = frozenset({LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OPEN})
 
 
@@ -169,12 +168,10 @@ class TieredStore:
             return Found(None, miss=record)
         if isinstance(record, Entry):
             return await self._promote(record, select)
-        miss, known = LookupMiss.ABSENT, record.variants
+        miss, others = LookupMiss.ABSENT, True
         for names in record.names:
             values = select(names)
-            own = variant_id(names, values)
-            variant = await records.read(primary, own, until)
-            known = tuple(v for v in known if v != own)
+            variant = await records.read(primary, variant_id(names, values), until)
             if isinstance(variant, Entry):
                 if variant.stored.vary == names and variant.stored.selecting == tuple(values):
                     found = await self._promote(variant, select)
@@ -192,9 +189,10 @@ class TieredStore:
         if spoken is not None:
             return await self._promote(spoken, select)
         if miss not in _SILENT and record.epoch < self.table.current:
-            # A purge since the newest was fetched: what it concerns is not there for anybody.
-            known = known if await records.any_good(primary, known[:_OTHERS], until) else ()
-        return Found(None, miss=miss, others=bool(known))
+            # What a purge of all of them concerns is not there for anybody. Their tags are not known here: to
+            # read them for this would cost more than the word that tells it is worth.
+            others = self.table.verdict(*place_of(primary), (), record.epoch) is not GONE
+        return Found(None, miss=miss, others=others)
 
     async def _in_language(
         self, records: Records, primary: str, marker: Marker, select: Select, until: float
