@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Run = Callable[..., Done]
 
 SIZE = 8 * 1024 * 1024
-ENDED = 0.0
+TTL = 600.0
 SECRET = "session=s3cr3t-value"
 
 
@@ -37,7 +37,7 @@ class Past(Clock):
     """A clock that is slow: what it writes has ended, and it does not sweep it."""
 
     def now(self) -> float:
-        return super().now() - 1000
+        return super().now() - TTL - 60
 
 
 class Filled:
@@ -54,14 +54,15 @@ class Filled:
     def url(self) -> str:
         return f"lmdb:{self.path}"
 
-    def put(self, *entries: Entry, ttl: float = 600.0, space: bytes | None = None) -> None:
+    def put(self, *entries: Entry, space: bytes | None = None, ended: bool = False) -> None:
+        """``ended``: when nobody swept, and nobody has written since."""
         namespace = space or self.space
         batch = []
         for entry in entries:
             data = encode(entry, namespace)
             assert data is not None
-            batch.append(Write(record_key(namespace, entry.primary, entry.variant), data, ttl))
-        self.write(*batch, clock=Past() if ttl == ENDED else None)
+            batch.append(Write(record_key(namespace, entry.primary, entry.variant), data, TTL))
+        self.write(*batch, clock=Past() if ended else None)
 
     def write(self, *batch: Write, clock: Clock | None = None) -> None:
         async def written() -> None:
@@ -111,7 +112,7 @@ def test_totals_tell_what_is_served_and_what_is_not(run: Run, filled: Filled) ->
     filled.put(filled.entry("/a", tags=("x",)), filled.entry("/b"), filled.entry("/c", host="other.example"))
     filled.put(filled.entry("/gone", tags=("old",)), filled.entry("/soft"))
     filled.put(filled.entry("/elsewhere"), space=b"another!")
-    filled.put(filled.entry("/over"), ttl=ENDED)
+    filled.put(filled.entry("/over"), ended=True)
     filled.purge(PurgeOrder(PurgeKind.TAG, "old"))
     filled.purge(PurgeOrder(PurgeKind.URL, "/soft", soft=True))
     before = (filled.path / "purges").read_bytes()
@@ -220,7 +221,7 @@ def test_verify_tells_each_state_apart(run: Run, filled: Filled) -> None:
     filled.octets(filled.entry("/later"), flip=8 + 4)  # the version
     copied = encode(filled.entry("/copied"), filled.space)
     filled.write(Write(record_key(filled.space, "http://api.example/under"), copied, 600.0))
-    filled.put(filled.entry("/over"), ttl=ENDED)
+    filled.put(filled.entry("/over"), ended=True)
     done = run("store", "verify", "--store", filled.url, "--format", "json")
     facts = told(done)
     states = ("sound", "dangling", "expired", "other_purge_table", "purged", "other_version", "damaged")
@@ -247,7 +248,7 @@ def test_compact_leaves_out_what_is_over_and_keeps_the_rest(run: Run, filled: Fi
     filled.put(*kept)
     filled.put(*(filled.entry(f"/drop/{n}", b"d" * 20_000) for n in range(60)))
     filled.put(filled.entry("/elsewhere"), space=b"another!")
-    filled.put(filled.entry("/over"), ttl=ENDED)
+    filled.put(filled.entry("/over"), ended=True)
     filled.purge(PurgeOrder(PurgeKind.PREFIX, "/drop/"))
     before = {filled.name(entry): filled.octets(entry) for entry in kept}
     size = (filled.path / "data.mdb").stat().st_size
