@@ -1,83 +1,43 @@
-"""One fetch, from the question to its named outcome: ask, conclude, store, tell the followers.
+"""One fetch: what the origin is asked, and asked again. What comes of its reply is settle.py's.
 
 Rules of this file:
 
-- The purge number and the stamp of the start are taken before the origin is asked; they travel with the
-  entry and every store compares them.
-- Whatever ends a fetch, its flight is resolved exactly once, and nobody can join it after its end.
-- A 5xx or a failure never replaces a usable copy; an unfinished body is never an entry.
+- Nothing else asks the origin, but for the short way (prompt.py).
+- A fetch ends in one answer; whatever happens on the way, those who wait for it are told (``abandon``).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, assert_never
-from zlib import crc32
+from typing import TYPE_CHECKING
 
-from edgeproxy.cluster.base import UNCACHEABLE
-from edgeproxy.engine.body import SharedBody, pump
-from edgeproxy.engine.coalesce import Failed, Flight, Flights, Landed, Stale, Streaming, Uncacheable
-from edgeproxy.engine.exchange import Answer, FromEdge, FromEntry, FromStream
-from edgeproxy.engine.graphql import has_errors
 from edgeproxy.engine.holding import held, may_be_held
-from edgeproxy.engine.mould import Cast, make
-from edgeproxy.engine.parts import SplicedBody, counted, settled
-from edgeproxy.engine.streaming import stream_of
-from edgeproxy.engine.witness import Witness
+from edgeproxy.engine.settle import Received, Settler
 from edgeproxy.origin.base import OriginError
 from edgeproxy.policy import decisions as d
-from edgeproxy.policy.decide import conclude, deliver
-from edgeproxy.policy.head import Headers, ResponseHead
+from edgeproxy.policy.decide import conclude
+from edgeproxy.policy.head import ResponseHead
 from edgeproxy.policy.header_table import dated
 from edgeproxy.policy.parts import fetch_missing, revalidate_part
-from edgeproxy.policy.shape import Conclusions
 from edgeproxy.policy.validate import conditions_for
-from edgeproxy.policy.vary import variant_id
-from edgeproxy.policy.vocabulary import CacheWord, Forwarded, NotStored, OriginFailure, StaleReason, Tier
-from edgeproxy.rules.tags import tags_for
-from edgeproxy.store.entry import Entry, codings_of
-from edgeproxy.value import value
+from edgeproxy.policy.vocabulary import CacheWord, Forwarded, OriginFailure, Tier
 
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.engine.ask import Ask
-    from edgeproxy.engine.background import Background
-    from edgeproxy.engine.cooldown import CoolDown
-    from edgeproxy.engine.evidence import Evidence
-    from edgeproxy.engine.exchange import Exchange, Reader
+    from edgeproxy.engine.coalesce import Flight
+    from edgeproxy.engine.exchange import Answer, Exchange
+    from edgeproxy.engine.failures import Failures
     from edgeproxy.engine.forward import ForwardBuilder
-    from edgeproxy.engine.mould import Mould
+    from edgeproxy.engine.witness import Witness
     from edgeproxy.observe.trace import Trace
-    from edgeproxy.origin.arrived import KnownReply
-    from edgeproxy.origin.base import AnswerBody, Forward, Origin, OriginReply
+    from edgeproxy.origin.base import Forward, Origin, OriginReply
     from edgeproxy.policy.head import RawField
-    from edgeproxy.policy.stored import Stored
     from edgeproxy.rules.model import Rule
     from edgeproxy.store.base import Store
+    from edgeproxy.store.entry import Entry
 
     _Question = tuple[tuple[RawField, ...], d.Asked]
-
-
-@value
-class Start:
-    """Where a fetch stood in the order of things when it began."""
-
-    epoch: int
-    stamp: int
-
-    def no_later_than(self, entry: Entry) -> Start:
-        """With the purge number of what the answer is joined to, where that is the older one."""
-        return Start(min(self.epoch, entry.epoch), self.stamp)
-
-
-@value
-class Received:
-    """An origin's reply, with a Date."""
-
-    head: ResponseHead
-    body: AnswerBody
-    request_time: float
-    response_time: float
 
 
 def _again(exchange: Exchange, rule: Rule, decision: d.Fetch | d.Revalidate) -> _Question:
@@ -88,42 +48,35 @@ def _again(exchange: Exchange, rule: Rule, decision: d.Fetch | d.Revalidate) -> 
     return fetch.conditions, fetch.asked
 
 
-def _jittered(ask: Ask, stored: Stored, start: Start) -> Stored:
-    """Expiring a little earlier, by chance: of key and moment, so that it is another one each time."""
-    chance = crc32(b"%d %b" % (start.stamp, ask.key.primary.encode())) / 2**32
-    share = ask.rule.overrides.ttl_jitter * chance
-    return replace(stored, freshness=stored.freshness.shortened(share))
-
-
-def _spliced(reply: Received, entry: Entry, join: d.Join) -> Received:
-    """The reply as it is once joined to the stored part."""
-    before, after = entry.body[: join.before], entry.body[join.after :]
-    return replace(reply, head=join.head, body=SplicedBody(before, reply.body, join.size, after))
+def validation(entry: Entry, method: str, reason: Forwarded) -> d.Fetch | d.Revalidate:
+    """How to refresh ``entry``: with its validators, where it has any."""
+    if entry.stored.part is not None:
+        return revalidate_part(entry.stored, entry.stored.part, reason)
+    conditions = conditions_for(entry.stored, method)
+    return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
 
 
 class Fetcher:
+    """Per worker."""
+
     def __init__(
         self,
         *,
         clock: Clock,
         store: Store,
         origin: Origin,
-        background: Background,
         forward: ForwardBuilder,
-        flights: Flights,
-        cooldown: CoolDown,
+        settler: Settler,
+        failures: Failures,
+        witness: Witness,
     ) -> None:
         self._clock = clock
         self._store = store
         self._origin = origin
-        self._background = background
         self._forward = forward
-        self._flights = flights
-        self._cooldown = cooldown
-        self._conclusions = Conclusions()
-        self._conclude = self._conclusions.conclude
-        self.witness = Witness(clock)
-        self.evidence: Evidence | None = None
+        self._settler = settler
+        self._failures = failures
+        self._witness = witness
 
     async def fetch(
         self,
@@ -152,7 +105,7 @@ class Fetcher:
         try:
             return await self._fetch(ask, decision, entry, flight, alone=alone, resent=resent, once=once)
         finally:
-            self.abandon(flight)
+            self._failures.abandon(flight)
 
     async def _fetch(
         self,
@@ -171,7 +124,7 @@ class Fetcher:
         # nothing would be stored of the whole, and it would get all of it each time.
         own = alone or (entry is None and ask.is_personal)
         for _ in range(1 if once else 2):
-            start = self.start()
+            start = self._settler.start()
             # With them go its own Range and If-Range, which are what ``conditions`` are then.
             forward = self._forward.whole(exchange, rule, () if own else conditions, conditionals=own)
             if resent:
@@ -181,14 +134,14 @@ class Fetcher:
                 if entry is not None and may_be_held(reply) and self._can_stand_in(ask, entry):
                     reply = await held(reply)
             except OriginError as error:
-                return self.on_failure(ask, entry, flight, error)
-            answer = self.settle(ask, entry, flight, start, reply, own=own, asked=asked)
+                return self._failures.on_failure(ask, entry, flight, error)
+            answer = self._settler.settle(ask, entry, flight, start, reply, own=own, asked=asked)
             if answer is not None:
                 return answer
             entry, resent = None, False
             conditions, asked = _again(exchange, rule, decision)
         broken = OriginError(OriginFailure.BAD_RESPONSE, "304 to a request without conditions")
-        return self.on_failure(ask, entry, flight, broken)
+        return self._failures.on_failure(ask, entry, flight, broken)
 
     def _can_stand_in(self, ask: Ask, entry: Entry) -> bool:
         """Whether ``entry`` would be sent if the answer that has begun broke off."""
@@ -198,112 +151,13 @@ class Fetcher:
         conclusion = conclude(ask.exchange.head, entry.stored, broken, ask.rule.overrides, self._clock.now())
         return isinstance(conclusion, d.ServeStaleOnError)
 
-    def abandon(self, flight: Flight | None) -> None:
-        """Cancelled or broken without an outcome: those who wait must not wait for ever."""
-        if flight is not None and not flight.outcome.done():
-            self._resolve(flight, Failed(OriginError(OriginFailure.ABANDONED, status=502)))
-
-    def start(self) -> Start:
-        """Where a fetch that begins now stands."""
-        return Start(self._store.epoch, int(self._clock.now() * 1e9))
-
-    def settle(
-        self,
-        ask: Ask,
-        entry: Entry | None,
-        flight: Flight | None,
-        start: Start,
-        reply: Received,
-        *,
-        own: bool,
-        asked: d.Asked = d.Asked.WHOLE,
-    ) -> Answer | None:
-        """What comes of the origin's reply to what it was ``asked``; ``own``: to the client's own conditions.
-        None: it has to be asked once more, without them."""
-        trace = ask.exchange.trace
-        if entry is not None and self._store.overtaken(entry):
-            entry = None  # purged meanwhile: neither confirmed nor served in place of an error
-        if own and reply.head.status == 304:
-            # The client's own conditions went along, and this is the answer to them.
-            return self._discard(ask, d.Discard(NotStored.NOT_MODIFIED, remember=False), reply, flight)
-        answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
-        stored = entry.stored if entry is not None else None
-        conclusion = self._conclude(
-            ask.exchange.head, stored, answer, ask.rule.overrides, self._clock.now(), asked
-        )
-        if isinstance(conclusion, d.Join):
-            assert entry is not None  # noqa: S101
-            reply, start = _spliced(reply, entry, conclusion), start.no_later_than(entry)
-            conclusion = conclusion.then
-        if isinstance(conclusion, d.Store | d.Refresh) and ask.rule.overrides.ttl_jitter:
-            conclusion = replace(conclusion, stored=_jittered(ask, conclusion.stored, start))
-        match conclusion:
-            case d.Store():
-                return self._store_answer(ask, conclusion, reply, start, flight, asked)
-            case d.Refresh():
-                assert entry is not None  # noqa: S101
-                reply.body.close()
-                # None where it was purged meanwhile: the whole is asked for.
-                return self._refresh(ask, conclusion, entry, start, flight)
-            case d.Refetch():
-                reply.body.close()
-                return None
-            case d.Discard():
-                if conclusion.forget and entry is not None:
-                    self._store.forget(entry)
-                return self._discard(ask, conclusion, reply, flight)
-            case d.ServeStaleOnError():
-                assert entry is not None  # noqa: S101
-                reply.body.close()
-                self._cool(ask, flight, OriginFailure.SERVER_ERROR)
-                trace.failure = OriginFailure.SERVER_ERROR
-                error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
-                self._resolve(flight, Stale(entry, error))
-                return self.stale(ask, entry, conclusion.reason)
-            case d.GiveUp():
-                reply.body.close()
-                return self.on_failure(ask, None, flight, OriginError(conclusion.failure))
-            case _:
-                assert_never(conclusion)
-
-    def cast(
-        self, mould: Mould, ask: Ask, flight: Flight | None, start: Start, reply: KnownReply
-    ) -> Cast | None:
-        """As ``settle`` for a plain miss, where ``mould`` says what comes of it; None where it does not."""
-        trace, discard = ask.exchange.trace, mould.discard
-        if discard is not None:
-            self._note(trace, reply)
-            self._uncacheable(ask, discard.reason, flight, remember=discard.remember)
-            return Cast(mould, reply.values, reply.octets, None, 0)
-        entry = mould.entry(
-            ask, reply.values, reply.octets, reply.request_time, reply.response_time, trace.origin_seconds,
-            start.epoch, start.stamp,
-        )  # fmt: skip
-        if entry is None:
-            return None
-        self._note(trace, reply)
-        self._cooldown_over(ask, flight)
-        self._publish(ask, entry, flight)
-        return Cast(mould, reply.values, reply.octets, entry, int(entry.age(self._clock.now())))
-
-    def cast_passed(self, mould: Mould, ask: Ask, reply: KnownReply) -> Cast:
-        """What the rule passes."""
-        self._note(ask.exchange.trace, reply)
-        return Cast(mould, reply.values, reply.octets, None, 0)
-
-    def remember(self, ask: Ask, reply: KnownReply, answer: Answer | None) -> None:
-        """Answers like this one, to a plain miss, need not go all the way again."""
-        came = answer.entry if isinstance(answer, FromEntry) and ask.exchange.trace.stored else None
-        times = (reply.request_time, reply.response_time)
-        make(reply.known, reply.values, ask, self._conclusions, self._store, came, times)
-
     async def ask_origin(self, trace: Trace, forward: Forward) -> Received:
         """The one door to the origin."""
         began = self._clock.monotonic()
         try:
             reply = await self._origin.fetch(forward)
         except OriginError as error:
-            self.witness.failed(error)
+            self._witness.failed(error)
             raise
         finally:
             trace.origin_seconds += self._clock.monotonic() - began
@@ -311,279 +165,9 @@ class Fetcher:
 
     def received(self, trace: Trace, reply: OriginReply) -> Received:
         """The reply, with a Date."""
-        self._note(trace, reply)
+        self._settler.note(trace, reply)
         head = reply.head
         headers = dated(head.headers, reply.response_time)
         if headers is not head.headers:
             head = ResponseHead(head.status, head.reason, headers)
         return Received(head, reply.body, reply.request_time, reply.response_time)
-
-    def _note(self, trace: Trace, reply: OriginReply) -> None:
-        self.witness.answered()
-        trace.forwarded_status = reply.status
-
-    # -- outcomes ---------------------------------------------------------------------------------------
-
-    def _store_answer(
-        self,
-        ask: Ask,
-        conclusion: d.Store,
-        reply: Received,
-        start: Start,
-        flight: Flight | None,
-        asked: d.Asked,
-    ) -> Answer:
-        trace, rule, stored = ask.exchange.trace, ask.rule, conclusion.stored
-        ask.exchange.on_vanish = None
-        self._cooldown_over(ask, flight)
-        whole = None if conclusion.withheld else reply.body.take_all()
-        if whole is not None:
-            reply.body.close()
-            entry = self._entry(ask, stored, whole, start)
-            if len(whole) > rule.overrides.max_object:
-                self._uncacheable(ask, NotStored.TOO_LARGE, flight, remember=True)
-            elif has_errors(rule, entry.stored, whole):
-                self._uncacheable(ask, NotStored.GRAPHQL_ERRORS, flight, remember=False)
-                rule = replace(rule, client_cache_control=None, cdn_cache_control=None)
-            elif not counted(stored, len(whole)):
-                self._uncacheable(ask, NotStored.PARTIAL, flight, remember=False)
-            else:
-                self._publish(ask, entry, flight)
-            now = self._clock.now()
-            serve = deliver(ask.exchange.head, entry.stored, rule.overrides, now, own=asked is d.Asked.PART)
-            return FromEntry(entry, serve, rule)
-        draft = told = self._entry(ask, stored, None, start)
-        if conclusion.withheld:
-            told = _with_withheld(draft, conclusion.withheld)
-        body = SharedBody(reply.body.length, rule.overrides.max_object, self._clock)
-        streaming = Streaming(draft, body)
-        trace.not_stored = self._not_kept(draft, body)
-        trace.stored = trace.not_stored is None
-        trace.ttl = stored.freshness.fresh_until - self._clock.now()
-        answer = stream_of(ask, told, streaming, self._clock.now(), own=asked is d.Asked.PART)
-        self._resolve(flight, streaming, joinable=True)
-        self._background.spawn(
-            self._land(ask, draft, start, reply.body, body, flight), f"fill {ask.key.primary}"
-        )
-        return answer
-
-    def adopt(self, ask: Ask, reply: Received, epoch: int) -> Entry | None:
-        """A draft of what an answer that came past the cache would be as one to ``ask``; None where it may
-        not be stored, or a purge since ``epoch``, when it was asked for, concerns it."""
-        answer = d.OriginAnswer(reply.head, reply.request_time, reply.response_time)
-        conclusion = conclude(ask.exchange.head, None, answer, ask.rule.overrides, self._clock.now())
-        if not isinstance(conclusion, d.Store):
-            return None
-        draft = self._entry(ask, conclusion.stored, None, Start(epoch, int(reply.request_time * 1e9)))
-        return None if self._store.overtaken(draft) else draft
-
-    def keep(self, ask: Ask, draft: Entry, reply: Received, epoch: int) -> Reader:
-        """Have the body of an adopted answer stored, as of ``epoch``: what to read instead of the reply's."""
-        body = SharedBody(reply.body.length, ask.rule.overrides.max_object, self._clock)
-        reader = body.join()
-        trace = ask.exchange.trace
-        trace.not_stored = self._store.unkept(body.length or 0)
-        trace.stored = trace.not_stored is None
-        start = Start(epoch, draft.started)
-        self._background.spawn(
-            self._land(ask, draft, start, reply.body, body, None), f"fill {ask.key.primary}"
-        )
-        return reader
-
-    async def _land(
-        self,
-        ask: Ask,
-        draft: Entry,
-        start: Start,
-        source: AnswerBody,
-        body: SharedBody,
-        flight: Flight | None,
-    ) -> None:
-        """Read the body to its end; what is whole and in time becomes an entry."""
-        try:
-            await pump(source, body)
-            if body.error is not None and body.error.failure is not OriginFailure.ABANDONED:
-                # The next request is not to be broken off too, where something stale can be sent.
-                self._cool(ask, flight, body.error.failure)
-            if body.outgrown:
-                self._store.note_uncacheable(ask.key.primary)
-                if flight is not None and flight.lease is not None:
-                    flight.lease.end(UNCACHEABLE)
-            elif (
-                body.complete
-                and counted(draft.stored, body.size)
-                and not has_errors(ask.rule, draft.stored, whole := body.whole())
-            ):
-                self._put(ask, self._entry(ask, draft.stored, whole, start))
-        finally:
-            if flight is not None:
-                self._flights.end(flight)
-
-    def _refresh(
-        self, ask: Ask, conclusion: d.Refresh, entry: Entry, start: Start, flight: Flight | None
-    ) -> Answer | None:
-        """The origin confirmed ``entry``. None when a purge has overtaken it: it must not be revived."""
-        trace, rule = ask.exchange.trace, ask.rule
-        fresh = self._entry(ask, conclusion.stored, entry.body, start)
-        if fresh.stored.etag == entry.stored.etag:
-            fresh.codings.update(entry.coded)
-        if self._store.overtaken(entry) or self._store.overtaken(fresh):
-            return None
-        self._cooldown_over(ask, flight)
-        trace.word = CacheWord.REVALIDATED
-        self._publish(ask, fresh, flight)
-        told = _with_withheld(fresh, conclusion.withheld) if conclusion.withheld else fresh
-        serve = deliver(ask.exchange.head, told.stored, rule.overrides, self._clock.now())
-        return FromEntry(told, serve, rule)
-
-    def _publish(self, ask: Ask, entry: Entry, flight: Flight | None) -> None:
-        trace = ask.exchange.trace
-        trace.stored = self._put(ask, entry)
-        fresh_until = entry.fresh_until if entry.is_packed else entry.stored.freshness.fresh_until
-        trace.ttl = fresh_until - self._clock.now()
-        if not trace.stored:
-            trace.not_stored = self._store.why_not(entry)
-        self._resolve(flight, Landed(entry))
-
-    def _put(self, ask: Ask, entry: Entry) -> bool:
-        """Into the store, joined to the part that is there, where they fit; False where it is not stored."""
-        there = self._store.peek(entry.primary, ask.select).entry
-        kept = settled(entry, there, self._clock.now())
-        if kept is not None and len(kept.body) > ask.rule.overrides.max_object:
-            kept = entry  # the two together are too large
-        put = kept is not None and self._store.put(kept)
-        if put and self.evidence is not None:
-            self.evidence.stored(ask, there, entry)
-        return put
-
-    def _not_kept(self, draft: Entry, body: SharedBody) -> NotStored | None:
-        """Why what is on its way will not be stored, as far as that is known now."""
-        if self._store.overtaken(draft):
-            return NotStored.PURGED
-        return self._store.unkept(body.length or 0)
-
-    def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
-        exchange = ask.exchange
-        exchange.trace.not_stored = conclusion.reason
-        if self.evidence is not None:
-            self.evidence.refused(ask, reply.head, conclusion.reason)
-        if conclusion.reason is NotStored.SERVER_ERROR and not conclusion.remember:
-            # A failure is shared with those who wait, as a failure: the status, never the body.
-            self._cool(ask, flight, OriginFailure.SERVER_ERROR)
-            error = OriginError(OriginFailure.SERVER_ERROR, status=reply.head.status)
-            self._resolve(flight, Failed(error))
-        else:
-            self._uncacheable(ask, conclusion.reason, flight, remember=conclusion.remember)
-        exchange.leave_with_client()
-        return FromStream(reply.head, reply.body, ask.rule, shareable=False)
-
-    def _uncacheable(self, ask: Ask, reason: NotStored, flight: Flight | None, *, remember: bool) -> None:
-        ask.exchange.trace.not_stored = reason
-        if remember:
-            self._store.note_uncacheable(ask.key.primary)
-        self._resolve(flight, Uncacheable(reason))
-
-    def on_failure(self, ask: Ask, entry: Entry | None, flight: Flight | None, error: OriginError) -> Answer:
-        self._cool(ask, flight, error.failure)
-        answer = self.give_up_or_stale(ask, entry, error)
-        if isinstance(answer, FromEntry) and entry is not None:
-            self._resolve(flight, Stale(entry, error))
-        else:
-            self._resolve(flight, Failed(error))
-        return answer
-
-    def give_up_or_stale(self, ask: Ask, entry: Entry | None, error: OriginError) -> Answer:
-        """The stale entry where its window allows, else an error that names the failure."""
-        ask.exchange.trace.failure = error.failure
-        if entry is not None and not self._store.overtaken(entry):
-            conclusion = conclude(
-                ask.exchange.head,
-                entry.stored,
-                d.Failed(error.failure),
-                ask.rule.overrides,
-                self._clock.now(),
-            )
-            if isinstance(conclusion, d.ServeStaleOnError):
-                return self.stale(ask, entry, conclusion.reason)
-            if isinstance(conclusion, d.GiveUp) and conclusion.status is not None:
-                error = OriginError(error.failure, error.detail, status=conclusion.status)
-        return self.failure(ask.exchange.trace, error)
-
-    def stale(self, ask: Ask, entry: Entry, reason: StaleReason) -> FromEntry:
-        trace = ask.exchange.trace
-        trace.stale_reason = reason
-        trace.word = CacheWord.STALE
-        trace.tier = Tier.L1
-        trace.ttl = entry.stored.freshness.fresh_until - self._clock.now()
-        serve = deliver(ask.exchange.head, entry.stored, ask.rule.overrides, self._clock.now())
-        return FromEntry(entry, serve, ask.rule)
-
-    @staticmethod
-    def failure(trace: Trace, error: OriginError) -> FromEdge:
-        trace.failure = error.failure
-        trace.tier = Tier.EDGE
-        fields = (("Retry-After", str(error.retry_after)),) if error.status == 503 else ()
-        title = "The origin did not answer"
-        if error.failure is OriginFailure.SHED:
-            title = "Too much to do"
-        if error.failure is OriginFailure.REQUEST_BODY:
-            title = (
-                "The request's body is too large" if error.status == 413 else "The request's body broke off"
-            )
-        return FromEdge(error.status, title, error.failure.value, fields)
-
-    # -- small parts ------------------------------------------------------------------------------------
-
-    @staticmethod
-    def validation(entry: Entry, method: str, reason: Forwarded) -> d.Fetch | d.Revalidate:
-        """How to refresh ``entry``: with its validators, where it has any."""
-        if entry.stored.part is not None:
-            return revalidate_part(entry.stored, entry.stored.part, reason)
-        conditions = conditions_for(entry.stored, method)
-        return d.Revalidate(entry.stored, conditions, reason) if conditions else d.Fetch(reason, entry.stored)
-
-    def _entry(self, ask: Ask, stored: Stored, body: bytes | None, start: Start) -> Entry:
-        """``body`` None: a draft, whose body is still under way."""
-        if body is not None and stored.length != len(body):
-            stored = replace(stored, length=len(body))
-        return Entry(
-            primary=ask.key.primary,
-            host=ask.key.host,
-            target=ask.key.target,
-            variant=variant_id(stored.vary, stored.selecting),
-            stored=stored,
-            body=body or b"",
-            epoch=start.epoch,
-            started=start.stamp,
-            tags=tags_for(ask.rule, ask.matched.parts, stored.headers),
-            rule=ask.rule.name,
-            fetch_seconds=ask.exchange.trace.origin_seconds,
-            seen_as="" if ask.key.host else f"{ask.exchange.head.scheme}://{ask.exchange.head.host}",
-        )
-
-    def _resolve(
-        self,
-        flight: Flight | None,
-        outcome: Landed | Streaming | Stale | Uncacheable | Failed,
-        *,
-        joinable: bool = False,
-    ) -> None:
-        if flight is None:
-            return
-        self._flights.resolve(flight, outcome)
-        if not joinable:
-            self._flights.end(flight)
-
-    def _cool(self, ask: Ask, flight: Flight | None, failure: OriginFailure) -> None:
-        key = flight.key if flight else ask.key.primary
-        self._cooldown.failed(key, self._clock.monotonic(), failure)
-
-    def _cooldown_over(self, ask: Ask, flight: Flight | None) -> None:
-        self._cooldown.succeeded(flight.key if flight else ask.key.primary)
-
-
-def _with_withheld(entry: Entry, withheld: Headers) -> Entry:
-    """For the one who asked, on its way only: what may be stored, coded or learned is never this one."""
-    headers = Headers((*entry.stored.headers.raw, *withheld.raw))
-    stored = replace(entry.stored, headers=headers)
-    return entry.copied(stored=stored, codings=codings_of(entry.codings))

@@ -18,13 +18,16 @@ from edgeproxy.engine.coalesce import DOUBTS, Failed, Flight, Flights, Landed, S
 from edgeproxy.engine.contents import Contents
 from edgeproxy.engine.cooldown import CoolDown
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromEntry, FromStream
-from edgeproxy.engine.fetch import Fetcher
+from edgeproxy.engine.failures import Failures, failure
+from edgeproxy.engine.fetch import Fetcher, validation
 from edgeproxy.engine.gates import Gates
 from edgeproxy.engine.lead import Leader
 from edgeproxy.engine.overload import Overload, overloaded
 from edgeproxy.engine.passing import Passer
 from edgeproxy.engine.prompt import Prompt
+from edgeproxy.engine.settle import Settler
 from edgeproxy.engine.streaming import stream_of
+from edgeproxy.engine.witness import Witness
 from edgeproxy.observe.trace import Trace
 from edgeproxy.origin.base import OriginError, Purpose
 from edgeproxy.policy import decisions as d
@@ -96,19 +99,24 @@ class Engine:
         self.overload = overload or Overload(clock)
         self.contents = Contents(clock, least=least)
         self._cooldown = CoolDown()
+        self._witness = Witness(clock)
+        self._failures = Failures(clock=clock, store=store, flights=self.flights, cooldown=self._cooldown)
+        self._settler = Settler(
+            clock=clock, store=store, background=background, flights=self.flights,
+            failures=self._failures, witness=self._witness,
+        )  # fmt: skip
         self._fetcher = Fetcher(
-            clock=clock,
-            store=store,
-            origin=origin,
-            background=background,
-            forward=forward,
-            flights=self.flights,
-            cooldown=self._cooldown,
-        )
+            clock=clock, store=store, origin=origin, forward=forward, settler=self._settler,
+            failures=self._failures, witness=self._witness,
+        )  # fmt: skip
         self._lead = Leader(
-            clock=clock, store=store, fetcher=self._fetcher, flights=self.flights, leases=leases
-        ).lead
-        self._passer = Passer(clock=clock, store=store, fetcher=self._fetcher, forward=forward, least=least)
+            clock=clock, store=store, fetcher=self._fetcher, failures=self._failures, flights=self.flights,
+            leases=leases,
+        ).lead  # fmt: skip
+        self._passer = Passer(
+            clock=clock, store=store, fetcher=self._fetcher, settler=self._settler, forward=forward,
+            least=least,
+        )  # fmt: skip
         self.prompt = Prompt(
             clock=clock,
             store=store,
@@ -116,6 +124,9 @@ class Engine:
             forward=forward,
             flights=self.flights,
             fetcher=self._fetcher,
+            settler=self._settler,
+            failures=self._failures,
+            witness=self._witness,
             leases=leases,
             lead=self._lead,
             stale=self._stale_now,
@@ -123,12 +134,12 @@ class Engine:
 
     def observed_by(self, evidence: Evidence) -> None:
         """Have it told what is stored and what is not."""
-        self._fetcher.evidence = evidence
+        self._settler.evidence = evidence
 
     @property
     def origin_failing(self) -> bool:
         """The last that was heard of the origin is that it fails."""
-        return self._fetcher.witness.failing_since is not None
+        return self._witness.failing_since is not None
 
     async def handle(self, exchange: Exchange) -> Answer:
         """Answer one request."""
@@ -152,12 +163,12 @@ class Engine:
             try:
                 await self.contents.read(exchange, rule)
             except OriginError as error:
-                return self._fetcher.failure(trace, error)
+                return failure(trace, error)
             head = exchange.head
         passing = bypass(head, rule.overrides)
         if passing is not None:
             if of_client and not self.overload.admits():
-                return self._fetcher.failure(trace, overloaded())
+                return failure(trace, overloaded())
             return await self._passer.forward(exchange, matched, passing, self.matcher)
 
         ask = Ask.of(exchange, matched)
@@ -194,7 +205,7 @@ class Engine:
                 assert entry is not None  # noqa: S101
                 if ask.exchange.purpose is not Purpose.CLIENT:
                     # The edge asks for itself: what is stale is to be made fresh, now.
-                    again = self._fetcher.validation(entry, "GET", Forwarded.STALE)
+                    again = validation(entry, "GET", Forwarded.STALE)
                     return await self._forward_once(ask, again, entry)
                 entry.hits += 1
                 trace.tier = found.tier or Tier.L1
@@ -202,7 +213,7 @@ class Engine:
             case d.Pass():
                 # Hit-for-miss: nobody waits for anybody, but what can be stored again will be.
                 if self._sheds(ask):
-                    return self._fetcher.give_up_or_stale(ask, entry, overloaded())
+                    return self._failures.give_up_or_stale(ask, entry, overloaded())
                 return await self._alone(ask, decision)
             case d.Unsatisfiable():
                 trace.unsatisfied = decision.reason
@@ -286,7 +297,7 @@ class Engine:
         calm = conclude(head, entry.stored, d.Failed(failure), overrides, self._clock.now())
         if not isinstance(calm, d.ServeStaleOnError):
             return None
-        return self._fetcher.stale(ask, entry, StaleReason.COOL_DOWN)
+        return self._failures.stale(ask, entry, StaleReason.COOL_DOWN)
 
     def _serve(self, ask: Ask, entry: Entry, serve: d.Serve, word: CacheWord) -> FromEntry:
         trace = ask.exchange.trace
@@ -311,7 +322,7 @@ class Engine:
         if self.overload.drops():
             return None
         now = self._clock.monotonic()
-        decision = self._fetcher.validation(entry, ask.exchange.head.method, Forwarded.STALE)
+        decision = validation(entry, ask.exchange.head.method, Forwarded.STALE)
         key = self._flight_key(ask, entry, decision.span)
         if self.flights.find(key, now, ask.rule.coalesce.lease) or self._cooldown.active(key, now):
             return None
@@ -352,7 +363,7 @@ class Engine:
         head, coalesce = ask.exchange.head, ask.rule.coalesce
         if not self._shared(ask):
             if self._sheds(ask):
-                return self._fetcher.give_up_or_stale(ask, entry, overloaded())
+                return self._failures.give_up_or_stale(ask, entry, overloaded())
             return await self._fetcher.fetch(ask, decision, entry, None)
         calm = None if entry is None else self._calm(ask, entry, decision)
         if calm is not None:
@@ -363,7 +374,7 @@ class Engine:
         alone = insists(head, ask.rule.overrides)
         flight = None if alone else self.flights.find(key, now, coalesce.lease)
         if flight.followers >= coalesce.waiters if flight is not None else self._sheds(ask):
-            return self._fetcher.give_up_or_stale(ask, entry, overloaded())
+            return self._failures.give_up_or_stale(ask, entry, overloaded())
         if flight is not None:
             return await self._follow(ask, decision, entry, flight)
         flight = self.flights.begin(key, self._store.epoch, now)
@@ -421,13 +432,13 @@ class Engine:
                     ask.doubts += 1
                     trace.collapsed = False
                     return None
-                return self._fetcher.give_up_or_stale(ask, entry, outcome.error)
+                return self._failures.give_up_or_stale(ask, entry, outcome.error)
             case Stale():
                 stale = outcome.entry
                 if self._store.overtaken(stale) or not answers(ask.exchange.head, stale.stored):
                     trace.collapsed = False
                     return None
-                return self._fetcher.give_up_or_stale(ask, stale, outcome.error)
+                return self._failures.give_up_or_stale(ask, stale, outcome.error)
             case Uncacheable():
                 trace.collapsed = False
                 return await self._alone(ask, d.Pass(PassReason.HIT_FOR_MISS, decision.reason))

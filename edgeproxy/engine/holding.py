@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.origin.arrived import Here
 
 if TYPE_CHECKING:
-    from edgeproxy.engine.fetch import Received
+    from edgeproxy.engine.settle import Received
 
 MOST = 128 * 1024
 """Octets."""

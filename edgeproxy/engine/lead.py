@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.ask import Ask
     from edgeproxy.engine.coalesce import Flight, Flights
     from edgeproxy.engine.exchange import Answer
+    from edgeproxy.engine.failures import Failures
     from edgeproxy.engine.fetch import Fetcher
     from edgeproxy.store.base import Store
     from edgeproxy.store.entry import Entry
@@ -37,11 +38,19 @@ _SILENT = frozenset({LookupMiss.TIMEOUT, LookupMiss.ERROR, LookupMiss.BREAKER_OP
 
 class Leader:
     def __init__(
-        self, *, clock: Clock, store: Store, fetcher: Fetcher, flights: Flights, leases: Leases | None
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        fetcher: Fetcher,
+        failures: Failures,
+        flights: Flights,
+        leases: Leases | None,
     ) -> None:
         self._clock = clock
         self._store = store
         self._fetcher = fetcher
+        self._failures = failures
         self._flights = flights
         self._leases = leases
 
@@ -64,7 +73,7 @@ class Leader:
                     return answer
             return await self._fetcher.fetch(ask, decision, entry, flight)
         finally:
-            self._fetcher.abandon(flight)
+            self._failures.abandon(flight)
 
     async def _brought(
         self, ask: Ask, decision: d.Fetch | d.Revalidate, entry: Entry | None, flight: Flight
@@ -103,7 +112,7 @@ class Leader:
             trace.forwarded = decision.reason
             failure = ended.failure or OriginFailure.SERVER_ERROR
             error = OriginError(failure, "in another process", ended.status or None)
-            return self._fetcher.on_failure(ask, entry, flight, error)
+            return self._failures.on_failure(ask, entry, flight, error)
         self._flights.resolve(flight, Uncacheable(None))
         self._flights.end(flight)
         trace.pass_reason = PassReason.HIT_FOR_MISS

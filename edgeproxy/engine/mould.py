@@ -2,7 +2,7 @@
 
 Rules of this file:
 
-- Nothing is decided here. A Mould is made from a miss that has gone the ordinary way (fetch.py), of what
+- Nothing is decided here. A Mould is made from a miss that has gone the ordinary way (settle.py), of what
   holds for every answer with that head under that rule (policy/shape.py), and is kept only if it makes of
   that very answer the entry that the ordinary way has made.
 - Only for whole answers without Vary to plain requests: no condition, no range, nothing about storing.

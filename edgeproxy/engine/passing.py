@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.engine.ask import Ask
 from edgeproxy.engine.exchange import Answer, Exchange, FromEdge, FromStream
+from edgeproxy.engine.failures import failure
 from edgeproxy.engine.invalidate import write_orders
 from edgeproxy.engine.patience import in_time
 from edgeproxy.origin.base import OriginError
@@ -29,8 +30,9 @@ from edgeproxy.rules.content import only_asks
 if TYPE_CHECKING:
     from edgeproxy.clock import Clock
     from edgeproxy.engine.exchange import Reader
-    from edgeproxy.engine.fetch import Fetcher, Received
+    from edgeproxy.engine.fetch import Fetcher
     from edgeproxy.engine.forward import ForwardBuilder
+    from edgeproxy.engine.settle import Received, Settler
     from edgeproxy.policy import decisions as d
     from edgeproxy.rules.match import Matcher
     from edgeproxy.rules.model import Matched
@@ -41,13 +43,21 @@ class Passer:
     """One worker's way past the cache."""
 
     def __init__(
-        self, *, clock: Clock, store: Store, fetcher: Fetcher, forward: ForwardBuilder, least: float
+        self,
+        *,
+        clock: Clock,
+        store: Store,
+        fetcher: Fetcher,
+        settler: Settler,
+        forward: ForwardBuilder,
+        least: float,
     ) -> None:
         """``least``: octets a second that clients have to send of a body; 0: any."""
         self._clock = clock
         self._least = least
         self._store = store
         self._fetcher = fetcher
+        self._settler = settler
         self._forward = forward
 
     async def forward(
@@ -76,11 +86,11 @@ class Passer:
         try:
             reply = await self._fetcher.ask_origin(trace, self._forward.passed(exchange, matched.rule))
         except OriginError as error:
-            return self._fetcher.failure(trace, error)
+            return failure(trace, error)
         body: Reader = reply.body
         try:
             ask = self._ask_for_get(exchange, reply, matcher)
-            draft = None if ask is None else self._fetcher.adopt(ask, reply, epoch)
+            draft = None if ask is None else self._settler.adopt(ask, reply, epoch)
             last = self._store.epoch
             orders = write_orders(matcher, exchange.head, matched, reply.head)
             for at, order in enumerate(orders, 1):
@@ -93,7 +103,7 @@ class Passer:
                     # The first order is for its own URL, and the answer is newer than what that purges.
                     # Another purge in between may not be; those that come after are compared when it is
                     # stored.
-                    body = self._fetcher.keep(ask, draft, reply, number)
+                    body = self._settler.keep(ask, draft, reply, number)
                 draft = None
         except BaseException:
             body.close()  # it holds a place at the origin

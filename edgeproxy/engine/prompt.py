@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, final
 
 from edgeproxy.engine.ask import Ask
 from edgeproxy.engine.exchange import FromEdge, FromEntry, FromStream
+from edgeproxy.engine.failures import failure
 from edgeproxy.engine.mould import find
 from edgeproxy.engine.overload import overloaded
 from edgeproxy.observe.trace import Trace
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from edgeproxy.cluster.base import Leases
     from edgeproxy.engine.coalesce import Flight, Flights
     from edgeproxy.engine.exchange import Answer, Exchange
-    from edgeproxy.engine.fetch import Fetcher, Received, Start
+    from edgeproxy.engine.failures import Failures
+    from edgeproxy.engine.fetch import Fetcher
     from edgeproxy.engine.forward import ForwardBuilder
     from edgeproxy.engine.mould import Cast
+    from edgeproxy.engine.settle import Received, Settler, Start
+    from edgeproxy.engine.witness import Witness
     from edgeproxy.origin.base import Forward, Origin, OriginReply, Prompted
     from edgeproxy.rules.model import Matched
     from edgeproxy.store.base import Found, Store
@@ -121,7 +125,7 @@ class Call:
         self.passed = passed
         self.manner = manner
         self.flight: Flight | None = None
-        self.start: Start = prompt.fetcher.start()
+        self.start: Start = prompt.settler.start()
 
     def send(self, octets: bytes, told: Told) -> None:
         """Ask the origin, now if that can be done at once; ``told`` hears of it later, or of what is left."""
@@ -130,7 +134,7 @@ class Call:
             self._send(octets)
         except Exception:
             log.exception("request %s failed", self.ask.exchange.trace.request_id)
-            self._prompt.fetcher.abandon(self.flight)
+            self._prompt.failures.abandon(self.flight)
             if self._told is not None:
                 self._is_told().answered(BROKEN)
 
@@ -206,7 +210,7 @@ class Call:
         except OriginError as error:
             return self._failed(error)
         finally:
-            prompt.fetcher.abandon(self.flight)
+            prompt.failures.abandon(self.flight)
         return answer
 
     # -- PromptListener ---------------------------------------------------------------------------------
@@ -224,12 +228,12 @@ class Call:
                     return
                 answer = self._settled(prompt.fetcher.received(trace, reply))
                 if not self.passed:
-                    prompt.fetcher.remember(self.ask, reply, answer)
+                    prompt.settler.remember(self.ask, reply, answer)
             else:
                 answer = self._settled(prompt.fetcher.received(trace, reply))
         except Exception:
             log.exception("request %s failed", trace.request_id)
-            prompt.fetcher.abandon(self.flight)
+            prompt.failures.abandon(self.flight)
             answer = BROKEN
         if answer is None:
             self._once = True
@@ -253,27 +257,27 @@ class Call:
     # -- small parts ------------------------------------------------------------------------------------
 
     def _cast(self, reply: KnownReply) -> Cast | None:
-        ask, fetcher = self.ask, self._prompt.fetcher
+        ask, settler = self.ask, self._prompt.settler
         mould = find(reply.known, ask, passed=self.passed)
         if mould is None:
             return None
         if self.passed:
-            return fetcher.cast_passed(mould, ask, reply)
+            return settler.cast_passed(mould, ask, reply)
         if self.alone and mould.discard is None:
             return None
-        return fetcher.cast(mould, ask, self.flight, self.start, reply)
+        return settler.cast(mould, ask, self.flight, self.start, reply)
 
     def _settled(self, received: Received) -> Answer | None:
         if self.passed:
             return FromStream(received.head, received.body, self.ask.rule, shareable=False)
-        return self._prompt.fetcher.settle(self.ask, None, self.flight, self.start, received, own=self.alone)
+        return self._prompt.settler.settle(self.ask, None, self.flight, self.start, received, own=self.alone)
 
     def _failed(self, error: OriginError) -> Answer:
-        fetcher = self._prompt.fetcher
-        fetcher.witness.failed(error)
+        prompt = self._prompt
+        prompt.witness.failed(error)
         if self.passed:
-            return fetcher.failure(self.ask.exchange.trace, error)
-        return fetcher.on_failure(self.ask, None, self.flight, error)
+            return failure(self.ask.exchange.trace, error)
+        return prompt.failures.on_failure(self.ask, None, self.flight, error)
 
     def _forward(self) -> Forward:
         build, ask = self._prompt.forward, self.ask
@@ -286,7 +290,7 @@ class Call:
         try:
             reply = await fetcher.ask_origin(trace, replace(self._forward(), resent=self._resent))
         except OriginError as error:
-            return fetcher.failure(trace, error)
+            return failure(trace, error)
         return FromStream(reply.head, reply.body, self.ask.rule, shareable=False)
 
 
@@ -302,6 +306,9 @@ class Prompt:
         forward: ForwardBuilder,
         flights: Flights,
         fetcher: Fetcher,
+        settler: Settler,
+        failures: Failures,
+        witness: Witness,
         leases: Leases | None,
         lead: Callable[[Ask, d.Fetch, None, Flight], Awaitable[Answer]],
         stale: StaleNow,
@@ -311,6 +318,9 @@ class Prompt:
         self.forward = forward
         self.flights = flights
         self.fetcher = fetcher
+        self.settler = settler
+        self.failures = failures
+        self.witness = witness
         self.leases = leases
         self.lead = lead
         self._stale = stale
@@ -353,7 +363,7 @@ class Prompt:
 
     def shed(self) -> FromEdge:
         """What a call is refused with where there is too much to do."""
-        return self.fetcher.failure(Trace(), overloaded())
+        return failure(Trace(), overloaded())
 
     def open(self, whole: Whole) -> FromEntry | Call | None:
         """As ``look``, for one that cannot be given as it lies."""

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.admin.control import Kind, PurgeRequest
-from edgeproxy.engine.fetch import Fetcher
 from edgeproxy.engine.prompt import Call
+from edgeproxy.engine.settle import Settler
 from edgeproxy.policy.http_date import format_http_date
 from edgeproxy.store.tiered import TieredStore
 from tests.front.test_short import comparable, idle_connection, request
@@ -64,7 +64,7 @@ def casts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     targets: list[str] = []
 
     def noting(method: Callable[..., Any]) -> Callable[..., Any]:
-        def note(self: Fetcher, mould: Any, ask: Any, *rest: Any) -> Any:
+        def note(self: Settler, mould: Any, ask: Any, *rest: Any) -> Any:
             cast = method(self, mould, ask, *rest)
             if cast is not None:
                 targets.append(ask.exchange.head.target)
@@ -72,8 +72,8 @@ def casts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return note
 
-    monkeypatch.setattr(Fetcher, "cast", noting(Fetcher.cast))
-    monkeypatch.setattr(Fetcher, "cast_passed", noting(Fetcher.cast_passed))
+    monkeypatch.setattr(Settler, "cast", noting(Settler.cast))
+    monkeypatch.setattr(Settler, "cast_passed", noting(Settler.cast_passed))
     return targets
 
 

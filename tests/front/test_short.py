@@ -377,7 +377,7 @@ async def test_what_fails_in_it_is_seen(
     async with running_edge(origin.url) as edge:
         await idle_connection(edge, origin)
         with monkeypatch.context() as patched:
-            patched.setattr(edge.worker.engine.prompt.fetcher, "settle", broken)
+            patched.setattr(edge.worker.engine.prompt.settler, "settle", broken)
             assert (await edge.get("/a")).status == 500
         with monkeypatch.context() as patched:
             patched.setattr(AtOnce, "stored", broken)
