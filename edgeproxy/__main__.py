@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -58,9 +59,47 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What is left over is told by the command that was given it: it knows the flags that are near."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        read, left_over = super().parse_known_args(self._given, namespace)
+        if left_over:
+            self.error(f"{_LEFT_OVER}: {' '.join(left_over)}")
+        return read, left_over
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+        meant = self._meant()
+        if not meant:
+            self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+        if not message.startswith(_LEFT_OVER):  # that something is missing may follow from the misspelling
+            message = f"{_LEFT_OVER}: {' '.join(meant)}"
+        self.exit(2, f"{self.prog}: {message}; did you mean {', '.join(dict.fromkeys(meant.values()))}?\n")
+
+    def _meant(self) -> dict[str, str]:
+        """Of the flags that were given and do not exist, those that are near one that does."""
+        import difflib  # noqa: PLC0415 - for a mistake alone
+
+        flags = self._option_string_actions
+        known = {flag[2:]: flag for flag in flags if flag.startswith("--")}
+        found = {}
+        for word in self._given:
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                break  # what follows is no flag, or another parser's
+            flag = _FLAG.match(word)
+            if flag is None or flag[0] in flags or word[:2] in flags:
+                continue
+            name = flag[1].lower().replace("_", "-")
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.66)  # tga: tag
+            near = near or sorted(each for each in known if len(name) > 1 and each.startswith(name))
+            if near:
+                found[flag[0]] = known[near[0]]
+        return found
+
+
+_LEFT_OVER = "unrecognized arguments"
+_FLAG = re.compile(r"--?([A-Za-z][\w-]+)(?=$|=)", re.ASCII)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -95,6 +95,34 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, case: str) -> None:
     assert done.err.count("\n") == 1
 
 
+MISSPELT = {
+    "a letter left out": (("serve", "--orgin", "http://a"), "serve", "--orgin http://a", "--origin"),
+    "with its value": (("serve", "--origin", "http://a", "--listn=:80"), "serve", "--listn=:80", "--listen"),
+    "cut short": (("serve", "--ori", "http://a"), "serve", "--ori http://a", "--origin"),
+    "as in a variable": (("serve", "--origin_host", "a"), "serve", "--origin_host a", "--origin-host"),
+    "one dash": (("check", "-strict"), "check", "-strict", "--strict"),
+    "two of them": (("check", "--strct", "--lgo", "a"), "check", "--strct --lgo", "--strict, --log"),
+    "and so another is missing": (("purge", "--tga", "a"), "purge", "--tga", "--tag"),
+    "of an action": (("baseline", "record", "f", "--leest=3"), "baseline record", "--leest=3", "--least"),
+    "of no command": (("--versoin",), "", "--versoin", "--version"),
+}
+
+
+@pytest.mark.parametrize("case", MISSPELT)
+def test_a_misspelt_flag_is_told_with_the_one_that_was_meant(run: Run, case: str) -> None:
+    words, command, given, meant = MISSPELT[case]
+    said = f"{f'edgeproxy {command}'.strip()}: unrecognized arguments: {given}; did you mean {meant}?\n"
+    assert run(*words) == (2, "", said)
+
+
+def test_what_is_no_flag_is_not_taken_for_a_misspelt_one(run: Run) -> None:
+    said = "edgeproxy serve: unrecognized arguments: --colour red; see 'edgeproxy serve --help'\n"
+    assert run("serve", "--colour", "red") == (2, "", said)
+    assert "did you mean" not in run("check", "a", "--", "--strct").err
+    assert "did you mean" not in run("explain", "/a", "-H", "--strct: 1", "-Xget", "--status", "no").err
+    assert "did you mean" not in run("serber", "--versoin").err
+
+
 def test_without_a_command_the_whole_help_is_shown(run: Run) -> None:
     done = run()
     assert (done.code, done.out) == (2, "")
