@@ -215,7 +215,8 @@ class Operator:
                 entry = await self.entry(request.url, request.headers) or {"variants": ()}
                 refused = await self.refusal(request.url, request.headers)
                 answer = last_answer(request.method, entry["variants"], refused)
-            found = explain(self._worker.engine.matcher, head, answer, unknown=answer is None)
+            unknown, matcher = answer is None, self._worker.engine.matcher
+            found = explain(matcher, head, answer, unknown=unknown, any_host=host is None)
         except ValueError as error:  # letters that no field or target can carry
             raise Refused(str(error)) from None
         return {"explanation": found.to_json(), "text": found.text()}

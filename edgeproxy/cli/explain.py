@@ -23,8 +23,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="say which rule a request falls under and what comes of it",
         description="Say which rule a request falls under, which lost and why, its key, tags and times, "
         "and what clients are told. Nothing is sent to the origin; the answer is an assumed one unless "
-        "described. With --admin, a running edgeproxy is asked what it has of the URL (give it with its "
-        "host), and the last answer that it knows, stored or not, is the one that is explained.",
+        "described. Of a path it is said where the host decides. With --admin, a running edgeproxy is asked "
+        "what it has of the URL (the whole one: what is stored is told apart by host), and the last answer "
+        "that it knows, stored or not, is the one that is explained.",
         epilog="Exit codes: 0 explained, 1 the rules are wrong or there is no answer, 2 wrong usage.",
     )
     parser.add_argument("url", metavar="URL", help="a URL, or a path")
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         directory = settings.rules_directory(given)
         request = request_of(args.url, args.method, headers_of(args.header, "-H"))
+        hostless = not (_SCHEME.match(args.url) or request.headers.get("host"))
         response = answer_of(args.status, headers_of(args.answer_header, "--answer-header"))
         content = content_of(args.data)
         ruleset = RuleSet() if directory is None else load_rules(directory)
@@ -75,10 +77,13 @@ def run(args: argparse.Namespace) -> int:
         if known is not None and not given and known.version != ruleset.version:
             with contextlib.suppress(RuleError, settings.SettingsError, OSError):
                 ruleset = RuleSet() if known.source == "none" else load_rules(Path(known.source))
+        matcher = Matcher(ruleset)
+        if known is not None and hostless and matcher.match(request).rule.key.host:
+            known = known.unasked(request)
         described = response is not None or content is not None
         answer = response if known is None or described else known.answer(request.method)
-        unknown = known is not None and answer is None
-        explanation = explain(Matcher(ruleset), request, answer, content=content, unknown=unknown)
+        unknown = known is not None and answer is None and not known.not_asked
+        explanation = explain(matcher, request, answer, content=content, unknown=unknown, any_host=hostless)
         if args.format == "json":
             beside = {} if known is None else {"live": known.to_json()}
             print(json.dumps({**explanation.to_json(), **beside}, indent=2))
@@ -121,10 +126,13 @@ def answer_of(status: int | None, headers: Headers) -> ResponseHead | None:
     return ResponseHead(status or 200, "", headers)
 
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)")
+
+
 def request_of(url: str, method: str, headers: Headers) -> RequestHead:
     scheme, host = "http", headers.get("host") or "localhost"
     target = url.partition("#")[0]
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)", target)
+    found = _SCHEME.match(target)
     if found is not None:
         scheme, host, target = found[1].lower(), found[2], target[found.end() :]
         if scheme not in ("http", "https"):

@@ -6,7 +6,7 @@ not, where the instance remembers it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -25,12 +25,18 @@ _TOKENS = ("EDGEPROXY_READ_TOKEN", "EDGEPROXY_ADMIN_TOKEN")
 @dataclass(frozen=True, slots=True)
 class Live:
     """``variants``: what is stored; ``refused``: why the last answer was not; ``version`` and ``source`` of
-    the rules in force there."""
+    the rules in force there; ``not_asked``: why nothing is said of what is stored."""
 
     variants: list[dict[str, Any]]
     refused: dict[str, Any] | None
     version: str
     source: str
+    not_asked: str = ""
+
+    def unasked(self, request: RequestHead) -> Live:
+        """Of a path alone nothing is known where the host is part of the key."""
+        why = f"the key has the host in it; write the whole URL, such as http://api.example{request.target}"
+        return replace(self, variants=[], refused=None, not_asked=why)
 
     def answer(self, method: str) -> LastAnswer | None:
         """The answer that is stored or was not; None where nothing is known of one."""
@@ -39,7 +45,8 @@ class Live:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         rules = {"version": self.version, "source": self.source}
-        return {"variants": self.variants, "refused": self.refused, "rules": rules}
+        told = {"variants": self.variants, "refused": self.refused, "rules": rules}
+        return {**told, "not_asked": self.not_asked} if self.not_asked else told
 
     def text(self, version: str) -> list[str]:
         """A line each. ``version``: of the rules that explain it."""
@@ -48,7 +55,7 @@ class Live:
         if self.refused is not None and last is not None and last.source is Source.REFUSED:
             seconds = show_duration(round(self.refused["age"]))
             lines.append(f"the last answer was not stored: {self.refused['reason']} ({seconds} ago)")
-        lines = lines or ["nothing stored"]
+        lines = lines or [f"not known: {self.not_asked}" if self.not_asked else "nothing stored"]
         if self.version != version:
             lines.append(
                 f"under other rules: version {self.version} of {self.source}, and these are {version}"

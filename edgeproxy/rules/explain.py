@@ -187,9 +187,11 @@ def explain(
     *,
     content: bytes | None = None,
     unknown: bool = False,
+    any_host: bool = False,
 ) -> Explanation:
     """``response`` None: a plain 200 of the type the path ends in, else JSON, and nothing else is assumed;
-    ``unknown``: though it was looked for. ``content``: the request's, None where it has none."""
+    ``unknown``: though it was looked for. ``content``: the request's, None where it has none. ``any_host``:
+    the request's host was not asked for."""
     source, seconds = Source.GIVEN, None
     if response is None:
         answer, source = assumed(request.path), Source.ASSUMED
@@ -208,6 +210,8 @@ def explain(
     body = matched.rule.key.body
     if content is None and body is not None and request.method in body.methods:
         notes.append("the rule has the body in the key: give one (-d) to see what comes of it")
+    if any_host and (bound := _bound(matcher, request)):
+        notes.append(f"the host decides here, and none was given: {bound}; write the whole URL")
     if has_dot_segment(request.path):
         notes.append("the path has a dot segment: a rule never answers it from the cache")
     if matcher.evades(request.host, request.path):
@@ -226,6 +230,20 @@ def explain(
         notes=tuple(notes),
         get=get,
     )
+
+
+def _bound(matcher: Matcher, request: RequestHead) -> str:
+    """The rules that answer on their own hosts, before the one that answers on any other; "" if none."""
+    bound: list[str] = []
+    for matched in matcher.candidates(None, request.path):
+        rule = matched.rule
+        if losing_condition(rule.match, request) is not None:
+            continue
+        if not rule.match.hosts:
+            break
+        bound.append(f"{rule.name} ({rule.at}) is for {', '.join(rule.match.hosts)}")
+    more = f" and {len(bound) - SHOWN} more" if len(bound) > SHOWN else ""
+    return "; ".join(bound[:SHOWN]) + more
 
 
 def _lost(matcher: Matcher, won: Matched, request: RequestHead) -> list[Lost]:

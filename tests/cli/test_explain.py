@@ -68,6 +68,17 @@ def test_headers_method_and_the_answer(ask: Callable[..., dict[str, Any]]) -> No
     assert ask("http://a.example/api/7", "--status", "500")["stored"] is False
 
 
+def test_a_path_is_explained_for_any_host(ask: Callable[..., dict[str, Any]]) -> None:
+    """And where the host decides, it is said which rules may answer."""
+    says = "the host decides here, and none was given: api (a.yaml:5) is for a.example; write the whole URL"
+    told = ask("/api/7")
+    assert (told["rule"]["name"], told["notes"]) == ("none", [says])
+    assert ask("http://b.example/api/7")["notes"] == []
+    assert ask("/api/7", "-H", "Host: b.example")["notes"] == []
+    assert ask("/api/7", "-H", "Accept-Language: de")["notes"] == [], "the same rule whatever the host"
+    assert ask("/x")["notes"] == []
+
+
 def test_without_rules(run: Run) -> None:
     words = ("explain", "/a", "--rules", "none", "--format", "json")
     assert json.loads(run(*words).out)["rule"]["name"] == "none"

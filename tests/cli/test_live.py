@@ -79,6 +79,26 @@ async def test_what_is_stored_is_explained(run: Run, control: SmallControl, tmp_
     assert told["rule"] == {"name": "api", "at": "a.yaml:1"}
 
 
+async def test_of_a_path_what_is_stored_is_told_only_where_it_is_for_any_host(
+    run: Run, control: SmallControl, tmp_path: Path
+) -> None:
+    control.stored = {"variants": [VARIANT]}
+    words = ("explain", "/api/1?x", "--rules", str(tmp_path))
+    code, out = await run(*words)
+    assert code == 0
+    assert "answer   200 (assumed)" in out
+    assert (
+        "live     not known: the key has the host in it; write the whole URL, such as "
+        "http://api.example/api/1?x\n"
+    ) in out
+    live = json.loads((await run(*words, "--format", "json"))[1])["live"]
+    assert (live["variants"], live["refused"]) == ([], None)
+    assert "whole URL" in live["not_asked"]
+    assert "live     stored 200" in (await run(*words, "-H", "Host: h"))[1]
+    (tmp_path / "a.yaml").write_text(RULES.replace("ttl", "key: {host: false}, ttl"))
+    assert "live     stored 200" in (await run(*words))[1]
+
+
 async def test_the_rules_are_those_of_who_is_asked(
     run: Run, control: SmallControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
