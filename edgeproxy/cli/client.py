@@ -2,9 +2,9 @@
 
 Rules of this file:
 
-- The address is ``--admin``, EDGEPROXY_ADMIN, or the default of ``serve``. The token is in ``--token-file``,
-  the environment, or the file that ``serve`` keeps in its ``--cache-dir`` on this machine; that last one is
-  sent to a loopback address only.
+- The address is ``--admin``, EDGEPROXY_ADMIN, or the default of ``serve``; https:// and ``--admin-ca`` ask it
+  with TLS. The token is in ``--token-file``, the environment, or the file that ``serve`` keeps in its
+  ``--cache-dir`` on this machine; that last one is sent to a loopback address only.
 - A token that is refused is told with where it came from: with several instances it may be another's.
 - No proxies, no redirects: a token goes where it was meant to go.
 - Whatever goes wrong is one clear line: Usage (exit 2) or Failed (exit 1). What a server sent is printed
@@ -13,6 +13,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,15 +56,17 @@ def add_flags(parser: argparse.ArgumentParser, *, unasked: bool = False) -> None
     """``unasked``: without --admin the command asks nobody."""
     default = "without it none is asked" if unasked else f"default {_default_address()}"
     parser.add_argument(
-        "--admin", metavar="HOST:PORT", help=f"the admin port of the edgeproxy meant; {default}"
-    )
+        "--admin", metavar="HOST:PORT",
+        help=f"the admin port of the edgeproxy meant, or its URL: https:// asks with TLS; {default}",
+    )  # fmt: skip
     parser.add_argument(
         "--token-file", metavar="FILE",
         help="holds the admin token (or EDGEPROXY_ADMIN_TOKEN; default ~/.cache/edgeproxy/admin-token)",
     )  # fmt: skip
     parser.add_argument(
         "--admin-ca", metavar="FILE",
-        help="the admin port speaks TLS; its certificate is of this authority (PEM), or is this one",
+        help="the admin port speaks TLS; its certificate is of this authority (PEM), or is this one; "
+        "with an https:// URL default: those that this machine trusts",
     )  # fmt: skip
     parser.add_argument(
         "--cache-dir", metavar="DIR",
@@ -149,15 +152,14 @@ def _asked(
     import json  # noqa: PLC0415
 
     environ = settings.environment()
-    address = _address(args, environ)
+    address, tls = _address(args, environ)
     headers = {"Accept": wanted}
     token, whence = _token(args, environ, tokens, address)
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
     connection = http.client.HTTPConnection(address.host, address.port, timeout=patience)
-    authority = getattr(args, "admin_ca", None)
-    if authority is not None:
-        context = _trusting(authority)
+    if tls:
+        context = _trusting(args.admin_ca)
         connection = http.client.HTTPSConnection(
             address.host, address.port, timeout=patience, context=context
         )
@@ -167,8 +169,10 @@ def _asked(
     except (OSError, http.client.HTTPException) as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         hint = "is edgeproxy running?"
-        if authority is None and isinstance(error, http.client.RemoteDisconnected):
-            hint = "does it speak TLS? then --admin-ca is needed"
+        if not tls and isinstance(error, http.client.RemoteDisconnected):
+            hint = "does it speak TLS? then write https://, or --admin-ca"
+        elif tls:
+            said, hint = _tls_said(error, args.admin_ca) or (said, hint)
         raise Failed(f"no answer from the admin port {address}: {said}; {hint}") from None
     finally:
         connection.close()
@@ -180,7 +184,20 @@ def _said(status: int, told: object) -> str:
     return f"refused ({status})"
 
 
-def _trusting(authority: str) -> ssl.SSLContext:
+def _tls_said(error: Exception, authority: str | None) -> tuple[str, str] | None:
+    """What went wrong and what may help, where that is TLS."""
+    import ssl  # noqa: PLC0415 - what only a call needs
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        named = f"is {authority} its authority?" if authority else "--admin-ca FILE says whom to trust"
+        return f"its certificate was not accepted ({error.verify_message.rstrip('.')})", named
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or error})", "does it speak TLS? if not, write http://"
+    return None
+
+
+def _trusting(authority: str | None) -> ssl.SSLContext:
+    """None: what this machine trusts."""
     import ssl  # noqa: PLC0415 - what only a call needs
 
     try:
@@ -193,15 +210,35 @@ def _default_address() -> str:
     return next(o.default or "" for o in settings.OPTIONS if o.name == "admin")
 
 
-def _address(args: argparse.Namespace, environ: Mapping[str, str]) -> settings.Address:
-    given = args.admin or environ.get("EDGEPROXY_ADMIN") or _default_address()
+_URL = re.compile(r"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+
+def _address(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[settings.Address, bool]:
+    """And whether it is asked with TLS."""
+    where = "EDGEPROXY_ADMIN" if not args.admin and environ.get("EDGEPROXY_ADMIN") else "--admin"
+    given = str(args.admin or environ.get("EDGEPROXY_ADMIN") or _default_address()).strip()
+    if "@" in given:  # not shown: it may be a password
+        raise Usage(f"{where}: expected no user or password; the admin token goes into --token-file")
+    authority = getattr(args, "admin_ca", None)
+    tls, rest = authority is not None, given
+    url = _URL.fullmatch(given)
+    if url is not None:
+        scheme, rest, more = url[1].lower(), url[2], url[3]
+        if more not in ("", "/") or not rest or rest.startswith(":"):
+            such = f"{scheme}://127.0.0.1:8081"
+            raise Usage(f"{where}: {given!r}: expected host and port and no more, such as {such}")
+        if tls and scheme == "http":
+            raise Usage(f"{where}: {given!r}: expected https://, since --admin-ca is given")
+        tls = scheme == "https"
+        if re.fullmatch(r"\[[^\]]*\]|[^:]*", rest):
+            rest = f"{rest}:{443 if tls else 80}"
     try:
-        address = settings.address(str(given))
+        address = settings.address(rest)
     except ValueError as error:
-        raise Usage(f"--admin: {given!r}: {error}") from None
+        raise Usage(f"{where}: {given!r}: {error}, or a URL such as https://127.0.0.1:8081") from None
     # A server that listens everywhere is reached here.
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    return settings.Address(local.get(address.host, address.host), address.port)
+    return settings.Address(local.get(address.host, address.host), address.port), tls
 
 
 def _token(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,13 +14,14 @@ from edgeproxy.admin.api import make_admin
 from edgeproxy.admin.auth import Auth
 from edgeproxy.admin.control import Kind, PurgeRequest, WarmRequest
 from edgeproxy.admin.token_file import make_token
-from edgeproxy.cli import purge, reload, stats, warm
+from edgeproxy.cli import client, purge, reload, stats, warm
 from edgeproxy.cli.client import octets
 from edgeproxy.observe.metrics import Metrics
 from edgeproxy.observe.trace import Trace
 from edgeproxy.policy.vocabulary import CacheWord, NotStored
 from tests.admin.control import SmallControl
 from tests.support.driven import DrivenClock
+from tests.support.redis_kinds import make_authority
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -162,6 +164,84 @@ async def test_refusals_are_exit_1_with_what_the_server_said(
     assert await command("purge", "--all", "--admin", admin) == 1
     assert "not known here; the token is from EDGEPROXY_ADMIN_TOKEN" in capsys.readouterr().err
     assert control.purged == []
+
+
+async def test_the_admin_port_as_a_url(
+    aiohttp_server: AiohttpServer,
+    control: SmallControl,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """https:// asks with TLS, and trusts what the machine trusts or --admin-ca; http:// without."""
+    authority = make_authority(tmp_path)
+    if authority is None:
+        pytest.skip("no openssl to make certificates with")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.server)
+    clear = await aiohttp_server(make_admin(control, Auth()))
+    secure = await aiohttp_server(make_admin(control, Auth()), ssl=context)
+    trusted = ("--admin-ca", str(authority.ca))
+    for given in (
+        (f"http://127.0.0.1:{clear.port}",),
+        (f"HTTP://127.0.0.1:{clear.port}/",),
+        (f"https://127.0.0.1:{secure.port}", *trusted),
+        (f"127.0.0.1:{secure.port}", *trusted),
+    ):
+        assert await command("stats", "--json", "--admin", *given) == 0, given
+    capsys.readouterr()
+    wrong: tuple[tuple[tuple[str, ...], str], ...] = (
+        ((f"https://127.0.0.1:{secure.port}",), "certificate was not accepted"),
+        ((f"https://127.0.0.1:{secure.port}",), "; --admin-ca FILE says whom to trust"),
+        ((f"https://127.0.0.1:{clear.port}", *trusted), "does it speak TLS? if not, write http://"),
+    )
+    for words, says in wrong:
+        assert await command("stats", "--admin", *words) == 1
+        err = capsys.readouterr().err
+        assert says in err
+        assert err.count("\n") == 1
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+    monkeypatch.setenv("EDGEPROXY_ADMIN", f"https://127.0.0.1:{secure.port}")
+    assert await command("stats", "--json") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("http://h:1/api", "expected host and port and no more, such as http://127.0.0.1:8081"),
+        ("https://h:1?a", "expected host and port and no more, such as https://127.0.0.1:8081"),
+        ("https://h:1#a", "expected host and port and no more"),
+        ("https://:8081", "expected host and port and no more"),
+        ("https:///", "expected host and port and no more"),
+        ("https://u:secret@h:1", "expected no user or password; the admin token goes into --token-file"),
+        ("u:secret@h:1", "expected no user or password"),
+        ("https://h:99999", "expected HOST:PORT, such as"),
+        ("ftp://h:1", "expected HOST:PORT, such as"),
+        ("http://h:1 --admin-ca f", "expected https://, since --admin-ca is given"),
+    ],
+)
+async def test_a_url_that_is_no_admin_port(given: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await command("stats", "--admin", *given.split()) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("edgeproxy: --admin: ")
+    assert says in err
+    assert "secret" not in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("http://h", "h:80"),
+        ("https://h", "h:443"),
+        ("https://[::1]", "[::1]:443"),
+        ("https://[::1]:2", "[::1]:2"),
+    ],
+)
+def test_the_port_of_a_url_is_its_schemes(given: str, address: str) -> None:
+    found, tls = client._address(argparse.Namespace(admin=given, admin_ca=None), {})
+    assert (str(found), tls) == (address, given.startswith("https"))
 
 
 async def test_nobody_there(unused_tcp_port: int, capsys: pytest.CaptureFixture[str]) -> None:
