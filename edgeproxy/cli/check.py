@@ -1,6 +1,7 @@
 """``edgeproxy check``: read rule files as ``serve`` would, run their examples, say what is wrong or odd.
 
-Rules of this file: flags in, one list of findings, text, JSON or SARIF out.
+Rules of this file: flags in, one list of findings, text, JSON or SARIF out. Files are named as they
+were typed, with their directory, so that editors and CI find them from where the command was run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "good, or warnings only; 1: refused, each problem with file:line (with --strict also on warnings); "
         "2: wrong usage.",
     )
-    parser.add_argument("directory", nargs="?", metavar="DIR", help="rule files; default: the shipped rules")
+    parser.add_argument(
+        "directory", nargs="?", metavar="DIR|FILE",
+        help="a directory of rule files, or one file as if it were alone; default: the shipped rules",
+    )  # fmt: skip
     parser.add_argument(
         "--format", choices=("text", "json", "sarif"), default="text",
         help="how to print the result; sarif is what code hosts show beside the lines",
@@ -54,10 +58,11 @@ def _check(args: argparse.Namespace) -> int:
         print(schema_text(), end="")
         return 0
     directory = Path(args.directory) if args.directory else settings.shipped_rules()
-    if not directory.is_dir():
-        raise client.Usage(f"{str(directory)!r}: expected a directory of rule files")
+    if not (directory.is_dir() or directory.is_file()):
+        missing = "" if directory.exists() else "there is no such file; "
+        raise client.Usage(f"{str(directory)!r}: {missing}expected a directory of rule files, or one of them")
     try:
-        ruleset = load_rules(directory)
+        ruleset = load_rules(directory, paths=True)
     except RuleError as error:
         _refused(args.format, directory, error)
         return 1
@@ -95,11 +100,14 @@ def _evidence(args: argparse.Namespace, ruleset: RuleSet) -> list[Finding]:
 def _refused(form: str, directory: Path, error: Exception) -> None:
     import json  # noqa: PLC0415 - what only this case needs
 
+    from edgeproxy.rules.pool_keys import NO_POOL  # noqa: PLC0415
     from edgeproxy.rules.problems import RuleError  # noqa: PLC0415
 
     assert isinstance(error, RuleError)  # noqa: S101
     if form == "text":
         print(error, file=sys.stderr)
+        if directory.is_file() and any(NO_POOL in each.message for each in error.problems):
+            print(f"pools of other files are known to: edgeproxy check {directory.parent}", file=sys.stderr)
     elif form == "sarif":
         from edgeproxy.cli.sarif import sarif  # noqa: PLC0415
 

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 _NAME = "completion"
-_FILES = frozenset({"FILE", "LIST", "FILE|-|off", "ACCESSLOG"})
+_FILES = frozenset({"FILE", "LIST", "FILE|-|off", "ACCESSLOG", "DIR|FILE"})
 _DIRECTORIES = frozenset({"DIR", "DIR|none", "OLD", "NEW"})
 _WORDS = re.compile(r"[a-z]+(\|[a-z]+)+")
 _WHERE = {

@@ -7,6 +7,7 @@ was run, as the files are in a checkout.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import __version__
@@ -14,7 +15,6 @@ from edgeproxy.rules.lint import WARNINGS, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from edgeproxy.rules.lint import Finding
     from edgeproxy.rules.problems import Problem
@@ -65,7 +65,7 @@ def sarif(directory: Path, problems: Iterable[Problem], findings: Iterable[Findi
 def _result(
     rule: str, level: str, message: str, directory: Path, file: str, line: int, column: int
 ) -> dict[str, Any]:
-    where = directory / file if file and file != str(directory) else directory
+    where = Path(file) if file else directory
     place: dict[str, Any] = {"artifactLocation": {"uri": where.as_posix()}}
     if line:
         place["region"] = {"startLine": line, "startColumn": max(1, column)}

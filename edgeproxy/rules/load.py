@@ -36,12 +36,13 @@ _SUFFIXES = (".yaml", ".yml")
 _SECTIONS = ("defaults", "rules", "pools", "warm")
 
 
-def load_rules(directory: Path, *, examples: bool = True) -> RuleSet:
-    """All ``*.yaml`` and ``*.yml`` of a directory, or one file. Raises RuleError."""
-    return load_bytes(read_files(directory), source=str(directory), examples=examples)
+def load_rules(directory: Path, *, examples: bool = True, paths: bool = False) -> RuleSet:
+    """All ``*.yaml`` and ``*.yml`` of a directory, or one file. ``paths``: places are told with the directory
+    before the file's name. Raises RuleError."""
+    return load_bytes(read_files(directory, paths=paths), source=str(directory), examples=examples)
 
 
-def read_files(directory: Path) -> list[tuple[str, bytes]]:
+def read_files(directory: Path, *, paths: bool = False) -> list[tuple[str, bytes]]:
     """(name, octets) of each file that ``load_rules`` would load, in order. Raises RuleError."""
     try:
         single = directory.is_file()
@@ -59,10 +60,10 @@ def read_files(directory: Path) -> list[tuple[str, bytes]]:
     files: list[tuple[str, bytes]] = []
     total = 0
     for path in names:
-        out = Problems(path.name)
+        out = Problems(str(path) if paths else path.name)
         octets = _read(path, out)
         total += len(octets)
-        files.append((path.name, octets))
+        files.append((out.file, octets))
         gathered.append(out)
         if total > MAX_TOTAL:
             raise _refused(str(directory), f"rule files of more than {MAX_TOTAL // 1024**2} MiB together")

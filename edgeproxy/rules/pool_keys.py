@@ -387,9 +387,12 @@ def check_pools(pools: list[PoolSpec], rules: list[Rule], by_file: MappingOf[str
             _say(by_file, rule.at, "origin", _unknown(rule.origin, names))
 
 
+NO_POOL = "no pool is called"
+
+
 def _unknown(name: str, names: set[str]) -> str:
     near = did_you_mean(name, sorted(names)) or "; known are " + ", ".join(sorted(names))
-    return f"no pool is called {quoted(name)}{near}"
+    return f"{NO_POOL} {quoted(name)}{near}"
 
 
 def _leads_back(pool: PoolSpec, known: MappingOf[str, PoolSpec]) -> bool:

@@ -76,8 +76,9 @@ rules:
 - [schema.json](schema.json) lets editors complete and check: put it beside your files with
   `edgeproxy check --schema > schema.json` and begin each with `# yaml-language-server: $schema=schema.json`.
 
-`edgeproxy check DIR` reads the files as `serve` does and runs their examples; `edgeproxy explain URL` says
-which rule matches, which do not and why, and what comes of it.
+`edgeproxy check DIR` reads the files as `serve` does and runs their examples (`check FILE` those of one
+file as if it were alone); `edgeproxy explain URL` says which rule matches, which do not and why, and what
+comes of it.
 
 ## How long
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
+
     from tests.cli.conftest import Done
 
     Run = Callable[..., Done]
@@ -39,14 +41,15 @@ def test_wrong_rules_name_file_line_and_what_was_expected(run: Run, written: Wri
     assert (done.code, done.out) == (1, "")
     lines = done.err.splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("a.yaml:4:")
+    a, b = f"{directory}/a.yaml", f"{directory}/b.yaml"
+    assert lines[0].startswith(f"{a}:4:")
     assert "soon" in lines[0]
-    assert lines[1].startswith("a.yaml:5:")
+    assert lines[1].startswith(f"{a}:5:")
     assert "colour" in lines[1]
-    assert lines[2].startswith("b.yaml:2:")
+    assert lines[2].startswith(f"{b}:2:")
     told = json.loads(run("check", str(directory), "--format", "json").out)
     assert told["ok"] is False
-    assert [(p["file"], p["line"]) for p in told["problems"]] == [("a.yaml", 4), ("a.yaml", 5), ("b.yaml", 2)]
+    assert [(p["file"], p["line"]) for p in told["problems"]] == [(a, 4), (a, 5), (b, 2)]
     assert all(p["message"] for p in told["problems"])
 
 
@@ -63,7 +66,7 @@ rules:
     )
     done = run("check", str(directory))
     assert done.code == 1
-    assert done.err.startswith("a.yaml:7:")
+    assert done.err.startswith(f"{directory}/a.yaml:7:")
     assert "15m" in done.err
 
 
@@ -99,20 +102,53 @@ SHADOWED = """rules:
 def test_warnings_are_told_and_count_where_that_is_wanted(run: Run, written: Written) -> None:
     directory = written(a=SHADOWED)
     done = run("check", str(directory))
+    a = f"{directory}/a.yaml"
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "a.yaml:3: warning: items: never reached: api (a.yaml:2) takes all it matches",
+        f"{a}:3: warning: items: never reached: api ({a}:2) takes all it matches",
         f"{directory}: 2 rules, 0 examples, 1 warning",
     ]
     assert run("check", str(directory), "--strict").code == 1
     told = json.loads(run("check", str(directory), "--format", "json").out)
     assert told["findings"] == [
         {
-            "kind": "dead-rule", "rule": "items", "at": "a.yaml:3",
-            "message": "never reached: api (a.yaml:2) takes all it matches",
-            "others": [{"name": "api", "at": "a.yaml:2"}],
+            "kind": "dead-rule", "rule": "items", "at": f"{a}:3",
+            "message": f"never reached: api ({a}:2) takes all it matches",
+            "others": [{"name": "api", "at": f"{a}:2"}],
         }
     ]  # fmt: skip
+
+
+def test_files_are_named_as_they_were_typed(
+    run: Run, written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(a=SHADOWED)
+    monkeypatch.chdir(tmp_path)
+    for typed in ("rules", "rules/", "./rules", "rules/a.yaml"):
+        assert run("check", typed).out.startswith("rules/a.yaml:3: warning: items: never reached")
+        log = json.loads(run("check", typed, "--format", "sarif").out)
+        place = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"] == "rules/a.yaml"
+    monkeypatch.chdir(tmp_path / "rules")
+    assert run("check", ".").out.startswith("a.yaml:3: ")
+    assert run("check", "../rules").out.startswith("../rules/a.yaml:3: ")
+
+
+def test_one_file_is_checked_as_if_it_were_alone(run: Run, written: Written) -> None:
+    directory = written(
+        a=SHADOWED,
+        b="rules: [{name: b, match: {path: /b}, ttl: soon}]",
+        c="pools: {far: {origins: [http://a]}}",
+    )
+    done = run("check", str(directory / "a.yaml"))
+    assert (done.code, done.err) == (0, "")
+    assert done.out.endswith(f"\n{directory}/a.yaml: 2 rules, 0 examples, 1 warning\n")
+    assert run("check", str(directory / "b.yaml")).err.startswith(f"{directory}/b.yaml:1:")
+    written(b="rules: [{name: b, match: {path: /b}, origin: far}]")
+    assert run("check", str(directory)).code == 0
+    done = run("check", str(directory / "b.yaml"))
+    assert done.code == 1
+    assert done.err.endswith(f"\npools of other files are known to: edgeproxy check {directory}\n")
 
 
 def test_sarif(run: Run, written: Written) -> None:
@@ -140,5 +176,6 @@ def test_what_a_log_shows(run: Run, written: Written, tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "log").write_text(json.dumps(record) + "\n")
     out = run("check", str(directory), "--log", str(tmp_path / "log")).out
-    assert "a.yaml:2: warning: api: unsafe: [set_cookie] gives all clients one answer, and 1 request" in out
+    assert f"\n{directory}/a.yaml:2: warning: api: unsafe: [set_cookie] gives all clients one " in out
+    assert "answer, and 1 request" in out
     assert run("check", str(directory), "--log", "/no/such").code == 2

@@ -209,6 +209,7 @@ async def test_check_asks_what_was_shared(run: Run, control: SmallControl, tmp_p
     control.saved = {"rules": {"all": {"authorized": 3}, "other": {}}}
     code, out = await run("check", str(tmp_path), "--strict")
     assert code == 1
-    assert (
-        "a.yaml:1: warning: all: unsafe: [authorization] gives all clients one answer, and 3 requests" in out
+    assert out.startswith(
+        f"{tmp_path}/a.yaml:1: warning: all: unsafe: [authorization] gives all clients one "
     )
+    assert "answer, and 3 requests" in out
