@@ -19,7 +19,7 @@ from edgeproxy.rules.examples import check_examples
 from edgeproxy.rules.keys import DEFAULTS, RULE
 from edgeproxy.rules.kinds import WRONG
 from edgeproxy.rules.model import Rule, RuleSet, WarmUp
-from edgeproxy.rules.pool_keys import check_pools, read_pools
+from edgeproxy.rules.pool_keys import Use, check_pools, read_pools
 from edgeproxy.rules.problems import Problem, Problems, RuleError, did_you_mean, quoted, raise_all
 from edgeproxy.rules.warm import read_warm_ups
 
@@ -82,15 +82,16 @@ def load_bytes(files: Iterable[tuple[str, bytes]], *, source: str, examples: boo
     gathered: list[Problems] = []
     rules: list[Rule] = []
     pools: list[PoolSpec] = []
+    uses: list[Use] = []
     warm: list[WarmUp] = []
     for name, octets in files:
         out = Problems(name)
         gathered.append(out)
-        rules.extend(_file(octets, out, pools, warm))
+        rules.extend(_file(octets, out, pools, uses, warm))
         if len(rules) > MAX_RULES:
             raise _refused(name, f"more than {MAX_RULES} rules")
     _check_names(rules, gathered)
-    check_pools(pools, rules, {out.file: out for out in gathered})
+    check_pools(pools, uses, {out.file: out for out in gathered})
     raise_all(gathered)
     made = RuleSet(tuple(rules), version_of(files), source, tuple(pools), tuple(warm))
     if examples:
@@ -127,8 +128,10 @@ def _read(path: Path, out: Problems) -> bytes:
     return octets
 
 
-def _file(octets: bytes, out: Problems, pools: list[PoolSpec], warm: list[WarmUp]) -> list[Rule]:
-    """The rules; what is under ``pools`` and ``warm`` is put into these."""
+def _file(
+    octets: bytes, out: Problems, pools: list[PoolSpec], uses: list[Use], warm: list[WarmUp]
+) -> list[Rule]:
+    """The rules; what is under ``pools`` and ``warm`` is put into these, and where pools are named."""
     if len(octets) > MAX_BYTES:
         out.add(None, "", f"larger than {MAX_BYTES // 1024**2} MiB: split it")
         return []
@@ -151,7 +154,7 @@ def _file(octets: bytes, out: Problems, pools: list[PoolSpec], warm: list[WarmUp
             out.add(key, key.text, f"unknown key {quoted(key.text)}{hint}")
     section = root.get("pools")
     if section is not None:
-        pools.extend(read_pools(section, out))
+        pools.extend(read_pools(section, out, uses))
     defaults = root.get("defaults")
     if defaults is not None and DEFAULTS.read(defaults, "defaults", out) is WRONG:
         defaults = None
@@ -171,17 +174,19 @@ def _file(octets: bytes, out: Problems, pools: list[PoolSpec], warm: list[WarmUp
         )
         out.add(rules or root, "rules", f"expected a list of rules, got {got}")
         return []
-    made = [_rule(node, defaults, f"rules[{i}]", out) for i, node in enumerate(rules.items)]
+    made = [_rule(node, defaults, f"rules[{i}]", out, uses) for i, node in enumerate(rules.items)]
     return [rule for rule in made if rule is not None]
 
 
-def _rule(node: Node, defaults: Node | None, key: str, out: Problems) -> Rule | None:
+def _rule(node: Node, defaults: Node | None, key: str, out: Problems, uses: list[Use]) -> Rule | None:
     if isinstance(node, Mapping) and isinstance(defaults, Mapping):
         node = merged(defaults, node)
     before = len(out)
     read = RULE.read(node, key, out)
     if read is WRONG or len(out) > before or not {"name", "match"} <= read.keys():
         return None
+    if "origin" in read:
+        uses.append(Use(read["origin"], at(node, "origin", default=node), f"{key}.origin", out))
     return build_rule(read, at(node, default=node), key, out)
 
 

@@ -7,6 +7,7 @@ these rows.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,6 @@ from edgeproxy.rules.tls import tls_context
 if TYPE_CHECKING:
     from collections.abc import Mapping as MappingOf
 
-    from edgeproxy.rules.model import Rule
     from edgeproxy.rules.problems import Problems
 
 BALANCE = ("round_robin", "least_outstanding", "latency", "key")
@@ -292,8 +292,18 @@ POOL_TABLE = Table(
 Read = dict[str, Any]
 
 
-def read_pools(node: Node, out: Problems) -> list[PoolSpec]:
-    """The section ``pools`` of one file: those that could be read."""
+@dataclass(slots=True)
+class Use:
+    """Where a file names a pool. Which pools there are is known when all files are read."""
+
+    name: str
+    node: Node
+    key: str
+    out: Problems
+
+
+def read_pools(node: Node, out: Problems, uses: list[Use]) -> list[PoolSpec]:
+    """The section ``pools`` of one file: those that could be read. ``uses`` gets their fallbacks."""
     if not isinstance(node, Mapping):
         out.add(node, "pools", "expected a mapping of names to pools")
         return []
@@ -308,6 +318,9 @@ def read_pools(node: Node, out: Problems) -> list[PoolSpec]:
         read = POOL_TABLE.read(inner, key, out)
         if read is not WRONG and len(out) == before:
             made.append(_built(name.text, read, inner, f"{out.file}:{name.line}", key, out))
+            if "fallback" in read:
+                place = at(inner, "fallback", default=inner)
+                uses.append(Use(read["fallback"], place, f"{key}.fallback", out))
     return made
 
 
@@ -369,7 +382,7 @@ class _Line:
         self.column = 1
 
 
-def check_pools(pools: list[PoolSpec], rules: list[Rule], by_file: MappingOf[str, Problems]) -> None:
+def check_pools(pools: list[PoolSpec], uses: list[Use], by_file: MappingOf[str, Problems]) -> None:
     """Names given twice, names that no pool has, fallbacks that lead back."""
     known: dict[str, PoolSpec] = {}
     for pool in pools:
@@ -378,13 +391,11 @@ def check_pools(pools: list[PoolSpec], rules: list[Rule], by_file: MappingOf[str
             _say(by_file, pool.at, f"pools.{pool.name}", f"the pool is given at {other.at} already")
     names = {*known, DEFAULT}
     for pool in pools:
-        if pool.fallback is not None and pool.fallback not in names:
-            _say(by_file, pool.at, f"pools.{pool.name}.fallback", _unknown(pool.fallback, names))
-        elif _leads_back(pool, known):
+        if _leads_back(pool, known):
             _say(by_file, pool.at, f"pools.{pool.name}.fallback", "leads back to this pool")
-    for rule in rules:
-        if rule.origin not in names:
-            _say(by_file, rule.at, "origin", _unknown(rule.origin, names))
+    for use in uses:
+        if use.name not in names:
+            use.out.add(use.node, use.key, _unknown(use.name, names))
 
 
 NO_POOL = "no pool is called"

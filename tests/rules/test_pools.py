@@ -137,6 +137,21 @@ def test_what_is_wrong_is_said_with_its_place(text: str) -> None:
     assert said.startswith("rules.yaml:1:")
 
 
+def test_a_pool_that_is_not_there_is_told_where_its_name_stands() -> None:
+    """In a rule, in a pool, and once for the defaults of a file."""
+    said = refused(
+        "pools:\n  api:\n    origins: [http://a]\n    fallback: apo\n"
+        "rules:\n  - name: a\n    match: {path: /a}\n    origin: nobody\n"
+    )
+    assert said.splitlines() == [
+        'rules.yaml:4:15: pools.api.fallback: no pool is called "apo"; did you mean "api"?',
+        'rules.yaml:8:13: rules[0].origin: no pool is called "nobody"; known are api, default',
+    ]
+    rules = "rules: [{name: a, match: {path: /a}}, {name: b, match: {path: /b}}]\n"
+    said = refused(f"{rules}defaults: {{origin: nobody}}\n")
+    assert said == 'rules.yaml:2:20: rules[0].origin: no pool is called "nobody"; known are default'
+
+
 @pytest.mark.parametrize("key", POOL_TABLE.keys, ids=lambda key: key.name)
 def test_each_example_of_the_reference_loads(key: object) -> None:
     example = str(getattr(key, "example"))  # noqa: B009
