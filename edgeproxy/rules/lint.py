@@ -1,4 +1,4 @@
-"""Rules that are right and do not mean what they seem to: never reached, or crossing.
+"""Rules that are right and do not mean what they seem to: never reached, crossing, or about what hardly is.
 
 Rules of this file:
 
@@ -8,6 +8,7 @@ Rules of this file:
   rules whose other conditions all follow from its own.
 - Crossing rules are worth a note only where they decide otherwise, and where none is the narrower one: the
   particular before the general is how rules are meant to be written.
+- Any token may be a method; one that is not registered is a warning, since most often it is a misspelt one.
 - Bounded, and it is said when that was not enough.
 """
 
@@ -22,6 +23,7 @@ from edgeproxy.rules.compare import FIELDS
 from edgeproxy.rules.cover import ANYTHING, covered, sample, shared
 from edgeproxy.rules.match import host_matches, path_parts
 from edgeproxy.rules.safe_regex import matches
+from edgeproxy.rules.values import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,12 +46,13 @@ class Kind(StrEnum):
 
     DEAD = "dead-rule"
     DEAD_PATH = "dead-path"
+    METHOD = "unknown-method"
     CROSSING = "overlapping-rules"
     SUSPICIOUS = "suspicious-rule"
     UNFINISHED = "not-all-compared"
 
 
-WARNINGS = frozenset({Kind.DEAD, Kind.DEAD_PATH, Kind.SUSPICIOUS})
+WARNINGS = frozenset({Kind.DEAD, Kind.DEAD_PATH, Kind.METHOD, Kind.SUSPICIOUS})
 """The rest are notes."""
 
 Place = tuple[str, str]
@@ -80,6 +83,7 @@ def lint(ruleset: RuleSet) -> list[Finding]:
         found.append(finding)
         if finding.kind is Kind.DEAD:
             dead.add(finding.rule)
+    found += [finding for rule in ruleset.rules for finding in _unknown_methods(rule)]
     found += _crossings([rule for rule in ruleset.rules if rule.name not in dead])
     return found
 
@@ -208,6 +212,31 @@ def _contradicts(match: Match) -> bool:
     """Something must be there and must not."""
     there = {(kind, each.name) for kind, each in _conditions(match) if each.present}
     return any((kind, each.name) in there for kind, each in _conditions(match) if not each.present)
+
+
+# -- methods ------------------------------------------------------------------------------------------------
+
+
+def _unknown_methods(rule: Rule) -> Iterator[Finding]:
+    asked = [("match.method", rule.match.methods), *(("invalidates.on", i.methods) for i in rule.invalidates)]
+    for key, methods in asked:
+        for name in sorted(methods - METHODS):
+            meant = _meant(name)
+            hint = f"; did you mean {meant}?" if meant else ""
+            yield Finding(
+                Kind.METHOD, rule.name, rule.at, f"{key}: {name} is no registered HTTP method{hint}"
+            )
+
+
+def _meant(name: str) -> str:
+    import difflib  # noqa: PLC0415 - for a mistake alone
+
+    # PURGE and the like are methods of their own and no misspelt MERGE: so rather near.
+    near = (difflib.get_close_matches(name, each, n=1, cutoff=0.65) for each in (_USUAL, sorted(METHODS)))
+    return next((found[0] for found in near if found), "")
+
+
+_USUAL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
 # -- crossing -----------------------------------------------------------------------------------------------

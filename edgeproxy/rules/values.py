@@ -39,6 +39,16 @@ FRAMING = frozenset({
 """Fields that belong to one connection or say how long a message is: not a rule's to change."""
 
 
+METHODS = frozenset({
+    "ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "DELETE", "GET", "HEAD",
+    "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE",
+    "MOVE", "OPTIONS", "ORDERPATCH", "PATCH", "POST", "PRI", "PROPFIND", "PROPPATCH", "PUT", "QUERY",
+    "REBIND", "REPORT", "SEARCH", "TRACE", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE",
+    "UPDATEREDIRECTREF", "VERSION-CONTROL",
+})  # fmt: skip
+"""The registered ones: https://www.iana.org/assignments/http-methods"""
+
+
 def duration(text: str) -> float:
     """Seconds: "30s", "15m", "1h30m", "7d", "250ms", or plain seconds."""
     if _NUMBER.fullmatch(text):

@@ -98,6 +98,31 @@ def test_overlaps_that_matter_are_noted_with_a_path() -> None:
     assert str(told[0]).startswith("rules.yaml:2: note: css: overlaps new (rules.yaml:3)")
 
 
+@pytest.mark.parametrize(
+    ("method", "meant"),
+    [
+        ("gte", "GET"),
+        ("POTS", "POST"),
+        ("DELET", "DELETE"),
+        ("PROPFNID", "PROPFIND"),
+        ("PURGE", ""),
+        ("BAN", ""),
+    ],
+)
+def test_a_method_that_is_not_registered(method: str, meant: str) -> None:
+    (told,) = found(f"{{name: a, match: {{path: /a, method: [GET, {method}]}}}}")
+    hint = f"; did you mean {meant}?" if meant else ""
+    said = f"rules.yaml:2: warning: a: match.method: {method.upper()} is no registered HTTP method{hint}"
+    assert (told.kind, str(told)) == (Kind.METHOD, said)
+    (told,) = found(f"{{name: a, match: {{path: /a}}, invalidates: {{on: [PUT, {method}], tags: [t]}}}}")
+    assert told.message.startswith(f"invalidates.on: {method.upper()} is no")
+
+
+def test_all_registered_methods_are_known() -> None:
+    for method in ("GET", "QUERY", "MKCOL", "VERSION-CONTROL", "get"):
+        assert found(f"{{name: a, match: {{path: /a, method: {method}}}}}") == []
+
+
 def test_where_there_are_too_many_rules_to_look_behind_each_it_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
