@@ -26,8 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="check rule files and run their examples",
         description="Read rule files as serve would and run the examples in them. Then look for rules that "
         "are never reached, for rules that overlap and decide otherwise, for methods that are not "
-        "registered, and, with --log or --admin, for rules that share what was for one client. What is said "
-        "of the rules alone is proven. Exit 0: all "
+        "registered, for keys without a host in rules for any, and, with --log or --admin, for rules that "
+        "share what was for one client. What is said of the rules alone is proven. Exit 0: all "
         "good, or warnings only; 1: refused, each problem with file:line (with --strict also on warnings); "
         "2: wrong usage.",
     )

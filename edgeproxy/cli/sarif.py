@@ -25,6 +25,7 @@ _SAYS = {
     Kind.DEAD.value: "A rule is never reached.",
     Kind.DEAD_PATH.value: "One of a rule's paths is never reached.",
     Kind.METHOD.value: "A rule is for a method that is not registered.",
+    Kind.HOSTS.value: "A rule shares the answers of one host with all others.",
     Kind.CROSSING.value: "Two rules overlap and decide otherwise.",
     Kind.SUSPICIOUS.value: "A rule shares what was for one client.",
     Kind.UNFINISHED.value: "Not all rules were compared.",

@@ -182,6 +182,8 @@ class Unsafe(StrEnum):
     """Reuse answers that say no-cache without validation."""
     MUST_REVALIDATE = "must_revalidate"
     """Serve answers that say must-revalidate or proxy-revalidate when stale."""
+    ANY_HOST = "any_host"
+    """Share answers among all hosts there are: changes nothing here, and tells lint that it is meant."""
 
 
 LONGEST_STALE = 24 * 3600.0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgeproxy.key import build_key
 from edgeproxy.policy.decide import bypass
 from edgeproxy.policy.head import Headers
+from edgeproxy.policy.stored import Unsafe
 from edgeproxy.rules.model import PLAIN, SAFE_METHODS, Coalesce, HeaderOps, KeyPolicy, Match
 from edgeproxy.rules.possible import show_condition
 from edgeproxy.rules.tags import invalidation_targets, tags_for
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from edgeproxy.policy.head import RequestHead
-    from edgeproxy.policy.stored import Unsafe
     from edgeproxy.rules.model import Clients, Invalidation, Matched, RateLimit, Rule, RuleSet, TagPolicy
     from edgeproxy.rules.pools import PoolSpec
 
@@ -248,6 +248,10 @@ def _unsafe(value: Iterable[Unsafe]) -> str:
     return _list(sorted(each.value for each in value))
 
 
+def _deciding(rule: Rule) -> frozenset[Unsafe]:
+    return rule.overrides.unsafe - {Unsafe.ANY_HOST}
+
+
 def _ahead(value: Any) -> str:
     return "none" if value is None else _plain(value) if is_dataclass(value) else str(value)
 
@@ -299,7 +303,7 @@ FIELDS: tuple[Field, ...] = (
     Field("key", lambda rule: rule.key, show_key),
     Field("tags", lambda rule: rule.tags, _tag_policy),
     Field("invalidates", lambda rule: rule.invalidates, _invalidates, cache=False),
-    Field("unsafe", lambda rule: rule.overrides.unsafe, _unsafe),
+    Field("unsafe", _deciding, _unsafe),
     Field("honour_request_directives", lambda rule: rule.overrides.honour_request_directives, _flag),
     Field("heuristic", lambda rule: rule.overrides.heuristic, _flag),
     Field("extension_guard", lambda rule: rule.overrides.extension_guard, _guard),

@@ -197,7 +197,9 @@ KEY = Table(
             default="none", example="key: {headers: [x-tenant]}"),
         Key("cookies", Many(Word("a cookie's name", values.cookie_name, NAME), least=0),
             "Cookies whose values tell answers apart.", default="none", example="key: {cookies: [session]}"),
-        Key("host", FLAG, "Whether scheme and host tell answers apart. `false` where all hosts are one site.",
+        Key("host", FLAG,
+            "Whether scheme and host tell answers apart. `false` where all hosts are one site: name them "
+            "under `match`, or say `unsafe: [any_host]`.",
             default="true", example="key: {host: false}"),
         Key("body", Either(one_of(*(form.value for form in ContentForm)), BODY),
             "That the bodies of QUERY requests (RFC 10008), or of POSTs that only ask, tell answers apart: "
@@ -587,4 +589,6 @@ UNSAFE_DOCS = {
     Unsafe.PRIVATE: "Store and share answers that say private: made for one user.",
     Unsafe.NO_CACHE: "Reuse answers that say no-cache without asking the origin.",
     Unsafe.MUST_REVALIDATE: "Send answers that say must-revalidate or proxy-revalidate when they are stale.",
+    Unsafe.ANY_HOST: "With `key: {host: false}` in a rule that names no hosts: what was fetched for one is "
+    "for clients of any other, and `check` is silent. Right where the origin never looks at the host.",
 }

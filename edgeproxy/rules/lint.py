@@ -19,6 +19,7 @@ from enum import StrEnum
 from itertools import product
 from typing import TYPE_CHECKING
 
+from edgeproxy.policy.stored import Unsafe
 from edgeproxy.rules.compare import FIELDS
 from edgeproxy.rules.cover import ANYTHING, covered, sample, shared
 from edgeproxy.rules.match import host_matches, path_parts
@@ -47,12 +48,13 @@ class Kind(StrEnum):
     DEAD = "dead-rule"
     DEAD_PATH = "dead-path"
     METHOD = "unknown-method"
+    HOSTS = "shared-hosts"
     CROSSING = "overlapping-rules"
     SUSPICIOUS = "suspicious-rule"
     UNFINISHED = "not-all-compared"
 
 
-WARNINGS = frozenset({Kind.DEAD, Kind.DEAD_PATH, Kind.METHOD, Kind.SUSPICIOUS})
+WARNINGS = frozenset({Kind.DEAD, Kind.DEAD_PATH, Kind.METHOD, Kind.HOSTS, Kind.SUSPICIOUS})
 """The rest are notes."""
 
 Place = tuple[str, str]
@@ -83,7 +85,10 @@ def lint(ruleset: RuleSet) -> list[Finding]:
         found.append(finding)
         if finding.kind is Kind.DEAD:
             dead.add(finding.rule)
-    found += [finding for rule in ruleset.rules for finding in _unknown_methods(rule)]
+    for rule in ruleset.rules:
+        found += _unknown_methods(rule)
+        if _shares_hosts(rule):
+            found.append(Finding(Kind.HOSTS, rule.name, rule.at, _SHARES_HOSTS))
     found += _crossings([rule for rule in ruleset.rules if rule.name not in dead])
     return found
 
@@ -237,6 +242,22 @@ def _meant(name: str) -> str:
 
 
 _USUAL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
+
+
+# -- hosts --------------------------------------------------------------------------------------------------
+
+_SHARES_HOSTS = (
+    "key: {host: false} gives what one host answers to clients of all others, and a client may send any; "
+    "name those that are one site under match: {host: [...]}, or accept it with unsafe: [any_host]"
+)
+
+
+def _shares_hosts(rule: Rule) -> bool:
+    overrides = rule.overrides
+    if rule.key.host or overrides.pass_ or overrides.no_store or Unsafe.ANY_HOST in overrides.unsafe:
+        return False
+    named = any(each.name == "host" and (each.values or each.regex) for each in rule.match.headers)
+    return not (rule.match.hosts or named or "host" in rule.key.headers)
 
 
 # -- crossing -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.policy.head import Headers, RequestHead
 from edgeproxy.rules import lint as lint_module
+from edgeproxy.rules.compare import FIELDS
 from edgeproxy.rules.lint import MOST_CROSSINGS, Finding, Kind, lint
 from edgeproxy.rules.load import load_text
 from edgeproxy.rules.match import Matcher
@@ -121,6 +122,39 @@ def test_a_method_that_is_not_registered(method: str, meant: str) -> None:
 def test_all_registered_methods_are_known() -> None:
     for method in ("GET", "QUERY", "MKCOL", "VERSION-CONTROL", "get"):
         assert found(f"{{name: a, match: {{path: /a, method: {method}}}}}") == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "warned"),
+    [
+        ("match: {path: /a}, key: {host: false}", True),
+        ("match: {path: /a, headers: {host: true}}, key: {host: false}, unsafe: [set_cookie]", True),
+        ("match: {path: /a, host: [a.example, '*.b.example']}, key: {host: false}", False),
+        ("match: {path: /a, headers: {host: ['a', 'b']}}, key: {host: false}", False),
+        ("match: {path: /a}, key: {host: false, headers: [host]}", False),
+        ("match: {path: /a}, key: {host: false}, unsafe: [any_host]", False),
+        ("match: {path: /a}, key: {host: false}, pass: true", False),
+        ("match: {path: /a}, key: {host: false}, no_store: true", False),
+        ("match: {path: /a}, key: {query: none}", False),
+    ],
+)
+def test_a_key_without_host_in_a_rule_for_all_hosts(rule: str, *, warned: bool) -> None:
+    told = found(f"{{name: a, {rule}}}")
+    assert [each.kind for each in told] == [Kind.HOSTS] * warned
+    if told:
+        assert str(told[0]).startswith("rules.yaml:2: warning: a: key: {host: false} gives what one host")
+        assert "unsafe: [any_host]" in told[0].message
+
+
+def test_to_accept_it_is_no_other_decision() -> None:
+    """Or diff would tell of every URL of the rule."""
+    plain, accepted = (
+        load_text(
+            f"rules: [{{name: a, match: {{path: /a}}, key: {{host: false}}, unsafe: [{words}]}}]"
+        ).rules[0]
+        for words in ("private", "private, any_host")
+    )
+    assert [f.name for f in FIELDS if f.of(plain) != f.of(accepted)] == []
 
 
 def test_where_there_are_too_many_rules_to_look_behind_each_it_is_said(
