@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.bench import machine
-from tests.load.scenes import plan, report
-from tests.load.scenes.run import Unusable, play_on, play_on_ours
-from tests.load.scenes.stage import Edge
-from tests.load.scenes.verdict import SHORT, Targets
+try:
+    from tests.bench import machine
+    from tests.load.scenes import plan, report
+    from tests.load.scenes.run import Unusable, play_on, play_on_ours
+    from tests.load.scenes.stage import Edge
+    from tests.load.scenes.verdict import SHORT, Targets
+except ModuleNotFoundError as missing:
+    if (missing.name or "").startswith(("edgeproxy.", "tests.")):
+        raise
+    told = f"python -m tests.load: {missing.name} is not installed"
+    sys.stderr.write(f"{told}; what tests need comes with: pip install -e '.[test]'\n")
+    sys.exit(2)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

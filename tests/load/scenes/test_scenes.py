@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from tests.load.scenes.stage import NUMBERS, Edge, Sample
 from tests.load.scenes.verdict import KINDS, SHORT, Targets
 from tests.support.edge import running_edge
 from tests.support.ledger import LedgerOrigin
+from tests.support.origins import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,6 +54,20 @@ def test_the_scenes_and_targets_that_come_with_it() -> None:
         "p50_ms": 50, "p95_ms": 100, "p99_ms": 200,
         "hits_percent": 80, "success_percent": 99.9, "requests_per_second": 1000,
     }  # fmt: skip
+
+
+def test_what_is_not_installed_is_told_with_what_installs_it() -> None:
+    program = (
+        "import runpy, sys\nsys.modules['hdrh'] = None\nsys.argv[1:] = ['--help']\n"
+        "runpy.run_module('tests.load', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("python -m tests.load: hdrh")
+    assert done.stderr.endswith(" is not installed; what tests need comes with: pip install -e '.[test]'\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_short_form_keeps_what_happens() -> None:
