@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeproxy.clock import Clock
+    from edgeproxy.demo.processes import Places
 
 _LOOK = 0.5
 """Seconds between two looks at whether both processes still run."""
 
 
-async def by_hand(environment: Mapping[str, str], clock: Clock) -> int:
+async def by_hand(environment: Mapping[str, str], clock: Clock, places: Places) -> int:
     """Run both until Ctrl-C or SIGTERM; 1 if one of them ends before that."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[object] = loop.create_future()
@@ -33,7 +34,7 @@ async def by_hand(environment: Mapping[str, str], clock: Clock) -> int:
 
     with TemporaryDirectory(prefix="edgeproxy-demo-") as directory:
         try:
-            async with running(Path(directory), environment, clock) as both:
+            async with running(Path(directory), environment, clock, places=places) as both:
                 for number in (signal.SIGINT, signal.SIGTERM):
                     loop.add_signal_handler(number, told)
                 print(_what_to_try(both), flush=True)

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from edgeproxy.settings import Address
+
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 PREFERRED = (8080, 8081, 8090)
 """Ports for clients, for the administrator and of the origin, if they are free."""
+LOOPBACK = "127.0.0.1"
 READY = 30.0
 """Seconds a process may take until it answers."""
 STOP = 5.0
@@ -85,9 +88,26 @@ class Running:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where they listen: clients' and the administrator's side of edgeproxy, and the origin. None: on the
+    preferred port or, where that is taken, another one."""
+
+    listen: Address | None = None
+    admin: Address | None = None
+    origin: Address | None = None
+
+
+ANYWHERE = Places()
+
+
 @asynccontextmanager
 async def running(
-    directory: Path, environment: Mapping[str, str], clock: Clock, rules: Path | None = None
+    directory: Path,
+    environment: Mapping[str, str],
+    clock: Clock,
+    rules: Path | None = None,
+    places: Places = ANYWHERE,
 ) -> AsyncIterator[Running]:
     """Run both until the block ends. ``rules`` None: the rules that ``serve`` takes by itself.
 
@@ -95,7 +115,7 @@ async def running(
     """
     # Settings meant for another edgeproxy on this machine are not for the demo's.
     inherited = {name: value for name, value in environment.items() if not name.startswith("EDGEPROXY_")}
-    start = _Start(directory, inherited, clock)
+    start = _Start(directory, inherited, clock, places)
     try:
         origin, origin_url = await start.origin()
         edge, url, admin_url, token = await start.edge(origin_url, rules)
@@ -108,8 +128,9 @@ async def running(
 class _Start:
     """Starts both. A port that someone else took since it was found free costs one more attempt."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str], clock: Clock, places: Places) -> None:
         self.children: list[Child] = []
+        self._places = places
         self._directory = directory
         self._environment = environment
         self._clock = clock
@@ -117,7 +138,8 @@ class _Start:
     async def origin(self) -> tuple[Child, str]:
         """Start the demo origin; it and its URL."""
         directory = str(self._directory)
-        for port in (*free_ports(PREFERRED[2:]), 0):
+        given = self._places.origin
+        for port in (*free_ports(self._ungiven(PREFERRED[2:])), 0) if given is None else (given.port,):
             command = ["edgeproxy.demo.origin", "--port", str(port), "--directory", directory]
             child = await self._child("origin", command, {})
 
@@ -136,11 +158,11 @@ class _Start:
         token = secrets.token_urlsafe(18)
         cache = self._directory / "cache"
         for preferred in (PREFERRED[:2], (0, 0)):
-            client_port, admin_port = free_ports(preferred)
-            url, admin_url = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{admin_port}"
+            listen, admin = self._free(preferred)
+            url, admin_url = _url(listen), _url(admin)
             command = [
                 "edgeproxy", "serve", "--origin", origin_url,
-                "--listen", f"127.0.0.1:{client_port}", "--admin", f"127.0.0.1:{admin_port}",
+                "--listen", str(listen), "--admin", str(admin),
                 "--store", f"lmdb:{cache / 'store'}", "--cache-dir", str(cache), "--workers", "1",
             ]  # fmt: skip
             if rules is not None:
@@ -153,6 +175,21 @@ class _Start:
             if await self._gets_ready(child, ready):
                 return child, url, admin_url, token
         raise _failure(child)
+
+    def _free(self, preferred: Sequence[int]) -> list[Address]:
+        """For clients and the administrator: what was given, else one of these, else any that is free."""
+        wanted = (self._places.listen, self._places.admin)
+        found = free_ports(self._ungiven(preferred))
+        return [
+            Address(LOOPBACK, port) if place is None else place if place.port else Address(place.host, port)
+            for place, port in zip(wanted, found, strict=True)
+        ]
+
+    def _ungiven(self, preferred: Sequence[int]) -> list[int]:
+        """These, but for what is meant for another of the three."""
+        places = (self._places.listen, self._places.admin, self._places.origin)
+        given = {place.port for place in places if place is not None}
+        return [0 if port in given else port for port in preferred]
 
     async def _child(self, name: str, module: list[str], environment: Mapping[str, str]) -> Child:
         log_file = self._directory / f"{name}.log"
@@ -199,6 +236,26 @@ async def _is_ready(admin_url: str, token: str) -> bool:
                 return answer.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return False
+
+
+def _url(place: Address) -> str:
+    """Where it is reached from here: what listens everywhere, on the loopback."""
+    everywhere = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104
+    return f"http://{Address(everywhere.get(place.host, place.host), place.port)}"
+
+
+def why_not_free(place: Address) -> str:
+    """What keeps a server from listening there; "" where nothing does."""
+    try:
+        family, kind, protocol, _, found = socket.getaddrinfo(
+            place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return ""
 
 
 def free_ports(preferred: Sequence[int]) -> list[int]:

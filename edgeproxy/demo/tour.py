@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import brotli
 
 from edgeproxy.demo.probe import Probe, Seen, Unexpected
-from edgeproxy.demo.processes import DemoError, running
+from edgeproxy.demo.processes import ANYWHERE, DemoError, Places, running
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,12 +171,15 @@ STEPS: tuple[tuple[str, Step], ...] = (
 )
 
 
-async def tour(environment: Mapping[str, str], shipped_rules: Path, clock: Clock) -> int:
+async def tour(
+    environment: Mapping[str, str], shipped_rules: Path, clock: Clock, places: Places = ANYWHERE
+) -> int:
     """Run all steps and print what they saw; 0, or 1 when one did not show what it should."""
     with TemporaryDirectory(prefix="edgeproxy-tour-") as name:
         directory = Path(name)
         try:
-            async with running(directory, environment, clock, _rules(directory, shipped_rules)) as both:
+            rules = _rules(directory, shipped_rules)
+            async with running(directory, environment, clock, rules, places) as both:
                 print(f"edgeproxy on {both.url} in front of the demo origin on {both.origin_url}")
                 async with Probe(both, clock) as probe:
                     failed = [title for title, step in STEPS if not await _run(title, step, probe)]

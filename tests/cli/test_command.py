@@ -123,6 +123,37 @@ def test_what_is_no_flag_is_not_taken_for_a_misspelt_one(run: Run) -> None:
     assert "did you mean" not in run("serber", "--versoin").err
 
 
+def test_an_address_of_the_demo_is_taken_or_none(run: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for flag, given in (
+            ("--listen", f"127.0.0.1:{port}"), ("--admin", f"0.0.0.0:{port}"), ("--origin-port", str(port)),
+        ):  # fmt: skip
+            place = f"127.0.0.1:{given}" if flag == "--origin-port" else given
+            said = f"{flag}: {place}: address already in use; give another one, or 0 for any that is free"
+            assert run("demo", flag, given) == (2, "", f"edgeproxy: {said}\n")
+    for words, says in (
+        (("--listen", "8080"), "--listen: '8080': expected HOST:PORT"),
+        (("--origin-port", "70000"), "--origin-port: '70000': expected a port, such as 8090"),
+        (
+            ("--listen", "127.0.0.1:1234", "--admin", "127.0.0.1:1234"),
+            "--admin: 127.0.0.1:1234: the port is given twice",
+        ),
+        (
+            (
+                "--listen",
+                "192.0.2.1:1234",
+            ),
+            "--listen: 192.0.2.1:1234: cannot assign requested address",
+        ),
+    ):
+        done = run("demo", *words)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert says in done.err
+
+
 def test_without_a_command_the_whole_help_is_shown(run: Run) -> None:
     done = run()
     assert (done.code, done.out) == (2, "")

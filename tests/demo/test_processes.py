@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import TYPE_CHECKING
 
@@ -8,8 +9,8 @@ import pytest
 
 from edgeproxy.clock import Clock
 from edgeproxy.demo import processes
-from edgeproxy.demo.processes import Child, DemoError, free_ports, running
-from edgeproxy.settings import environment
+from edgeproxy.demo.processes import PREFERRED, Child, DemoError, Places, free_ports, running, why_not_free
+from edgeproxy.settings import Address, environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,26 @@ async def test_a_process_that_ends_at_start_is_reported_with_what_it_printed(tmp
         async with running(tmp_path, environment(), Clock()):
             pass
     assert "demo origin: unable to open database file" in str(complaint.value)
+
+
+@pytest.mark.long
+async def test_places_that_are_given(tmp_path: Path) -> None:
+    """Also what would be another one's preferred port."""
+    places = Places(Address("0.0.0.0", 0), Address("127.0.0.1", free_ports([0])[0]))
+    assert places.admin is not None
+    async with running(tmp_path, environment(), Clock(), _rules(tmp_path), places) as both:
+        assert both.admin_url == f"http://{places.admin}"
+        assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]+", both.url)
+        assert why_not_free(places.admin) == "address already in use"
+    assert why_not_free(places.admin) == ""
+
+
+def test_a_given_port_is_nobody_elses(tmp_path: Path) -> None:
+    places = Places(admin=Address("127.0.0.1", PREFERRED[0]))
+    start = processes._Start(tmp_path, {}, Clock(), places)
+    listen, admin = start._free(PREFERRED[:2])
+    assert admin == places.admin
+    assert listen.port not in (0, PREFERRED[0])
 
 
 @pytest.mark.long
