@@ -225,7 +225,7 @@ def _contradicts(match: Match) -> bool:
 def _unknown_methods(rule: Rule) -> Iterator[Finding]:
     asked = [("match.method", rule.match.methods), *(("invalidates.on", i.methods) for i in rule.invalidates)]
     for key, methods in asked:
-        for name in sorted(methods - METHODS):
+        for name in sorted(methods - METHODS - _OF_CACHES):
             meant = _meant(name)
             hint = f"; did you mean {meant}?" if meant else ""
             yield Finding(
@@ -236,11 +236,13 @@ def _unknown_methods(rule: Rule) -> Iterator[Finding]:
 def _meant(name: str) -> str:
     import difflib  # noqa: PLC0415 - for a mistake alone
 
-    # PURGE and the like are methods of their own and no misspelt MERGE: so rather near.
+    # Methods of one's own are no misspelt ones of these: so rather near.
     near = (difflib.get_close_matches(name, each, n=1, cutoff=0.65) for each in (_USUAL, sorted(METHODS)))
     return next((found[0] for found in near if found), "")
 
 
+_OF_CACHES = frozenset({"PURGE", "BAN", "REFRESH"})
+"""Registered by nobody and known to everybody who has run a cache before."""
 _USUAL = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
