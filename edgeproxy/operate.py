@@ -30,7 +30,7 @@ from edgeproxy.policy.vary import selecting_values
 from edgeproxy.policy.vocabulary import CacheWord
 from edgeproxy.rules.differences import Differences
 from edgeproxy.rules.explain import explain
-from edgeproxy.rules.last_answer import LastAnswer, last_answer
+from edgeproxy.rules.last_answer import UNKNOWN, WITHOUT_HOST, LastAnswer, last_answer
 from edgeproxy.rules.problems import RuleError
 from edgeproxy.rules.taken import take
 from edgeproxy.store.purge import PurgeKind, PurgeOrder
@@ -189,34 +189,38 @@ class Operator:
             return None
         now = self._worker.clock.now()
 
-        def is_another(entry: Entry) -> bool:
+        def is_selected(entry: Entry) -> bool:
             stored = entry.stored
-            return stored.selecting != selecting_values(stored.vary, request, matched.rule.overrides)
+            return stored.selecting == selecting_values(stored.vary, request, matched.rule.overrides)
 
+        variants = [{**describe(each, now), "selected": is_selected(each)} for each in entries.values()]
         return {
             "url": url,
             "key": key.primary,
             "rule": matched.rule.name,
-            # The one that the request selects comes first.
-            "variants": [describe(e, now) for e in sorted(entries.values(), key=is_another)],
+            "variants": sorted(variants, key=lambda told: not told["selected"]),
         }
 
     async def explain(self, request: ExplainRequest) -> Mapping[str, Any]:
         host, target = split_url(request.url)
         scheme = "https" if request.url.lower().startswith("https:") else "http"
         try:
-            head = RequestHead(
-                request.method, scheme, host or "localhost", target, Headers.of(request.headers)
-            )
-            answer: ResponseHead | LastAnswer | None
+            fields = Headers.of(request.headers)
+            given = host or (fields.get("host") or "").lower()
+            head = RequestHead(request.method, scheme, given or "localhost", target, fields)
+            matcher, unknown = self._worker.engine.matcher, ""
+            answer: ResponseHead | LastAnswer | None = None
+            hostless = not given
             if request.status or request.answer_headers:
                 answer = ResponseHead(request.status or 200, "", Headers.of(request.answer_headers))
+            elif hostless and matcher.match(head).rule.key.host:
+                unknown = WITHOUT_HOST
             else:
                 entry = await self.entry(request.url, request.headers) or {"variants": ()}
                 refused = await self.refusal(request.url, request.headers)
                 answer = last_answer(request.method, entry["variants"], refused)
-            unknown, matcher = answer is None, self._worker.engine.matcher
-            found = explain(matcher, head, answer, unknown=unknown, any_host=host is None)
+                unknown = UNKNOWN if answer is None else ""
+            found = explain(matcher, head, answer, unknown=unknown, any_host=hostless)
         except ValueError as error:  # letters that no field or target can carry
             raise Refused(str(error)) from None
         return {"explanation": found.to_json(), "text": found.text()}
@@ -361,7 +365,8 @@ def _get(url: str, headers: Sequence[tuple[str, str]]) -> RequestHead:
     """Raises Refused."""
     host, target = split_url(url)
     scheme = "https" if url.lower().startswith("https:") else "http"
-    return RequestHead("GET", scheme, host or "", target, Headers.of(headers))
+    fields = Headers.of(headers)
+    return RequestHead("GET", scheme, host or (fields.get("host") or "").lower(), target, fields)
 
 
 def split_url(url: str) -> tuple[str | None, str]:

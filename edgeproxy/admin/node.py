@@ -24,6 +24,7 @@ from edgeproxy.admin.problem import Problem
 from edgeproxy.admin.team import each, first
 from edgeproxy.admin.worker_link import PATIENCE, NoAnswer
 from edgeproxy.earned import report as report_of
+from edgeproxy.rules.last_answer import Source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -250,9 +251,10 @@ def _about(url: str, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]
     return [("url", url), *(("header", f"{name}: {value}") for name, value in headers)]
 
 
-def _age(told: Mapping[str, Any]) -> float:
-    age: float | None = told["explanation"].get("answer", {}).get("age")
-    return inf if age is None else age
+def _age(told: Mapping[str, Any]) -> tuple[bool, float]:
+    answer = told["explanation"].get("answer", {})
+    age: float | None = answer.get("age")
+    return answer.get("source") == Source.VARIANT, inf if age is None else age
 
 
 def _job(name: str) -> str:

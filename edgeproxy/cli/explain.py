@@ -54,6 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     from edgeproxy.cli.live import live  # noqa: PLC0415 - what only this command needs
     from edgeproxy.rules.explain import explain  # noqa: PLC0415 - what only this command needs
+    from edgeproxy.rules.last_answer import UNKNOWN  # noqa: PLC0415
     from edgeproxy.rules.load import load_rules  # noqa: PLC0415
     from edgeproxy.rules.match import Matcher  # noqa: PLC0415
     from edgeproxy.rules.model import RuleSet  # noqa: PLC0415
@@ -82,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
             known = known.unasked(request)
         described = response is not None or content is not None
         answer = response if known is None or described else known.answer(request.method)
-        unknown = known is not None and answer is None and not known.not_asked
+        looked = known is not None and not described and not known.not_asked
+        unknown = UNKNOWN if looked and answer is None else ""
         explanation = explain(matcher, request, answer, content=content, unknown=unknown, any_host=hostless)
         if args.format == "json":
             beside = {} if known is None else {"live": known.to_json()}

@@ -17,7 +17,7 @@ from edgeproxy.policy.stored import LifetimeSource
 from edgeproxy.policy.vocabulary import PassReason
 from edgeproxy.rules.conditions import losing_condition
 from edgeproxy.rules.content import named
-from edgeproxy.rules.last_answer import UNKNOWN, LastAnswer, Source
+from edgeproxy.rules.last_answer import LastAnswer, Source
 from edgeproxy.rules.match import has_dot_segment, host_matches, host_name, path_parts
 from edgeproxy.rules.otherwise import Otherwise, otherwise, otherwise_text
 from edgeproxy.rules.outcome import WHEN, Outcome, assumed, outcome
@@ -164,7 +164,11 @@ class Explanation:
         return _SOURCES[source]
 
 
-_WHOSE = {Source.STORED: "the one that is stored", Source.REFUSED: "the last one, which was not stored"}
+_WHOSE = {
+    Source.STORED: "the one that is stored",
+    Source.REFUSED: "the last one, which was not stored",
+    Source.VARIANT: "one that is stored for other requests; none for this one",
+}
 
 HEAD_SAYS = "answered from what a GET stored; does not fill the cache"
 
@@ -186,11 +190,11 @@ def explain(
     now: float = WHEN,
     *,
     content: bytes | None = None,
-    unknown: bool = False,
+    unknown: str = "",
     any_host: bool = False,
 ) -> Explanation:
     """``response`` None: a plain 200 of the type the path ends in, else JSON, and nothing else is assumed;
-    ``unknown``: though it was looked for. ``content``: the request's, None where it has none. ``any_host``:
+    ``unknown``: why none is known. ``content``: the request's, None where it has none. ``any_host``:
     the request's host was not asked for."""
     source, seconds = Source.GIVEN, None
     if response is None:
@@ -206,7 +210,7 @@ def explain(
     # Where a HEAD is not passed, whether there is something to answer it from is the GET's to say.
     asked = replace(request, method="GET") if request.method == "HEAD" and not came.pass_reason else request
     get = outcome(matched, asked, answer, now) if asked is not request else None
-    notes = [UNKNOWN] if unknown else []
+    notes = [unknown] if unknown else []
     body = matched.rule.key.body
     if content is None and body is not None and request.method in body.methods:
         notes.append("the rule has the body in the key: give one (-d) to see what comes of it")

@@ -4,6 +4,9 @@ Rules of this file:
 
 - Plain data in (``describe`` and ``refusal`` of operate.py, through JSON or not), so that the command and the
   admin port choose in the same way.
+- What is stored for the request and fresh is what it is answered, whatever others got since. Once it is not
+  fresh, a later answer that was not stored says more. An answer that is stored for other requests is a
+  better guess than none.
 - What is stored came of a GET without content: it says nothing of what other requests are answered.
 """
 
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 UNKNOWN = "no answer of the origin to it is known here, so a plain one is assumed"
 """Noted where an instance was asked."""
+WITHOUT_HOST = (
+    "the key has the host in it, and none was given: a plain answer is assumed; write the whole URL"
+)
+"""Noted where it could not be."""
 
 
 class Source(StrEnum):
@@ -33,6 +40,8 @@ class Source(StrEnum):
     """It is what is stored."""
     REFUSED = "refused"
     """It is the last one, which was not stored."""
+    VARIANT = "variant"
+    """It is stored for requests that select otherwise."""
     ASSUMED = "assumed"
     """None is known."""
 
@@ -55,19 +64,21 @@ class LastAnswer:
 def last_answer(
     method: str, variants: Sequence[Mapping[str, Any]], refused: Mapping[str, Any] | None
 ) -> LastAnswer | None:
-    """``variants``: what is stored, the one that the request selects first; ``refused``: the last answer that
-    was not. The later of the two; None where neither is known."""
+    """``variants``: what is stored; ``refused``: the last answer that was not; None where neither is."""
     if method not in ("GET", "HEAD"):
         return None
-    stored = None if not variants else _answer(variants[0], Source.STORED, variants[0].get("since"))
-    if refused is None:
-        return stored
-    last = _answer(refused, Source.REFUSED, refused["age"])
-    if stored is None:
-        return last
-    # Of what an older instance tells, it is not known when it came.
-    known = stored.seconds is not None and last.seconds is not None
-    return last if known and last.seconds < stored.seconds else stored  # type: ignore[operator]
+    # An older instance does not tell which is selected, and since when.
+    selected = next((each for each in variants if each.get("selected", True)), None)
+    if refused is not None and refused["status"] == 304:
+        refused = None  # it was one client's, and has nothing of what the others get
+    if selected is not None:
+        since = selected.get("since")
+        is_later = refused is not None and since is not None and refused["age"] < since
+        if selected["fresh"] or not is_later:
+            return _answer(selected, Source.STORED, since)
+    if refused is not None:
+        return _answer(refused, Source.REFUSED, refused["age"])
+    return _answer(variants[0], Source.VARIANT, variants[0].get("since")) if variants else None
 
 
 def _answer(told: Mapping[str, Any], source: Source, seconds: float | None) -> LastAnswer:

@@ -243,9 +243,53 @@ async def test_explain_goes_by_the_variant_that_the_request_selects(
     for theme, age in (("dark", 60), ("light", 90)):
         origin.reply("/plain/2", headers=[("Cache-Control", f"max-age={age}"), ("Vary", "X-Theme")])
         await admin.edge.get("/plain/2", ("X-Theme", theme))
-    for theme, age in (("dark", 60), ("light", 90)):
+
+    async def explained(theme: str) -> dict[str, Any]:
         told = await admin.json(f"/api/explain?url=http://example.test/plain/2&header=X-Theme:{theme}")
-        assert told["explanation"]["ttl"] == age
+        explanation: dict[str, Any] = told["explanation"]
+        return {**explanation, "text": told["text"]}
+
+    for theme, age in (("dark", 60), ("light", 90)):
+        assert (await explained(theme))["ttl"] == age
+
+    # What others get says nothing of one that is fresh.
+    await admin.edge.clock.advance(1)
+    origin.reply("/plain/2", headers=[("Cache-Control", "private"), ("Vary", "X-Theme")])
+    assert (await admin.edge.get("/plain/2", ("X-Theme", "red")))["X-Cache-Status"] == "MISS"
+    told = await explained("dark")
+    assert (told["answer"]["source"], told["stored"]) == ("stored", True)
+    told = await explained("red")
+    assert (told["answer"]["source"], told["reason"]) == ("refused", "response-private")
+
+
+async def test_explain_says_that_another_variant_is_another(admin: Admin, origin: LedgerOrigin) -> None:
+    origin.reply("/plain/3", headers=[("Cache-Control", "max-age=60"), ("Vary", "X-Theme")])
+    await admin.edge.get("/plain/3", ("X-Theme", "dark"))
+    told = await admin.json("/api/explain?url=http://example.test/plain/3&header=X-Theme:light")
+    assert told["explanation"]["answer"]["source"] == "variant"
+    assert "stored for other requests; none for this one" in told["text"]
+
+
+async def test_explain_of_what_one_client_got_in_its_own_way(admin: Admin, origin: LedgerOrigin) -> None:
+    """Its Authorization is not the next one's, and a 304 to its own condition has nothing of what others get."""
+    origin.reply("/plain/4", headers=[("Cache-Control", "max-age=60")])
+    await admin.edge.get("/plain/4", ("Authorization", "Basic YTpi"))
+    told = await admin.json("/api/explain?url=http://example.test/plain/4")
+    assert (told["explanation"]["answer"]["source"], told["explanation"]["stored"]) == ("refused", True)
+    origin.reply("/plain/5", status=304, headers=[("ETag", '"a"')])
+    own = (("Authorization", "Basic YTpi"), ("If-None-Match", '"a"'))
+    assert (await admin.edge.get("/plain/5", *own)).status == 304
+    told = await admin.json("/api/explain?url=http://example.test/plain/5")
+    assert told["explanation"]["answer"]["source"] == "assumed"
+
+
+async def test_explain_of_a_path_says_that_the_host_is_missing(admin: Admin, origin: LedgerOrigin) -> None:
+    origin.reply("/plain/6", headers=[("Cache-Control", "max-age=60")])
+    await admin.edge.get("/plain/6")
+    told = await admin.json("/api/explain?url=/plain/6")
+    assert "write the whole URL" in told["explanation"]["notes"][0]
+    told = await admin.json("/api/explain?url=/plain/6&header=Host:%20example.test")
+    assert told["explanation"]["answer"]["source"] == "stored"
 
 
 @pytest.mark.parametrize(

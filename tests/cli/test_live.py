@@ -141,7 +141,7 @@ async def test_what_was_not_stored_says_what_it_would_take(
     assert "live     the last answer was not stored: set-cookie (12s ago)" in out
     assert "answer   200 (the last one, which was not stored, 12s ago)" in out
     # What came before it and is still stored says less.
-    control.stored = {"variants": [{**VARIANT, "since": 900.0}]}
+    control.stored = {"variants": [{**VARIANT, "since": 900.0, "fresh": False}]}
     out = (await run(*words))[1]
     assert "answer   200 (the last one, which was not stored, 12s ago)" in out
     assert "live     stored 200, 3s old" in out
