@@ -53,6 +53,7 @@ from edgeproxy.front.followed import Followed
 from edgeproxy.front.handler import Handler
 from edgeproxy.front.heads import Heads
 from edgeproxy.front.lane import Lane
+from edgeproxy.front.parting import Idle
 from edgeproxy.front.respond import Responder
 from edgeproxy.front.sampled import SampledLane
 from edgeproxy.front.server import EdgeServer, verify
@@ -400,8 +401,9 @@ class Worker:
 
     async def drain(self, grace: float = 0.0, delay: float = 0.0) -> None:
         """Not ready at once; ``delay`` seconds later accept no more; let what is under way end, up to the
-        drain timeout. Idle connections are still answered for ``grace`` seconds, each once: on some of them a
-        request is on its way, and its client may not send it again."""
+        drain timeout. Idle connections are still answered, each once, for ``grace`` seconds from now or from
+        the end of an answer that did not say it was the last: on some of them a request is on its way, and
+        its client may not send it again."""
         if self.state is State.DRAINING:
             return
         self.state = State.DRAINING
@@ -411,21 +413,15 @@ class Worker:
         self.handler.lane = None
         self._listening.close()
         self.handler.websockets.drain(self.settings.drain_timeout)
-        begun = self.clock.monotonic()
-        deadline = begun + self.settings.drain_timeout
-        # What was accepted last is a connection some turns of the loop later.
-        await self.clock.sleep(LOOK)
-        await self._connections_end(min(begun + grace, deadline), idle_too=False)
-        await self._connections_end(deadline, idle_too=True)
-
-    async def _connections_end(self, deadline: float, *, idle_too: bool) -> None:
-        """All of them, or the time there is. One ends when the last octet of its answer is out; ``idle_too``:
-        at the latest when nothing is under way on it."""
+        deadline = self.clock.monotonic() + self.settings.drain_timeout
         arrivals = getattr(self, "arrivals", None)
         arriving = () if arrivals is None else arrivals.under_way
+        idle = Idle(self.clock, grace)
+        # What was accepted last is a connection some turns of the loop later.
+        await self.clock.sleep(LOOK)
         while (arriving or self.server.connections) and self.clock.monotonic() < deadline:
-            if idle_too:
-                self.server.close_idle()
+            silent = () if arrivals is None else arrivals.silent()
+            idle.end((*self.server.idle(), *silent))
             await self.clock.sleep(LOOK)
 
     async def close(self) -> None:

@@ -78,6 +78,10 @@ class Arrivals:
         for arrival in list(self.under_way):
             arrival.head_is_late()
 
+    def silent(self) -> list[Handshake]:
+        """Those that have not begun."""
+        return [each for each in self.under_way if isinstance(each, Handshake) and each.silent]
+
     def numbers(self) -> Mapping[str, int]:
         """For the metrics."""
         return {

@@ -35,7 +35,9 @@ AT_ONCE = 128
 PAUSE = 1.0
 """Seconds."""
 MOST_READ = 64 * 1024
-"""Octets of a request that are read before its connection ends: unread ones would take the answer along."""
+"""Octets at a time."""
+LINGER = 2.0
+"""Seconds that a request without TLS is read for, and dropped, when it has been answered."""
 _SAYS = (
     b'{"type":"about:blank","title":"The request was refused","status":400,'
     b'"detail":"This port speaks HTTPS: write https:// in place of http://."}'
@@ -104,6 +106,9 @@ class Handshake:
         self._all = listener.arrivals
         self._context = listener.context
         self._client = client
+        self.silent = True
+        """Nothing has come."""
+        self.transport: asyncio.Transport | None = None
         edge = self._all.server
         self._place = edge.doors.enter(client)
         if self._place is None:
@@ -116,12 +121,18 @@ class Handshake:
     def head_is_late(self) -> None:
         self._task.cancel()
 
+    force_close = head_is_late
+
     async def _shake_hands(self, sock: socket.socket) -> None:
         between = Between()
         tls = None
         try:
-            if (await _first_octet(sock)).isalpha():
-                _tell(sock)
+            began = await _first_octets(sock)
+            self.silent = False
+            if began.startswith(b"PROXY "):
+                raise ssl.SSLError("it is the PROXY protocol, which --proxy-protocol names who speaks")
+            if began[:1].isalpha():
+                await _tell(sock, began)
                 raise ssl.SSLError("it is HTTP")
             tls, _ = await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: between,
@@ -145,15 +156,15 @@ class Handshake:
             between.hand_over(tls, protocol)
 
 
-async def _first_octet(sock: socket.socket) -> bytes:
-    """What came first, and stays where it is; b"" where the client has left. Raises OSError. Where it fails
-    or is cancelled, ``sock`` is closed."""
+async def _first_octets(sock: socket.socket) -> bytes:
+    """Some of what came first, and stays where it is; b"" where the client has left. Raises OSError. Where it
+    fails or is cancelled, ``sock`` is closed."""
     loop = asyncio.get_running_loop()
     try:
         while True:
             came: asyncio.Future[None] = loop.create_future()
             try:
-                return sock.recv(1, socket.MSG_PEEK)
+                return sock.recv(8, socket.MSG_PEEK)
             except BlockingIOError:
                 loop.add_reader(sock, _set, came)
                 try:
@@ -170,12 +181,17 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _tell(sock: socket.socket) -> None:
-    """To who speaks HTTP here; and end the connection."""
-    with contextlib.suppress(OSError), sock:
-        sock.recv(MOST_READ)
-        sock.send(NOT_TLS)
+async def _tell(sock: socket.socket, began: bytes) -> None:
+    """To who speaks HTTP here; and end the connection, when the client has had time to read it: octets of its
+    request that come to a closed socket take the answer along."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError, TimeoutError), sock:
+        head, _, body = NOT_TLS.partition(b"\r\n\r\n")
+        sock.send(head + b"\r\n\r\n" + (b"" if began.startswith(b"HEAD ") else body))
         sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(LINGER):
+            while await loop.sock_recv(sock, MOST_READ):
+                pass
 
 
 class Between(asyncio.Protocol):

@@ -45,7 +45,7 @@ class ClientGone(ConnectionError):  # noqa: N818 - it is what happened
 
 class Sender:
     """``message`` None: the request could not be parsed. ``keep_alive`` may be taken away until the head is
-    out, and is by a drain: what a client was told of its connection then holds."""
+    out, and is by a drain: what a client was told of its connection is not taken back behind it."""
 
     __slots__ = (
         "_clock", "_close_delimited", "_http10", "_pace", "_protocol", "body_octets", "keep_alive", "started",

@@ -22,7 +22,6 @@ from aiohttp.web_protocol import RequestHandler
 from edgeproxy.engine.exchange import FromEdge
 from edgeproxy.front.bodies import Bodies
 from edgeproxy.front.doors import TurnedAway
-from edgeproxy.front.parting import unheard
 from edgeproxy.front.request import MOST_FIELDS
 from edgeproxy.front.unread import FAREWELL, Unread, unsent
 from edgeproxy.front.wire import Done, Wire
@@ -367,6 +366,10 @@ class EdgeProtocol(RequestHandler):
             Unread(self.edge.handler.clock, transport, FAREWELL)
 
     @property
+    def is_closing(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
+
+    @property
     def is_idle(self) -> bool:
         """Nothing is being answered and nothing is waiting to be."""
         return not self._request_in_progress and not self._messages and self.pending is None
@@ -416,15 +419,14 @@ class EdgeServer(web.Server):
         self.heads = heads
         self.least = least
 
-    def close_idle(self) -> None:
-        """End the connections on which nothing is under way; the others end after their answer. See
-        parting.py."""
-        for connection in list(self._connections):
-            if not isinstance(connection, EdgeProtocol) or not connection.is_idle or connection.partial:
-                continue  # a head that has begun has its time (heads.py), and an answer then
-            transport = connection.transport
-            if transport is not None and not transport.is_closing() and not unheard(transport):
-                connection.force_close()
+    def idle(self) -> list[EdgeProtocol]:
+        """The connections on which nothing is under way, nor begun: a head has its time (heads.py), and an
+        answer then."""
+        return [
+            each
+            for each in self._connections
+            if isinstance(each, EdgeProtocol) and each.is_idle and not each.partial and not each.is_closing
+        ]
 
     async def _serve(self, wire: Wire) -> Done:
         done = Done(keep_alive=await self.handler.serve(wire))

@@ -271,7 +271,7 @@ async def test_explain_says_that_another_variant_is_another(admin: Admin, origin
 
 
 async def test_explain_of_what_one_client_got_in_its_own_way(admin: Admin, origin: LedgerOrigin) -> None:
-    """Its Authorization is not the next one's, and a 304 to its own condition has nothing of what others get."""
+    """Its Authorization is not the next one's, and a 304 to its condition tells nothing of the whole."""
     origin.reply("/plain/4", headers=[("Cache-Control", "max-age=60")])
     await admin.edge.get("/plain/4", ("Authorization", "Basic YTpi"))
     told = await admin.json("/api/explain?url=http://example.test/plain/4")

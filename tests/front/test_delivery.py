@@ -12,7 +12,7 @@ import pytest
 
 from edgeproxy.admin.control import State
 from edgeproxy.engine.exchange import FromStream
-from edgeproxy.front.parting import unheard
+from edgeproxy.front.parting import Idle, unheard
 from edgeproxy.front.server import EdgeServer
 from tests.support.edge import running_edge
 from tests.support.ledger import FIN, Gate, Step, chunk, head
@@ -382,7 +382,7 @@ async def test_draining_cuts_no_connection_that_was_not_told(
     origin: LedgerOrigin, clock: DrivenClock
 ) -> None:
     """The head of an answer went out before the drain began, and did not say that it is the last: its client
-    may send another request behind it, and within the grace it is answered."""
+    may send another request behind it, and for the grace from then on it is answered."""
     script: list[Step] = [head(200, [NO_STORE, CHUNKED]), chunk(b"one"), Gate("g"), chunk(b"two"), chunk(b"")]
     async with running_edge(origin.url, clock=clock) as edge, edge.client() as plain, edge.client() as post:
         origin.script("/plain", script)
@@ -392,12 +392,13 @@ async def test_draining_cuts_no_connection_that_was_not_told(
         begun = [await each.read_head() for each in (plain, post)]
         await origin.gate("g").reached(2)
         drained = asyncio.ensure_future(edge.worker.drain(grace=5))  # noqa: TID251
-        await clock.advance(0.1)
+        await clock.advance(6)
         origin.gate("g").open()
         for client, answer in zip((plain, post), begun, strict=True):
             await client.read_body(answer)
             assert (answer.body, answer.complete, answer.keep_alive) == (b"onetwo", True, True)
-        await clock.advance(0.1)
+        # Its time begins with its end, though that of connections that were idle before is over.
+        await clock.advance(4)
         for client in (plain, post):
             answer = await client.request("GET", "/a")
             assert (answer.status, answer.keep_alive) == (200, False)
@@ -498,7 +499,7 @@ async def test_draining_does_not_close_on_octets_that_nobody_has_read(
         connection.transport.pause_reading()  # what comes stays in the socket
         await client.start("GET", "/b")
         await _until(lambda: unheard(connection.transport) > 0)
-        edge.worker.server.close_idle()
+        Idle(edge.clock, 0).end(edge.worker.server.idle())
         assert await idle.at_end()
         connection.transport.resume_reading()
         assert (await client.read_answer()).status == 200

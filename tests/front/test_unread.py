@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeproxy.front.parting import Idle
 from edgeproxy.front.sender import SLICE
 from edgeproxy.front.unread import FAREWELL, GRACE, PATIENCE, UNSENT
 from tests.support.edge import running_edge
@@ -155,7 +156,7 @@ async def test_a_closed_connection_ends_though_its_client_does_not_read(
             await edge.until(lambda: edge.worker.handler.in_flight == 0)
             await still(edge)
             if how == "idle":
-                edge.worker.server.close_idle()
+                Idle(edge.clock, 0).end(edge.worker.server.idle())
             await clock.advance(FAREWELL - 1)
             assert len(edge.worker.server.connections) == 1
             await clock.advance(FAREWELL + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -185,9 +186,52 @@ async def test_old_tls_gets_nothing_and_plain_http_is_told(
             assert (answer.status, answer.keep_alive) == (400, False)
             assert "https://" in json.loads(answer.body)["detail"]
             assert await plain.at_end()
-        assert edge.worker.doors.open == 0
-        assert edge.worker.arrivals.handshakes_failed == 2
+        async with edge.client() as plain:
+            answer = await plain.request("HEAD", "/a")
+            assert (answer.status, answer.body) == (400, b"")
+            assert await plain.at_end(), "no octet of a body"
+        async with edge.client() as proxy:
+            await proxy.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await proxy.at_end()
+        await edge.until(lambda: edge.worker.doors.open == 0)
+        assert edge.worker.arrivals.handshakes_failed == 4
         assert not origin.requests
+
+
+async def test_plain_http_is_told_though_it_goes_on_sending(origin: LedgerOrigin, made: Path) -> None:
+    """What comes to a closed socket would take the answer along."""
+
+    def upload(port: int) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        with contextlib.closing(connection):
+            connection.request("POST", "/a", body=bytes(8_000_000))
+            return connection.getresponse().status
+
+    async with running_edge(origin.url, tls_certificate=made / "a.pem") as edge:
+        assert await asyncio.to_thread(upload, edge.worker.port) == 400
+        await edge.until(lambda: edge.worker.doors.open == 0)
+
+
+async def test_who_has_said_nothing_is_not_waited_for_at_a_drain(
+    origin: LedgerOrigin, clock: DrivenClock, made: Path
+) -> None:
+    async with (
+        running_edge(origin.url, clock=clock, tls_certificate=made / "a.pem") as edge,
+        edge.client() as silent, edge.client() as half,
+    ):  # fmt: skip
+        await half.send(b"\x16\x03\x01")
+        await edge.until(lambda: len(edge.worker.arrivals.silent()) == 1)
+        drained = edge.worker.background.spawn(edge.worker.drain(grace=1), "drain")
+        await clock.advance(0.9)
+        assert edge.worker.doors.open == 2
+        await clock.advance(0.3)
+        assert await silent.at_end()
+        await edge.until(lambda: edge.worker.doors.open == 1)
+        assert not drained.done()
+        half.reset()
+        await edge.until(lambda: edge.worker.doors.open == 0)
+        await clock.advance(0.1)
+        await drained
 
 
 async def test_a_handshake_that_does_not_come_is_not_waited_for(
