@@ -130,6 +130,7 @@ class Handshake:
             began = await _first_octets(sock)
             self.silent = False
             if began.startswith(b"PROXY "):
+                sock.close()
                 raise ssl.SSLError("it is the PROXY protocol, which --proxy-protocol names who speaks")
             if began[:1].isalpha():
                 await _tell(sock, began)
