@@ -2,9 +2,9 @@
 
 Rules of this file:
 
-- It decides nothing that handle.py and fetch.py would decide otherwise: the same lookup, the same flights and
-  fences, the same ``settle``. What it cannot do without waiting it leaves to them: before anything was sent
-  (``look`` gives None), or after (``Call.rest``).
+- It decides nothing that handle.py and settle.py would decide otherwise: the same lookup, the same flights
+  and fences, the same ``settle``. What it cannot do without waiting it leaves to them: before anything was
+  sent (``look`` gives None), or after (``Call.rest``).
 - For a GET without a body whose fields ask for nothing unusual; who calls it has seen to that.
 - A request costs no task, and no future but its flight's.
 """

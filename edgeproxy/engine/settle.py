@@ -4,7 +4,8 @@ Rules of this file:
 
 - The purge number and the stamp of a fetch's start are taken before the origin is asked (``start``); they
   travel with the entry and every store compares them.
-- Whatever comes of it, the flight is resolved exactly once.
+- Whatever comes of it, the flight is resolved exactly once; where it has to be asked for once more (None), by
+  what comes of that.
 - A 5xx never replaces a usable copy; an unfinished body is never an entry.
 """
 
@@ -197,7 +198,10 @@ class Settler:
 
     def remember(self, ask: Ask, reply: KnownReply, answer: Answer | None) -> None:
         """Answers like this one, to a plain miss, need not go all the way again."""
-        came = answer.entry if isinstance(answer, FromEntry) and ask.exchange.trace.stored else None
+        trace = ask.exchange.trace
+        # A node that hears of no purges keeps nothing for now; what comes is of the kind that is stored.
+        stored = trace.stored or trace.not_stored is NotStored.UNHEARD
+        came = answer.entry if isinstance(answer, FromEntry) and stored else None
         times = (reply.request_time, reply.response_time)
         make(reply.known, reply.values, ask, self._conclusions, self._store, came, times)
 
@@ -266,7 +270,7 @@ class Settler:
         body = SharedBody(reply.body.length, ask.rule.overrides.max_object, self._clock)
         reader = body.join()
         trace = ask.exchange.trace
-        trace.not_stored = self._store.unkept(body.length or 0)
+        trace.not_stored = self._not_kept(draft, body)
         trace.stored = trace.not_stored is None
         start = Start(epoch, draft.started)
         self._background.spawn(
@@ -344,7 +348,7 @@ class Settler:
         """Why what is on its way will not be stored, as far as that is known now."""
         if self._store.overtaken(draft):
             return NotStored.PURGED
-        return self._store.unkept(body.length or 0)
+        return self._store.unkept(draft.size + (body.length or 0))
 
     def _discard(self, ask: Ask, conclusion: d.Discard, reply: Received, flight: Flight | None) -> Answer:
         exchange = ask.exchange

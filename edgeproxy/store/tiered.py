@@ -188,7 +188,7 @@ class TieredStore:
             spoken = await self._in_language(records, primary, record, select, until)
         if spoken is not None:
             return await self._promote(spoken, select)
-        if miss not in _SILENT and record.epoch < self.table.current:
+        if record.epoch < self.table.current:
             # What a purge of all of them concerns is not there for anybody. Their tags are not known here: to
             # read them for this would cost more than the word that tells it is worth.
             others = self.table.verdict(*place_of(primary), (), record.epoch) is not GONE
@@ -245,9 +245,9 @@ class TieredStore:
     def put(self, entry: Entry) -> bool:
         if not self.memory.put(entry):
             return False
+        self._uncacheable.forget(entry.primary)
         if not entry.current and self.unkept(entry.size) is not None:
             return False
-        self._uncacheable.forget(entry.primary)
         if self._records is not None:
             self._records.write(entry, new=True)
         return True

@@ -432,3 +432,22 @@ async def test_what_memory_alone_has_no_room_for_is_not_told_as_stored(lane: str
         for _ in range(3):
             answer = await client.request("GET", "/a")
             assert answer["Cache-Status"] == "edgeproxy; fwd=uri-miss; fwd-status=200; detail=too-large"
+        # What a POST brings for GET (RFC 9110 §9.3.3), and what comes when the answer has been sent.
+        brought = [("Cache-Control", "max-age=60"), ("Content-Location", "/a")]
+        origin.reply("/a", headers=brought)
+        answer = await client.request("POST", "/a", body=b"x")
+        assert "stored" not in answer["Cache-Status"]
+
+
+async def test_an_answer_that_is_sent_as_it_comes_needs_room_for_more_than_its_body() -> None:
+    body = bytes(1024 * 1024 - 200)
+    async with (
+        LedgerOrigin() as origin,
+        running_edge(origin.url, memory="1MiB") as edge,
+        edge.client() as client,
+    ):
+        origin.reply("/a", body=body, headers=[("Cache-Control", "max-age=60")])
+        for _ in range(2):
+            answer = await client.request("GET", "/a")
+            assert answer["Cache-Status"] == "edgeproxy; fwd=uri-miss; fwd-status=200; detail=too-large"
+            await edge.settle()
