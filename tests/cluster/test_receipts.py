@@ -432,7 +432,7 @@ async def test_what_memory_alone_has_no_room_for_is_not_told_as_stored(lane: str
         for _ in range(3):
             answer = await client.request("GET", "/a")
             assert answer["Cache-Status"] == "edgeproxy; fwd=uri-miss; fwd-status=200; detail=too-large"
-        # What a POST brings for GET (RFC 9110 §9.3.3), and what comes when the answer has been sent.
+        # What a POST brings for GET (RFC 9110 §9.3.3).
         brought = [("Cache-Control", "max-age=60"), ("Content-Location", "/a")]
         origin.reply("/a", headers=brought)
         answer = await client.request("POST", "/a", body=b"x")
