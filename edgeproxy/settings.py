@@ -64,6 +64,8 @@ def address(value: str) -> Address:
     host, mark, port = value.strip().rpartition(":")
     if not mark or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or not _HOST.fullmatch(host):
         raise ValueError("expected HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    if host and not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+        raise ValueError("no host has such a name: between its dots are 1 to 63 letters")
     return Address(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104
 
 

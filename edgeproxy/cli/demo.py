@@ -80,6 +80,6 @@ def _places(args: argparse.Namespace) -> Places:
 
 
 def _port(text: str) -> settings.Address:
-    if not text.isdecimal() or not text.isascii() or int(text[:6]) > 65535:
+    if not text.isdecimal() or not text.isascii() or len(text) > 5 or int(text) > 65535:
         raise ValueError("expected a port, such as 8090")
     return settings.Address("127.0.0.1", int(text))

@@ -218,6 +218,9 @@ async def test_the_admin_port_as_a_url(
         ("u:secret@h:1", "expected no user or password"),
         ("https://h:99999", "expected HOST:PORT, such as"),
         ("ftp://h:1", "expected HOST:PORT, such as"),
+        ("http://a..b:80", "no host has such a name"),
+        ("a..b:80", "no host has such a name"),
+        (f"{'a' * 70}:80", "no host has such a name"),
         ("http://h:1 --admin-ca f", "expected https://, since --admin-ca is given"),
     ],
 )

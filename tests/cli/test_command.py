@@ -136,6 +136,8 @@ def test_an_address_of_the_demo_is_taken_or_none(run: Run) -> None:
             assert run("demo", flag, given) == (2, "", f"edgeproxy: {said}\n")
     for words, says in (
         (("--listen", "8080"), "--listen: '8080': expected HOST:PORT"),
+        (("--listen", "a..b:80"), "--listen: 'a..b:80': no host has such a name"),
+        (("--origin-port", "0000099999"), "--origin-port: '0000099999': expected a port, such as 8090"),
         (("--origin-port", "70000"), "--origin-port: '70000': expected a port, such as 8090"),
         (
             ("--listen", "127.0.0.1:1234", "--admin", "127.0.0.1:1234"),
