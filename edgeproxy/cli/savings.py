@@ -69,9 +69,9 @@ def _row(name: str, row: dict[str, Any]) -> tuple[str, ...]:
     return (
         name,
         f"{row['requests']:,}",
-        f"{row['passes']:,}",
+        f"{passes:,}" if (passes := row.get("passes")) is not None else "-",
         f"{row['hits']:,}",
-        "-" if row["hit_ratio"] is None else f"{row['hit_ratio']:.1%}",
+        f"{ratio:.1%}" if (ratio := row.get("hit_ratio")) is not None else "-",
         f"{row['saved_seconds']:,.1f} s",
         client.octets(row["saved_bytes"]),
         f"{looks - row['changed']:,} of {looks:,}" if looks else "-",

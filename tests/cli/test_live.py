@@ -181,6 +181,16 @@ async def test_savings(run: Run, control: SmallControl) -> None:
     assert json.loads((await run("savings", "--json"))[1]) == control.saved
 
 
+async def test_savings_of_an_older_instance(run: Run, control: SmallControl) -> None:
+    row: dict[str, Any] = {
+        "at": None, "requests": 1, "hits": 0, "saved_seconds": 0, "saved_bytes": 0, "suggestions": [],
+    }  # fmt: skip
+    control.saved = {"rules": {"none": row}}
+    code, out = await run("savings")
+    assert code == 0
+    assert out.splitlines()[1].split() == ["none", "1", "-", "0", "-", "0.0", "s", "0", "B", "-", "-"]
+
+
 async def test_doctor(run: Run, control: SmallControl) -> None:
     assert await run("doctor") == (
         0, "nothing found that splits the cache for nothing (as far as traffic has shown since the start)\n"
