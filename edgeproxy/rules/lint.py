@@ -258,8 +258,18 @@ def _shares_hosts(rule: Rule) -> bool:
     overrides = rule.overrides
     if rule.key.host or overrides.pass_ or overrides.no_store or Unsafe.ANY_HOST in overrides.unsafe:
         return False
-    named = any(each.name == "host" and (each.values or each.regex) for each in rule.match.headers)
+    named = any(each.name == "host" and _names_hosts(each) for each in rule.match.headers)
     return not (rule.match.hosts or named or "host" in rule.key.headers)
+
+
+def _names_hosts(asked: ValueCondition) -> bool:
+    """A regex that a made-up host matches too names none."""
+    if asked.regex is None:
+        return bool(asked.values)
+    return not any(matches(asked.regex, each) for each in _MADE_UP_HOSTS)
+
+
+_MADE_UP_HOSTS = ("qx7.made-up.invalid", "qx7.made-up.invalid:8080", "qx7")
 
 
 # -- crossing -----------------------------------------------------------------------------------------------
