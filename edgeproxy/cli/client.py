@@ -5,6 +5,7 @@ Rules of this file:
 - The address is ``--admin``, EDGEPROXY_ADMIN, or the default of ``serve``; https:// and ``--admin-ca`` ask it
   with TLS. The token is in ``--token-file``, the environment, or the file that ``serve`` keeps in its
   ``--cache-dir`` on this machine; that last one is sent to a loopback address only.
+- A token that goes in clear to an address that is public is warned of, once.
 - A token that is refused is told with where it came from: with several instances it may be another's.
 - No proxies, no redirects: a token goes where it was meant to go.
 - Whatever goes wrong is one clear line: Usage (exit 2) or Failed (exit 1). What a server sent is printed
@@ -17,6 +18,7 @@ import re
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +159,8 @@ def _asked(
     token, whence = _token(args, environ, tokens, address)
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
+        if not tls:
+            _warn_if_public(address.host)
     connection = http.client.HTTPConnection(address.host, address.port, timeout=patience)
     if tls:
         context = _trusting(args.admin_ca)
@@ -257,12 +261,33 @@ def _token(
             token, whence = read_token(Path(args.token_file), private=False), str(args.token_file)
         elif named is not None and not args.cache_dir:
             token, whence = environ[named], named
+        elif args.cache_dir and not is_loopback(address.host):
+            raise Usage(
+                f"--cache-dir: the token kept there is sent to a loopback address only, not to "
+                f"{address.host}; give it with --token-file"
+            )
         elif args.cache_dir or (is_loopback(address.host) and kept.is_file()):
             token, whence = read_token(kept), str(kept)
         Auth(token)
     except ValueError as error:
         raise Usage(str(error)) from None
     return token, whence
+
+
+@cache
+def _warn_if_public(host: str) -> None:
+    """Once for each: some commands ask again and again. Where a name leads to is not known here."""
+    import ipaddress  # noqa: PLC0415 - what only a call needs
+
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    if not (address.is_loopback or address.is_private):
+        print(
+            f"edgeproxy: warning: the token goes to {host} in clear: use https:// or --admin-ca",
+            file=sys.stderr,
+        )
 
 
 def printable(text: str) -> str:

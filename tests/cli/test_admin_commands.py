@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import ssl
 from typing import TYPE_CHECKING
@@ -389,6 +390,48 @@ async def test_stats_before_the_first_request(
         "0.0",
         "s",
     ]
+
+
+@pytest.mark.parametrize("admin", ["192.0.2.2:1", "http://192.0.2.2:1", "https://192.0.2.2:1", "h.example:1"])
+async def test_a_kept_token_stays_on_its_machine(
+    admin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_token(tmp_path / "admin-token")
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", _refused)
+    assert await command("stats", "--admin", admin, "--cache-dir", str(tmp_path)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("edgeproxy: --cache-dir: the token kept there is sent to a loopback address only")
+    assert err.endswith("give it with --token-file\n")
+
+
+@pytest.mark.parametrize(
+    ("admin", "warned"),
+    [
+        ("8.8.8.8:1", True),
+        ("http://[2606:4700::1]:1", True),
+        ("https://8.8.8.8:1", False),
+        ("10.0.0.1:1", False),
+        ("127.0.0.1:1", False),
+        ("localhost:1", False),
+        ("h.example:1", False),
+    ],
+)
+async def test_a_token_in_clear_to_a_public_address_is_warned_of(
+    admin: str, *, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", _refused)
+    client._warn_if_public.cache_clear()
+    assert await command("stats", "--admin", admin) == 1
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setenv("EDGEPROXY_ADMIN_TOKEN", "secret-of-many-letters")
+    assert [await command("stats", "--admin", admin) for _ in range(2)] == [1, 1]
+    err = capsys.readouterr().err
+    assert err.count("edgeproxy: warning: the token goes to ") == warned
+    assert "secret" not in err
+
+
+def _refused(_: object) -> None:
+    raise ConnectionRefusedError(111, "Connection refused")
 
 
 @pytest.mark.parametrize(
