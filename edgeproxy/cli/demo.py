@@ -69,7 +69,7 @@ def _places(args: argparse.Namespace) -> Places:
         except ValueError as error:
             raise settings.SettingsError(f"{flag}: {text!r}: {error}") from None
         wrong = why_not_free(place)
-        if place.port and place.port in (each.port for each in given.values()):
+        if any(_collide(place, each) for each in given.values()):
             wrong = "the port is given twice"
         if wrong:
             raise settings.SettingsError(
@@ -77,6 +77,23 @@ def _places(args: argparse.Namespace) -> Places:
             )
         given[name] = place
     return Places(given.get("listen"), given.get("admin"), given.get("origin_port"))
+
+
+def _collide(one: settings.Address, other: settings.Address) -> bool:
+    everywhere = {"0.0.0.0", "::"}  # noqa: S104
+    # By any name it is the same: localhost may be 127.0.0.1, so only two addresses are known to differ.
+    apart = one.host != other.host and _is_address(one.host) and _is_address(other.host)
+    return one.port == other.port != 0 and (not apart or bool(everywhere & {one.host, other.host}))
+
+
+def _is_address(host: str) -> bool:
+    import ipaddress  # noqa: PLC0415 - what only this command needs
+
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _port(text: str) -> settings.Address:

@@ -12,6 +12,8 @@ import pytest
 
 from edgeproxy import __version__, settings
 from edgeproxy.__main__ import COMMANDS
+from edgeproxy.cli import demo
+from edgeproxy.settings import Address
 from tests.support.origins import ROOT
 from tests.support.zygote import zygote
 
@@ -154,6 +156,24 @@ def test_an_address_of_the_demo_is_taken_or_none(run: Run) -> None:
         done = run("demo", *words)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
         assert says in done.err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "collide"),
+    [
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("::", "127.0.0.1", True),
+        ("localhost", "127.0.0.1", True),
+    ],
+)
+def test_a_port_of_the_demo_is_given_twice_where_the_hosts_meet(
+    one: str, other: str, *, collide: bool
+) -> None:
+    for port, met in ((9000, collide), (0, False)):
+        assert demo._collide(Address(one, port), Address(other, port)) is met
+    assert not demo._collide(Address(one, 9000), Address(one, 9001))
 
 
 def test_without_a_command_the_whole_help_is_shown(run: Run) -> None:
