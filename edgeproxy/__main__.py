@@ -70,20 +70,26 @@ class Parser(argparse.ArgumentParser):
         return read, left_over
 
     def error(self, message: str) -> NoReturn:
-        meant = self._meant()
+        meant, unknown = self._meant()
         if not meant:
             self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
         if not message.startswith(_LEFT_OVER):  # that something is missing may follow from the misspelling
             message = f"{_LEFT_OVER}: {' '.join(meant)}"
-        self.exit(2, f"{self.prog}: {message}; did you mean {', '.join(dict.fromkeys(meant.values()))}?\n")
+        if len(meant) == unknown:
+            hints = list(dict.fromkeys(meant.values()))
+        else:
+            hints = [f"{known} for {given}" for given, known in meant.items()]
+        self.exit(2, f"{self.prog}: {message}; did you mean {', '.join(hints)}?\n")
 
-    def _meant(self) -> dict[str, str]:
-        """Of the flags that were given and do not exist, those that are near one that does."""
+    def _meant(self) -> tuple[dict[str, str], int]:
+        """Of the flags that were given and do not exist, those that are near one that does; and how many do
+        not exist."""
         import difflib  # noqa: PLC0415 - for a mistake alone
 
         flags = self._option_string_actions
         known = {flag[2:]: flag for flag in flags if flag.startswith("--")}
-        found = {}
+        found: dict[str, str] = {}
+        unknown: set[str] = set()
         for word in self._given:
             if word == "--" or (self._subparsers is not None and not word.startswith("-")):
                 break  # what follows is no flag, or another parser's
@@ -91,11 +97,14 @@ class Parser(argparse.ArgumentParser):
             if flag is None or flag[0] in flags or word[:2] in flags:
                 continue
             name = flag[1].lower().replace("_", "-")
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.66)  # tga: tag
+            unknown.add(flag[0])
+            close = difflib.get_close_matches(name, known, n=2, cutoff=0.66)  # tga: tag
+            # Every command has --help: what is not almost it is likelier to be a flag that is not there.
+            near = [each for each in close if each != "help" or name[:3] == "hel" or name == "hlep"]
             near = near or sorted(each for each in known if len(name) > 1 and each.startswith(name))
             if near:
                 found[flag[0]] = known[near[0]]
-        return found
+        return found, len(unknown)
 
 
 _LEFT_OVER = "unrecognized arguments"

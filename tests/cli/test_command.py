@@ -106,6 +106,7 @@ MISSPELT = {
     "two of them": (("check", "--strct", "--lgo", "a"), "check", "--strct --lgo", "--strict, --log"),
     "and so another is missing": (("purge", "--tga", "a"), "purge", "--tga", "--tag"),
     "of an action": (("baseline", "record", "f", "--leest=3"), "baseline record", "--leest=3", "--least"),
+    "one of two": (("check", "--strct", "--colour"), "check", "--strct --colour", "--strict for --strct"),
     "of no command": (("--versoin",), "", "--versoin", "--version"),
 }
 
@@ -122,6 +123,7 @@ def test_what_is_no_flag_is_not_taken_for_a_misspelt_one(run: Run) -> None:
     assert run("serve", "--colour", "red") == (2, "", said)
     assert "did you mean" not in run("check", "a", "--", "--strct").err
     assert "did you mean" not in run("explain", "/a", "-H", "--strct: 1", "-Xget", "--status", "no").err
+    assert "did you mean" not in run("completion", "--shel").err
     assert "did you mean" not in run("serber", "--versoin").err
 
 
